@@ -1,0 +1,77 @@
+# femur3d: `make` prints what there is. Every target sets up what it needs, a virtual environment in .venv included.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+DATASET ?= data/phantom
+RUN ?= runs/$(notdir $(basename $(EXPERIMENT)))
+MODEL ?= $(RUN)/model
+SCAN ?= $(DATASET)/imagesTr
+OUT ?= out
+REFERENCES ?= $(DATASET)/labelsTr
+EXPERIMENT ?= experiments/quick.py
+# Settings of an experiment, e.g. SET="training.steps=500 network.initialisation=he"
+SET ?=
+SETTINGS = $(foreach s,$(SET),--set '$(s)')
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup test lint demo phantom train-transfer train-scratch train-quick infer evaluate tensorboard bench clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo
+	@echo '  Variables: DATASET=$(DATASET) RUN=runs/NAME SCAN=PATH OUT=$(OUT) SET="section.field=value ..." PYTHON=$(PYTHON)'
+
+setup: $(READY)  ## make the virtual environment .venv and install femur3d with its tools
+
+$(READY): setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and f"femur3d needs Python 3.10 to 3.13, {sys.executable} is {sys.version.split()[0]}.\nName another one: make PYTHON=python3.12 ...")'
+	@echo 'Setting up .venv (a few minutes, once) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+test: $(READY)  ## run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff (rules and format) and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+demo: $(READY)  ## phantom, training, segmentation, evaluation, picture: the whole path in five minutes
+	@$(BIN)/python tools/demo.py
+
+phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/phantom
+	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
+
+train-transfer: EXPERIMENT = experiments/transfer.py
+train-transfer: $(READY)  ## the paper's experiment: the encoder starts from C3D weights; DATASET= RUN= SET=
+	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
+
+train-scratch: EXPERIMENT = experiments/scratch.py
+train-scratch: $(READY)  ## the paper's ablation: everything starts from N(0, 0.01); DATASET= RUN= SET=
+	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
+
+train-quick: EXPERIMENT = experiments/quick.py
+train-quick: $(READY)  ## a recipe for two CPU cores, about an hour; DATASET= RUN= SET=
+	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
+
+infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
+	@$(BIN)/python -m femur3d.infer -i $(SCAN) -o $(OUT) --model $(MODEL) --labels sides --preview
+
+evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
+	@$(BIN)/python -m femur3d.evaluate --predictions $(OUT) --references $(REFERENCES) -o $(OUT)/evaluation
+
+tensorboard: $(READY)  ## serve the training curves of runs/ on this machine
+	@$(BIN)/tensorboard --logdir runs
+
+bench: $(READY)  ## time the network (against PyTorch where it is installed) and the patch pipeline
+	@$(BIN)/python tools/bench_network.py
+	@$(BIN)/python tools/bench_pipeline.py
+
+clean:  ## remove the virtual environment and caches; runs/ and data/ stay
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,13 @@
+"""The paper's experiment: the encoder starts from C3D (Sports-1M) weights, everything else from N(0, 0.01).
+
+    make train-transfer DATASET=DIR RUN=runs/transfer
+
+Needs `data/c3d_encoder.h5`, which the port of C3D's weight file writes. Score: not measured here, as `scratch.py`.
+"""
+
+from femur3d.config import Experiment
+
+
+def get_config() -> Experiment:
+    """The paper's values; only the source of the encoder's weights differs from `scratch.py`."""
+    return Experiment(name="transfer", encoder_weights="data/c3d_encoder.h5")

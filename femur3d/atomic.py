@@ -1,0 +1,65 @@
+"""Files that are either whole or absent: written under a temporary name, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    The temporary name lies in the same folder (so that the rename cannot cross file systems), begins with a dot and
+    keeps the extensions of `path`, because many writers choose their format by them. The folder is created if needed.
+
+        with replacing("out/scan.nii.gz") as temporary:
+            writer.write(temporary)
+
+    Args:
+        path: the file to create or replace; a symbolic link is followed, so that its target is replaced.
+
+    Yields:
+        The path of an empty file, to be written and closed inside the block.
+
+    Raises:
+        OSError: the folder cannot be created or written to, or the block removed the temporary file.
+    """
+    final = Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{final.name}", dir=final.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        temporary.chmod(_mode(final))
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is in place by now
+        _flush(final.parent)
+
+
+def _mode(final: Path) -> int:
+    """Permission bits of the file to be replaced, or those that an ordinary new file gets (mkstemp gives 0600)."""
+    if final.exists():
+        return final.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _flush(path: Path) -> None:
+    """Forces a file's bytes, or a folder's entries, to the disk. Folders cannot be opened on Windows: skipped there."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""What the entry points share: absl flags in, exit codes out, and a user's mistake as two lines, not a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
+
+EXIT_INTERRUPTED = 130
+
+
+def quiet_tensorflow() -> None:
+    """Hides TensorFlow's start-up lines; call it before TensorFlow is imported. A setting of the user's wins."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Parses the flags, calls `main(argv)` and ends the process with the exit code it returns (DESIGN section 4).
+
+    `--help` prints the calling module's docstring and flags. FemurError ends in its message and code, an OSError (a
+    full disk, a missing permission) in code 3, Ctrl-C in 130; anything else is our mistake: a traceback and code 1.
+    """
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n{flags.FLAGS.main_module_help()}")
+        sys.exit(0)
+    sys.exit(_exit_code(main))
+
+
+def no_arguments(argv: Sequence[str]) -> None:
+    """Raises UsageError where words are left over once the flags are parsed."""
+    if len(argv) > 1:
+        raise UsageError(f"Unexpected arguments: {' '.join(argv[1:])}\nExpected flags only; see --help.")
+
+
+def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
+    try:
+        return main(flags.FLAGS(sys.argv))
+    except flags.Error as error:
+        return _say(f"{error}\nSee `{os.path.basename(sys.argv[0])} --help` for the flags.", EXIT_USAGE)
+    except FemurError as error:
+        return _say(str(error), error.exit_code)
+    except OSError as error:
+        return _say(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), EXIT_INPUT)
+    except KeyboardInterrupt:
+        return _say("Interrupted.", EXIT_INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        return EXIT_INTERNAL
+
+
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,25 @@
+"""The errors that are a user's to mend, and the exit codes of the command lines."""
+
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_INPUT = 3
+EXIT_SOME_FAILED = 4
+
+
+class FemurError(ValueError):
+    """A mistake that the user can mend: entry points print its message (one or two lines) and no traceback.
+
+    The message says what was received, what would be accepted and what to do.
+    """
+
+    exit_code = EXIT_INPUT
+
+
+class InputError(FemurError):
+    """A file or dataset that cannot be read or is not valid."""
+
+
+class UsageError(FemurError):
+    """A flag or setting that makes no sense."""
+
+    exit_code = EXIT_USAGE

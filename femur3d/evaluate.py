@@ -1,0 +1,73 @@
+"""Compares predicted label maps with references and writes the paper's Table 1.
+
+    python -m femur3d.evaluate --predictions out --references data/labelsTr -o evaluation [--images data/imagesTr]
+
+Files are matched by case name. A reference without prediction is a failure: its distances are inf and its Dice is 0,
+and the command ends with code 4. Writes metrics.csv, summary.json, table.txt, and a picture per case with --images.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from femur3d import cli, evaluation
+from femur3d.errors import EXIT_SOME_FAILED, UsageError
+from femur3d.figures import contour_figure
+from femur3d.report import FemurMetrics, format_table, write_report
+from femur3d.volume_io import read_volume
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("predictions", None, "Folder of predicted label maps.", required=True)
+flags.DEFINE_string("references", None, "Folder of reference label maps; ../dataset.json names labels.", required=True)
+flags.DEFINE_string("output", None, "Folder to write to.", short_name="o", required=True)
+flags.DEFINE_string("images", None, "Folder of the scans: writes CASE.png with the contours of both.")
+flags.DEFINE_enum(
+    "labels",
+    "auto",
+    evaluation.LABEL_MODES,
+    "sides: compare equal label values (1 left, 2 right). femur: the prediction knows no sides; each connected "
+    "component counts for the reference femur it overlaps most or is nearest to. auto: whichever the labels suggest.",
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluates every case, prints the table and the files written; returns 0, or 4 where predictions are missing."""
+    if argv[1:]:
+        raise UsageError(f"Received arguments without a flag: {' '.join(argv[1:])}.\nExpected --predictions DIR etc.")
+    output, references = Path(FLAGS.output), Path(FLAGS.references)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: is a file.\nExpected a folder to write to for -o.")
+    images = Path(FLAGS.images) if FLAGS.images else None
+    cases = evaluation.find_cases(references, Path(FLAGS.predictions), images)
+    names = evaluation.label_names(references)
+    rows: list[FemurMetrics] = []
+    for case in tqdm(cases, desc="evaluate", unit="case", disable=None):
+        reference, prediction = evaluation.load_pair(case)
+        rows += evaluation.measure_case(case.name, reference, prediction, FLAGS.labels, names)
+        if case.image:
+            image = read_volume(case.image)
+            evaluation.check_geometry(case.image, image, case.reference, reference)
+            contour_figure(image, reference, prediction, output / f"{case.name}.png")
+    print(format_table(rows))
+    print(*write_report(rows, output), sep="\n")
+    return report_missing(cases, with_images=images is not None)
+
+
+def report_missing(cases: Sequence[evaluation.Case], with_images: bool) -> int:
+    """Names the cases without prediction or image on stderr, and returns the exit code."""
+    missing = [case.name for case in cases if case.prediction is None]
+    if missing:
+        print(f"Counted as failures, no prediction: {', '.join(missing)}", file=sys.stderr)
+    no_image = [case.name for case in cases if case.image is None]
+    if with_images and no_image:
+        print(f"No picture, no image: {', '.join(no_image)}", file=sys.stderr)
+    return EXIT_SOME_FAILED if missing else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

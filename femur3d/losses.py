@@ -1,0 +1,67 @@
+"""The loss of equations (1) and (2): deeply supervised cross-entropy plus an L2 penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from keras import ops
+
+
+def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
+    """Equation (1): cross-entropy of the softmax, averaged over voxels **(ours: the paper sums)**.
+
+    Args:
+        labels: (batch, z, y, x), 0 background, 1 femur, any dtype.
+        logits: (batch, z, y, x, 2), float.
+
+    Returns:
+        Scalar, float32.
+    """
+    femur = ops.cast(labels, "float32")
+    margin = logits[..., 1] - logits[..., 0]  # with two classes, -log softmax is softplus of the margin's wrong side
+    return ops.mean(ops.softplus(margin) - femur * margin)
+
+
+def soft_dice_loss(labels: Any, logits: Any) -> Any:
+    """1 - soft Dice of the femur, over the batch as one; not in the paper. Arguments as `voxel_cross_entropy`."""
+    femur = ops.cast(labels, "float32")
+    probability = ops.sigmoid(logits[..., 1] - logits[..., 0])
+    both = ops.sum(probability * femur)
+    return 1.0 - (2.0 * both + 1.0) / (ops.sum(probability) + ops.sum(femur) + 1.0)
+
+
+def l2_penalty(weights: Iterable[Any]) -> Any:
+    """ψ of equation (2): ½‖w‖² over convolution kernels (weights of rank 5); biases and BN weights are left out."""
+    return 0.5 * sum(ops.sum(ops.square(w)) for w in weights if len(w.shape) == 5)
+
+
+def total_loss(
+    labels: Any,
+    logits: Mapping[str, Any],
+    kernels: Sequence[Any],
+    head_weights: Mapping[str, float],
+    l2: float,
+    dice_weight: float = 0.0,
+) -> dict[str, Any]:
+    """Equation (2): Σ_c α_c·CE_c + λ·ψ, and its parts.
+
+    Args:
+        labels: (batch, z, y, x).
+        logits: `lower`, `mid`, `upper`, each (batch, z, y, x, 2).
+        kernels: the network's trainable weights.
+        head_weights: α by head.
+        l2: λ.
+        dice_weight: weight of `soft_dice_loss` beside each head's cross-entropy; 0 in the paper.
+
+    Returns:
+        `loss`, `ce_lower`, `ce_mid`, `ce_upper`, `l2_penalty` (λ·ψ), and `dice_upper` where it has a weight; scalars.
+    """
+    terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head]) for head in head_weights}
+    terms["l2_penalty"] = l2 * l2_penalty(kernels)
+    loss = terms["l2_penalty"] + sum(alpha * terms[f"ce_{head}"] for head, alpha in head_weights.items())
+    if dice_weight:
+        dice = {head: soft_dice_loss(labels, logits[head]) for head in head_weights}
+        loss = loss + dice_weight * sum(alpha * dice[head] for head, alpha in head_weights.items())
+        terms["dice_upper"] = 1.0 - dice["upper"]
+    return {"loss": loss, **terms}

@@ -1,0 +1,62 @@
+"""The two blocks that the network is made of: convolution or deconvolution, batch normalisation, ReLU (section 2.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+    """What all blocks of one network share.
+
+    Attributes:
+        initialisation: 'normal' is N(0, 0.01), the paper's (section 3); 'he' is He's normal for ReLU.
+        bn_momentum: decay of batch normalisation's moving statistics.
+        seed: of the initial kernels; each layer adds its own name to it.
+    """
+
+    initialisation: str = "normal"
+    bn_momentum: float = 0.99
+    seed: int = 0
+
+    def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
+        """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
+        seed = (self.seed * 1_000_003 + sum(31**i * ord(c) for i, c in enumerate(name))) % 2**31
+        if self.initialisation == "he":
+            return keras.initializers.HeNormal(seed=seed)
+        return keras.initializers.RandomNormal(mean=0.0, stddev=0.01, seed=seed)
+
+
+def conv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
+    """3×3×3 convolution (stride 1, same padding), batch normalisation, ReLU.
+
+    Args:
+        x: (batch, z, y, x, channels).
+        filters: output channels.
+        name: of the convolution; the normalisation and the ReLU append `_bn` and `_relu`.
+        options: initialisation and normalisation.
+
+    Returns:
+        (batch, z, y, x, filters).
+    """
+    initializer = options.kernel_initializer(name)
+    x = keras.layers.Conv3D(filters, 3, padding="same", kernel_initializer=initializer, name=name)(x)
+    return _normalise_and_rectify(x, name, options)
+
+
+def deconv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
+    """2×2×2 transposed convolution of stride 2 **(ours)**, batch normalisation, ReLU: doubles z, y and x.
+
+    Args and Returns as `conv_block`, with (batch, 2z, 2y, 2x, filters).
+    """
+    initializer = options.kernel_initializer(name)
+    x = keras.layers.Conv3DTranspose(filters, 2, strides=2, kernel_initializer=initializer, name=name)(x)
+    return _normalise_and_rectify(x, name, options)
+
+
+def _normalise_and_rectify(x: Any, name: str, options: BlockOptions) -> Any:
+    x = keras.layers.BatchNormalization(momentum=options.bn_momentum, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -1,0 +1,37 @@
+"""The whole network: encoder, decoder and three heads as one Keras functional model (section 2.1, Fig. 1)."""
+
+from __future__ import annotations
+
+import keras
+
+from femur3d.config import Network
+from femur3d.network.blocks import BlockOptions
+from femur3d.network.decoder import decode
+from femur3d.network.encoder import encode
+from femur3d.network.heads import classify
+
+
+def build_network(config: Network, seed: int = 0) -> keras.Model:
+    """The network of Fig. 1, freshly initialised.
+
+    Args:
+        config: filters and initialisation.
+        seed: of the initial kernels.
+
+    Returns:
+        A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
+        each (batch, z, y, x, 2).
+    """
+    options = BlockOptions(config.initialisation, config.bn_momentum, seed)
+    image = keras.Input((None, None, None, 1), name="image")
+    features = encode(image, config.encoder_filters, options)
+    levels = decode(features, config.decoder_filters, options)
+    logits = classify(levels, config.decoder_filters, options)
+    return keras.Model(image, logits, name="femur3d")
+
+
+def upper_probability(network: keras.Model) -> keras.Model:
+    """The part of the network that inference needs: (batch, z, y, x, 1) → P(femur) by UpperCls, (batch, z, y, x)."""
+    logits = network.output["upper"]
+    probability = keras.ops.sigmoid(logits[..., 1] - logits[..., 0])  # = softmax over two classes
+    return keras.Model(network.input, probability, name="femur3d_upper")

@@ -1,0 +1,75 @@
+"""Which patches a training step sees: a pure function of (seed, step). Needs no TensorFlow.
+
+Section 3: an epoch visits every training volume once, in random order, and takes n batches of random patches from each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from femur3d.config import Training
+from femur3d.hdf5 import PackedDataset
+from femur3d.patches import centred_origin, normalise_patch, random_origin
+
+# First element of the counter of each kind of draw, so that no two draws share their bits.
+_SHUFFLE, _ORIGIN, _FOCUS = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSampler:
+    """Draws and reads the batch of any step.
+
+    Attributes:
+        packed: the open dataset.
+        training: seed, batch size, batches per volume, femur share, variants.
+        patch_size: (z, y, x).
+    """
+
+    packed: PackedDataset
+    training: Training
+    patch_size: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "volumes", self.packed.select("train", self.training.variants))
+
+    volumes: list[int] = dataclasses.field(init=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Volumes × batches per volume: 80 × 5 = 400 in the paper."""
+        return len(self.volumes) * self.training.batches_per_volume
+
+    def volume_of(self, step: int) -> int:
+        """Number in `packed` of the volume that step `step` (from 0) takes its patches from."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        sequence = np.random.SeedSequence(self.training.seed, spawn_key=(_SHUFFLE, epoch))
+        order = np.argsort(np.random.Philox(sequence).random_raw(len(self.volumes)), kind="stable")
+        return self.volumes[order[batch // self.training.batches_per_volume]]
+
+    def origins_of(self, step: int) -> list[tuple[int, int, int]]:
+        """Origin indices (z, y, x) of the patches of step `step`, all in volume `volume_of(step)`."""
+        number = self.volume_of(step)
+        return [self._origin(number, step, element) for element in range(self.training.batch_size)]
+
+    def _origin(self, number: int, step: int, element: int) -> tuple[int, int, int]:
+        shape, seed = self.packed.shape(number), self.training.seed
+        sequence = np.random.SeedSequence(seed, spawn_key=(_FOCUS, step, element))
+        chance, choice = np.random.Philox(sequence).random_raw(2).tolist()
+        if chance >= self.training.femur_share * 2**64:
+            return random_origin(shape, self.patch_size, seed, (_ORIGIN, step, element))
+        voxels = self.packed.femur_voxels(number)
+        return centred_origin(voxels[(choice * len(voxels)) >> 64], shape, self.patch_size)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The patches of step `step`, read from the file.
+
+        Returns:
+            images: float32 (batch, z, y, x, 1), each patch with zero mean and unit variance.
+            labels: uint8 (batch, z, y, x).
+        """
+        number = self.volume_of(step)
+        patches = [self.packed.read_patch(number, origin, self.patch_size) for origin in self.origins_of(step)]
+        images = np.stack([normalise_patch(image)[..., np.newaxis] for image, _ in patches])
+        return images, np.stack([label for _, label in patches])

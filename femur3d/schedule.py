@@ -1,0 +1,42 @@
+"""Learning-rate schedules. `step` counts the updates already made, as Keras's optimisers do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class HalvingRate(keras.optimizers.schedules.LearningRateSchedule):
+    """The paper's rate (section 3): updates 1…3,000 at 1e-3, 3,001…6,000 at half of it, and so on.
+
+    Keras's own PiecewiseConstantDecay would make update 3,001 at the first rate: it compares with `<=`.
+    """
+
+    def __init__(self, rate: float, halve_every: int) -> None:
+        self.rate = rate
+        self.halve_every = halve_every
+
+    def __call__(self, step: Any) -> Any:
+        halvings = ops.floor_divide(ops.cast(step, "int32"), self.halve_every)
+        return self.rate * ops.power(0.5, ops.cast(halvings, "float32"))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "halve_every": self.halve_every}
+
+
+class PolynomialRate(keras.optimizers.schedules.LearningRateSchedule):
+    """rate·(1 - step/steps)^0.9, the rate of DeepLab and nnU-Net; used by CPU recipes only."""
+
+    def __init__(self, rate: float, steps: int, power: float = 0.9) -> None:
+        self.rate = rate
+        self.steps = steps
+        self.power = power
+
+    def __call__(self, step: Any) -> Any:
+        left = 1.0 - ops.cast(step, "float32") / self.steps
+        return self.rate * ops.power(ops.maximum(left, 0.0), self.power)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "steps": self.steps, "power": self.power}

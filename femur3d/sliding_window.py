@@ -1,0 +1,124 @@
+"""Whole-volume prediction from overlapping patches: tile, call a predict function, average (paper, section 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from femur3d.patches import Index, crop, grid_origins, grid_starts, normalise_patch
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def predict_volume(
+    array: np.ndarray,
+    predict: Predict,
+    patch_size: Index,
+    stride: Index,
+    batch_size: int = 1,
+    normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
+
+    An axis shorter than the patch is padded at both ends by reflection, and the padding is cut off the result.
+
+    Every batch of a call has the same shape, so that a traced function is traced once: where the patches run out, the
+    last batch is filled up with zeros, and what is predicted for those is dropped.
+
+    Args:
+        array: the volume, (z, y, x), any real dtype, finite and not empty.
+        predict: takes normalised patches, float32 (batch, z, y, x), and returns the foreground probability of each
+            voxel, float32 of the same shape. With two classes one probability determines the other.
+        patch_size: patch shape (z, y, x).
+        stride: distance of neighbouring patches (z, y, x), each from 1 to the patch size.
+        batch_size: patches a call; fewer where the volume has fewer.
+        normalise: applied to each patch, padding included, before `predict`.
+        progress: called after each batch with the number of patches done; `patch_count` gives the total.
+
+    Returns:
+        Probabilities, float32 (z, y, x), shape of `array`.
+
+    Raises:
+        ValueError: `array` is empty or not 3-D, the batch size or a stride is out of range, or `predict` returns
+            another shape than it was given.
+    """
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"Expected a volume (z, y, x) that is not empty. Received: shape {array.shape}")
+    if batch_size < 1:
+        raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
+    padded, inside = _pad_to_patch(array, patch_size)
+    origins = grid_origins(padded.shape, patch_size, stride)
+    batch_size = min(batch_size, len(origins))
+    total = np.zeros(padded.shape, np.float32)
+    for start in range(0, len(origins), batch_size):
+        some = origins[start : start + batch_size]
+        batch = _gather(padded, some, patch_size, batch_size, normalise)
+        _add(total, some, _predict_checked(predict, batch), patch_size)
+        if progress is not None:
+            progress(start + len(some))
+    total /= _cover_counts(padded.shape, patch_size, stride)
+    return np.ascontiguousarray(total[inside])
+
+
+def patch_count(shape: Index, patch_size: Index, stride: Index) -> int:
+    """Number of patches that `predict_volume` predicts for a volume of this shape (z, y, x).
+
+    Raises:
+        ValueError: a stride is not from 1 to the patch size.
+    """
+    axes = zip(shape, patch_size, stride, strict=True)
+    return math.prod(len(grid_starts(max(size, patch), patch, step)) for size, patch, step in axes)
+
+
+def _pad_to_patch(array: np.ndarray, patch_size: Index) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """The volume, reflected at both ends of the axes shorter than the patch, and where it lies in that."""
+    missing = [max(patch - size, 0) for size, patch in zip(array.shape, patch_size, strict=True)]
+    before = [count // 2 for count in missing]
+    inside = tuple(slice(start, start + size) for start, size in zip(before, array.shape, strict=True))
+    if not any(missing):
+        return array, inside
+    widths = [(start, count - start) for start, count in zip(before, missing, strict=True)]
+    return np.pad(array, widths, mode="symmetric"), inside
+
+
+def _gather(
+    array: np.ndarray,
+    origins: np.ndarray,
+    patch_size: Index,
+    batch_size: int,
+    normalise: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Normalised patches at `origins`, float32 (batch_size, z, y, x); zeros where there are fewer origins."""
+    batch = np.zeros((batch_size, *patch_size), np.float32)
+    for patch, origin in zip(batch, origins, strict=False):
+        patch[...] = normalise(crop(array, origin, patch_size))
+    return batch
+
+
+def _predict_checked(predict: Predict, batch: np.ndarray) -> np.ndarray:
+    """Probabilities of the batch. Raises ValueError where their shape is not the batch's."""
+    probabilities = np.asarray(predict(batch))
+    if probabilities.shape != batch.shape:
+        raise ValueError(f"Expected probabilities of shape {batch.shape} from predict. Received: {probabilities.shape}")
+    return probabilities
+
+
+def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patch_size: Index) -> None:
+    """Adds each patch of probabilities to its place in `total`; those without an origin are dropped."""
+    for origin, probability in zip(origins, probabilities, strict=False):
+        crop(total, origin, patch_size)[...] += probability
+
+
+def _cover_counts(shape: Index, patch_size: Index, stride: Index) -> np.ndarray:
+    """Number of patches that cover each voxel, float32 (z, y, x): the product of the counts along each axis."""
+    counts = []
+    for size, patch, step in zip(shape, patch_size, stride, strict=True):
+        count = np.zeros(size, np.float32)
+        for start in grid_starts(size, patch, step):
+            count[start : start + patch] += 1
+        counts.append(count)
+    z, y, x = counts
+    return z[:, None, None] * y[:, None] * x

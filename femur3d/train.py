@@ -1,0 +1,89 @@
+"""Trains the network of an experiment on a dataset; the same command on an existing run goes on where it stopped.
+
+python -m femur3d.train --experiment experiments/scratch.py --dataset DIR --run runs/NAME [--set training.steps=500 ...]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from femur3d import cli
+
+cli.quiet_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from femur3d.config import Experiment, to_dict, with_settings  # noqa: E402
+from femur3d.encoder_weights import check_encoder_weights  # noqa: E402
+from femur3d.errors import InputError  # noqa: E402
+from femur3d.experiment_file import load_experiment  # noqa: E402
+from femur3d.hdf5 import PackedDataset  # noqa: E402
+from femur3d.packing import pack_dataset  # noqa: E402
+from femur3d.run_folder import RunFolder  # noqa: E402
+from femur3d.training import Trainer  # noqa: E402
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
+flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout, or a file of femur3d.pack", required=True)
+flags.DEFINE_string("run", None, "run directory, e.g. runs/scratch; an existing one goes on", required=True)
+flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses, prepares the data, trains."""
+    cli.no_arguments(argv)
+    experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
+    if experiment.encoder_weights:
+        check_encoder_weights(experiment.encoder_weights)
+    # One operator at a time: two trainings from one seed then give the same bits, at no cost (DESIGN section 4).
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    run = RunFolder(Path(FLAGS.run))
+    with PackedDataset(_packed_file(Path(FLAGS.dataset), run, experiment)) as packed:
+        _check_packed(packed, experiment)
+        trainer = Trainer(experiment, packed, run)
+        signal.signal(signal.SIGINT, trainer.stop)
+        signal.signal(signal.SIGTERM, trainer.stop)
+        with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
+            finished = trainer.train(bar)
+    return 0 if finished else cli.EXIT_INTERRUPTED
+
+
+def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
+    """The packed file of a dataset: itself, or made from a folder once a run."""
+    if not dataset.exists():
+        raise InputError(f"{dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack.")
+    if dataset.is_file():
+        return dataset
+    if not run.packed.exists():
+        run.say(f"Packing {dataset} into {run.packed}")
+        pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))
+    return run.packed
+
+
+def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
+    if packed.preparation != to_dict(experiment.preparation):
+        wanted = to_dict(experiment.preparation)
+        name = next(n for n in wanted if packed.preparation.get(n) != wanted[n])
+        raise InputError(
+            f"The packed dataset has preparation.{name}={packed.preparation.get(name)}, the experiment {wanted[name]}.\n"
+            "Expected a file packed with this experiment: run femur3d.pack again."
+        )
+    missing = [v for v in experiment.training.variants if not packed.select("train", [v])]
+    if missing:
+        raise InputError(
+            f"The packed dataset has no training volumes of variant {missing[0]}.\n"
+            "Expected a file packed with this experiment: run femur3d.pack again."
+        )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    cli.run(main)

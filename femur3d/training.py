@@ -1,0 +1,215 @@
+"""The training loop: batches in, updates, scalars, validation, checkpoints; goes on where a run stopped."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+import femur3d
+from femur3d.checkpoint import checkpoints, restore_latest, save_checkpoint
+from femur3d.config import DOWNSAMPLING, HEADS, Experiment
+from femur3d.dataset import patch_stream
+from femur3d.encoder_weights import file_sha256, load_encoder_weights
+from femur3d.errors import EXIT_INTERNAL, FemurError
+from femur3d.hdf5 import PackedDataset
+from femur3d.model_folder import save_model
+from femur3d.network.unet import build_network
+from femur3d.optimizer import make_optimizer
+from femur3d.predictor import make_predict
+from femur3d.run_folder import MetricsLog, RunFolder
+from femur3d.sampler import PatchSampler
+from femur3d.tensorboard_log import TensorBoardLog
+from femur3d.train_step import make_train_step
+from femur3d.validation import validate
+
+COLUMNS = (
+    "step", "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "dice_upper", "learning_rate", "gradient_norm",
+    "steps_per_s", "wait_share", "validation_dice",
+)  # fmt: skip
+STEP_PER_FORWARD = 4.5  # time of an update over that of a forward pass of its batch; measured, for the forecast only
+
+
+class DivergedError(FemurError):
+    """The loss is not finite any more."""
+
+    exit_code = EXIT_INTERNAL
+
+
+class Trainer:
+    """One experiment on one packed dataset in one run folder, restored from its newest checkpoint.
+
+    Attributes:
+        step: updates made so far.
+    """
+
+    def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunFolder) -> None:
+        self.experiment, self.packed, self.run = experiment, packed, run
+        training = experiment.training
+        self.sampler = PatchSampler(packed, training, experiment.preparation.patch_size)
+        self.network = build_network(experiment.network, training.seed)
+        self.optimizer = make_optimizer(training, self.network)
+        notes = self._transfer()
+        run.settle_config(experiment, notes)
+        self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
+        loss = experiment.loss
+        weights = dict(zip(HEADS, loss.head_weights, strict=True))
+        self.train_step = make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
+        self.predict = make_predict(self.network)
+        self._stopping = False
+
+    def _transfer(self) -> dict[str, str]:
+        path = self.experiment.encoder_weights
+        if not path:
+            return {}
+        names = load_encoder_weights(path, self.network)
+        self.run.say(f"Transferred from {path}: {', '.join(names)}; everything else is initialised at random.")
+        return {"encoder_weights_sha256": file_sha256(path)}
+
+    def stop(self, *_: object) -> None:
+        """Asks the loop to save and end after the current update; a signal handler."""
+        self._stopping = True
+
+    def train(self, bar: tqdm) -> bool:
+        """Trains to the last step. Returns False where it was asked to stop before.
+
+        Raises:
+            DivergedError: the loss is not finite; the last checkpoint is from before.
+        """
+        training = self.experiment.training
+        self._announce()
+        metrics = MetricsLog(self.run.path / "metrics.csv", COLUMNS, self.step)
+        window = _Window()
+        with TensorBoardLog(self.run.tensorboard) as board:
+            batches = iter(patch_stream(self.sampler, self.step, training.steps))
+            while self.step < training.steps and not self._stopping:
+                window.add(self._update(batches, window))
+                bar.update()
+                if self.step % training.log_every == 0 or self.step == training.steps:
+                    row = window.close()
+                    bar.set_postfix(loss=f"{row['loss']:.3f}")
+                    self._log(row, board, metrics)
+                    window = _Window()
+                if self.step % training.checkpoint_every == 0:
+                    save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+        return self._finish()
+
+    def _update(self, batches: Any, window: _Window) -> dict[str, float]:
+        with window.waiting():
+            images, labels = next(batches)
+        scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
+        if not math.isfinite(scalars["loss"]):
+            raise DivergedError(self._obituary(scalars["loss"]))
+        self.step += 1
+        return scalars
+
+    def _log(self, row: dict[str, float], board: TensorBoardLog, metrics: MetricsLog) -> None:
+        training = self.experiment.training
+        if self.step % training.validate_every == 0 or self.step == training.steps:
+            row = {**row, **self._validate(board)}
+        board.scalars(self.step, row)
+        metrics.add({"step": self.step, **row})
+
+    def _validate(self, board: TensorBoardLog) -> dict[str, float]:
+        scores = []
+        for result in validate(self.packed, self.predict, self.experiment.preparation.patch_size):
+            board.validated(self.step, result)
+            scores.append(result.dice)
+        if not scores:
+            return {}
+        mean = float(np.mean(scores))
+        self.run.say(f"Step {self.step}: validation Dice {mean:.4f} (worst {min(scores):.4f}, {len(scores)} femurs)")
+        self._save_model()
+        return {"validation_dice": mean}
+
+    def _finish(self) -> bool:
+        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+        self._save_model()
+        finished = self.step >= self.experiment.training.steps
+        again = "" if finished else " The same command goes on from here."
+        self.run.say(f"Stopped after step {self.step}: model in {self.run.model}.{again}")
+        return finished
+
+    def _save_model(self) -> None:
+        provenance = {
+            "experiment": self.experiment.name,
+            "step": self.step,
+            "dataset": self.packed.dataset,
+            "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),
+            "femur3d": femur3d.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        }
+        save_model(self.run.model, self.network, self.experiment.network, self.experiment.preparation, provenance)
+
+    def _announce(self) -> None:
+        training = self.experiment.training
+        cases = {self.packed.entries[i].case for i in self.sampler.volumes}
+        say = self.run.say
+        say(f"Experiment {self.experiment.name!r} on {self.packed.dataset!r}: {len(cases)} training cases,")
+        say(f"  {len(self.sampler.volumes)} volumes with their variants, {len(self.packed.select('val'))} for validation")
+        say(f"  network: filters {self.experiment.network.encoder_filters} and {self.experiment.network.decoder_filters}")
+        say(f"  {self.network.count_params():,} parameters")
+        going_on = f"goes on after step {self.step:,} to" if self.step else "makes"
+        say(f"  {going_on} {training.steps:,} updates of {training.batch_size} patches, {self.sampler.steps_per_epoch} an epoch")
+        seconds = self._forward_seconds() * STEP_PER_FORWARD * (training.steps - self.step)
+        say(f"  about {_duration(seconds)} on this machine, judged by a forward pass; results in {self.run.path}")
+
+    def _forward_seconds(self) -> float:
+        """Time of a forward pass of one batch of training's size, after a first one that builds the graph."""
+        size = tuple(n - n % DOWNSAMPLING for n in self.experiment.preparation.patch_size)
+        patches = np.zeros((self.experiment.training.batch_size, *size), np.float32)
+        self.predict(patches)
+        start = time.perf_counter()
+        self.predict(patches)
+        return time.perf_counter() - start
+
+    def _obituary(self, loss: float) -> str:
+        number = self.sampler.volume_of(self.step)
+        entry = self.packed.entries[number]
+        kept = checkpoints(self.run.checkpoints)
+        return (
+            f"The loss is {loss} at step {self.step + 1}; its patches come from {entry.case}, label {entry.label_value}, "
+            f"variant {entry.variant}.\nLast good checkpoint: {kept[-1] if kept else 'none'}. Try a lower training.rate."
+        )
+
+
+class _Window:
+    """Means of the scalars between two log lines, and where the time went."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, float]] = []
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    def waiting(self) -> _Window:
+        return self
+
+    def __enter__(self) -> None:
+        self._wait_start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._waited += time.perf_counter() - self._wait_start
+
+    def add(self, row: dict[str, float]) -> None:
+        self._rows.append(row)
+
+    def close(self) -> dict[str, float]:
+        """The means since the last call, steps/s and the share of the time spent waiting for batches."""
+        seconds = time.perf_counter() - self._start
+        means = {name: float(np.mean([r[name] for r in self._rows])) for name in self._rows[0]}
+        rates = {"steps_per_s": len(self._rows) / seconds, "wait_share": self._waited / seconds}
+        return {**means, **rates}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

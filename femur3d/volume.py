@@ -1,0 +1,67 @@
+"""`Volume`: an image or label map together with its place in the world."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+    """A three-dimensional array and its geometry.
+
+    Attributes:
+        array: voxels, axes (z, y, x): the reverse of the index order (i, j, k) that the geometry uses.
+        spacing_mm: voxel size along (i, j, k) = array axes (2, 1, 0), millimetres.
+        origin_mm: world position of the centre of voxel (0, 0, 0), LPS, millimetres.
+        direction: 3×3 matrix, row-major; column a is the world direction (LPS) of index axis a.
+    """
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = IDENTITY
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 3:
+            raise ValueError(f"A volume has three axes (z, y, x). Received: array of shape {self.array.shape}")
+        if len(self.direction) != 9:
+            raise ValueError(f"A direction is a row-major 3×3 matrix. Received: {self.direction}")
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4×4 matrix, float64, that takes homogeneous (i, j, k, 1) to LPS millimetres."""
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing_mm)
+        affine[:3, 3] = self.origin_mm
+        return affine
+
+    def world_mm(self, index_zyx: Any) -> np.ndarray:
+        """World position (LPS, mm), shape (..., 3), of array indices (z, y, x), shape (..., 3), fractions allowed."""
+        ijk = np.asarray(index_zyx, dtype=np.float64)[..., ::-1]
+        return ijk @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def with_array(self, array: np.ndarray) -> Volume:
+        """The same geometry with other voxels. Raises ValueError where the shape differs."""
+        if array.shape != self.array.shape:
+            raise ValueError(f"Expected an array of shape {self.array.shape}. Received: {array.shape}")
+        return dataclasses.replace(self, array=array)
+
+    def geometry_difference(self, other: Volume, tolerance: float = 1e-3) -> str | None:
+        """None where both lie on the same grid, else a phrase that names the first difference and both values.
+
+        Args:
+            other: the volume to compare with.
+            tolerance: largest difference of origin and spacing (mm) and of direction cosines.
+        """
+        if self.array.shape != other.array.shape:
+            return f"size {self.array.shape[::-1]} against {other.array.shape[::-1]}"
+        for name in ("spacing_mm", "origin_mm", "direction"):
+            mine, theirs = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
+            if not np.allclose(mine, theirs, rtol=0, atol=tolerance):
+                return f"{name} {np.round(mine, 4).tolist()} against {np.round(theirs, 4).tolist()}"
+        return None

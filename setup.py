@@ -1,0 +1,34 @@
+"""Installation of femur3d: `pip install .` (Python 3.10-3.13)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="femur3d",
+    version="0.1.0",
+    description="Proximal femur segmentation in 3D MR images: the 3D U-net with multi-level deep supervision of Zeng et al. (2017)",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["femur3d", "femur3d.*"]),
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading
+        "numpy>=1.26,<3",
+        "SimpleITK>=2.4,<3",
+        "scipy>=1.11,<2",
+        "h5py>=3.11,<4",
+        "absl-py>=2.1,<3",
+        "tensorboard>=2.20,<2.22",
+        "tqdm>=4.66,<5",  # progress bars
+        "filelock>=3.12,<4",  # one training per run folder
+        "vtk>=9.4,<10",  # marching cubes and cell locators on meshes
+        "matplotlib>=3.8,<4",  # figures
+    ],
+    extras_require={
+        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.9,<1", "mypy>=1.13,<3"],
+        "bench": ["torch>=2.6"],  # the peer of tools/bench_network.py
+    },
+)

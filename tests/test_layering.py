@@ -1,0 +1,120 @@
+"""The import rules of the layout: data flows down, imports go up only."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "femur3d"
+ENTRY_POINTS = {"pack", "train", "infer", "evaluate"}
+
+# What each module may import from femur3d. `errors`, `atomic` and the version are open to all.
+ALLOWED = {
+    "__init__": set(),
+    "errors": set(),
+    "atomic": set(),
+    "volume": set(),
+    "patches": set(),
+    "losses": set(),
+    "schedule": set(),
+    "overlap": set(),
+    "cli": set(),
+    "config": set(),
+    "checkpoint": set(),
+    "network.__init__": set(),
+    "network.blocks": set(),
+    "network.encoder": {"network.blocks"},
+    "network.decoder": {"network.blocks"},
+    "network.heads": {"network.blocks"},
+    "network.unet": {"config", "network.blocks", "network.encoder", "network.decoder", "network.heads"},
+    "optimizer": {"config", "schedule"},
+    "postprocess": {"volume"},
+    "surface": {"volume"},
+    "figures": {"volume"},
+    "scan_checks": {"volume"},
+    "dicom": {"volume", "scan_checks"},
+    "volume_io": {"volume", "dicom", "scan_checks"},
+    "dataset_folder": {"volume", "volume_io"},
+    "preprocess": {"config", "volume", "volume_io"},
+    "augment": {"volume"},
+    "hdf5": {"volume"},
+    "sliding_window": {"patches"},
+    "experiment_file": {"config"},
+    "packing": {"augment", "config", "dataset_folder", "hdf5", "preprocess"},
+    "sampler": {"config", "hdf5", "patches"},
+    "dataset": {"sampler"},
+    "train_step": {"losses"},
+    "predictor": {"network.unet"},
+    "encoder_weights": {"hdf5", "network.encoder"},
+    "model_folder": {"config", "hdf5", "network.unet"},
+    "run_folder": {"config"},
+    "validation": {"hdf5", "overlap", "sliding_window", "volume"},
+    "tensorboard_log": {"figures", "validation"},
+    "segmentation": {"model_folder", "postprocess", "predictor", "preprocess", "sliding_window", "volume"},
+    "report": {"overlap", "surface", "volume"},
+    "evaluation": {"report", "volume", "volume_io"},
+}
+OPEN_TO_ALL = {"errors", "atomic", "__init__"}
+LIBRARIES = {
+    "SimpleITK": {"volume_io", "dicom", "scan_checks", "preprocess"},
+    "h5py": {"hdf5"},
+    "vtkmodules": {"surface"},
+    "tensorflow": {"dataset", "train_step", "predictor", "tensorboard_log", "training", "train", "infer"},
+    "matplotlib": {"figures"},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name below femur3d."""
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{a.name}" for a in node.names} if node.module == "femur3d" else {str(node.module)}
+    return names
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of femur3d that a file imports; the package itself counts as `__init__`."""
+    names = {n for n in imported(path) if n.split(".")[0] == "femur3d"}
+    return {n.removeprefix("femur3d").lstrip(".") or "__init__" for n in names}
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_module_imports_only_what_the_table_allows(name):
+    found = own_imports(modules()[name]) - OPEN_TO_ALL
+    if name in ALLOWED:
+        assert found <= ALLOWED[name]
+    else:  # entry points, the training loop and the phantom: anything but entry points
+        assert name in ENTRY_POINTS | {"training"} or name.startswith("phantom")
+        assert not found & ENTRY_POINTS
+
+
+def test_there_is_no_import_cycle():
+    graph = {name: own_imports(path) for name, path in modules().items()}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_package_imports_no_experiment_tool_or_test(name):
+    tops = {n.split(".")[0] for n in imported(modules()[name])}
+    assert not tops & {"experiments", "tools", "tests"}
+
+
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
+def test_library_is_imported_where_it_belongs(library):
+    users = {n for n, p in modules().items() if library in {i.split(".")[0] for i in imported(p)}}
+    assert users <= LIBRARIES[library]
+
+
+def test_table_names_no_module_that_is_gone():
+    assert set(ALLOWED) | ENTRY_POINTS <= set(modules())

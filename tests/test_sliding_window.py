@@ -1,0 +1,127 @@
+"""Tests of tiling and averaging, with predict functions whose answers are known."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from femur3d.patches import normalise_patch
+from femur3d.sliding_window import patch_count, predict_volume
+
+
+def identity(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def ramp(batch: np.ndarray) -> np.ndarray:
+    """Another number at each place of the patch, and dependent on the voxel too."""
+    return batch + np.arange(batch[0].size, dtype=np.float32).reshape(batch.shape[1:])
+
+
+def naive(array: np.ndarray, predict: Callable, patch: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+    """The same in float64 by three plain loops, patch by patch."""
+    total, count = np.zeros(array.shape), np.zeros(array.shape)
+    axes = [
+        sorted({min(start, size - p) for start in range(0, size, step)})
+        for size, p, step in zip(array.shape, patch, stride, strict=True)
+    ]
+    for z, y, x in itertools.product(*axes):
+        place = (slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
+        total[place] += predict(array[place][None])[0]
+        count[place] += 1
+    return total / count
+
+
+def test_overlap_is_averaged_on_numbers_worked_out_by_hand() -> None:
+    # Patches of 2 at x = 0, 1, 2; each predicts 0 for its first voxel and 1 for its second.
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.array([0, 1], np.float32), batch.shape)
+
+    result = predict_volume(np.zeros((1, 1, 4)), predict, (1, 1, 2), (1, 1, 1))
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, [[[0, 0.5, 0.5, 1]]])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
+@pytest.mark.parametrize(
+    ("shape", "patch", "stride"),
+    [((7, 9, 11), (4, 4, 4), (2, 2, 2)), ((5, 6, 13), (3, 5, 4), (2, 1, 3)), ((4, 8, 9), (4, 4, 3), (4, 4, 3))],
+)
+def test_agrees_with_three_plain_loops(shape: tuple, patch: tuple, stride: tuple, batch_size: int) -> None:
+    array = np.random.default_rng(0).random(shape, np.float32)
+    result = predict_volume(array, ramp, patch, stride, batch_size, normalise=identity)
+    np.testing.assert_allclose(result, naive(array, ramp, patch, stride), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 11), (3, 9, 11), (2, 1, 3), (1, 20, 2)])
+def test_identity_gives_the_input_back_at_any_size(shape: tuple[int, int, int]) -> None:
+    array = np.random.default_rng(1).random(shape, np.float32)
+    result = predict_volume(array, identity, (4, 5, 6), (2, 2, 5), 3, normalise=identity)
+    np.testing.assert_allclose(result, array, rtol=1e-6)
+    assert result.flags.c_contiguous
+
+
+def test_an_axis_shorter_than_the_patch_is_reflected_at_both_ends() -> None:
+    seen = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch.copy())
+        return batch
+
+    predict_volume(np.array([[[1, 2]]], np.int16), predict, (1, 1, 5), (1, 1, 5), normalise=identity)
+    np.testing.assert_array_equal(seen, [[[[[1, 1, 2, 2, 1]]]]])  # one voxel before, two behind
+
+
+def test_every_batch_has_one_shape_and_progress_counts_real_patches() -> None:
+    shapes: list[tuple] = []
+    done: list[int] = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        shapes.append((batch.shape, batch.dtype))
+        return batch
+
+    predict_volume(np.ones((2, 2, 6)), predict, (2, 2, 2), (2, 2, 2), batch_size=2, progress=done.append)
+    assert shapes == [((2, 2, 2, 2), np.float32)] * 2
+    assert done == [2, 3]
+    shapes.clear()
+    predict_volume(np.ones((2, 2, 6)), predict, (2, 2, 2), (2, 2, 2), batch_size=8)
+    assert shapes == [((3, 2, 2, 2), np.float32)]
+
+
+def test_patches_are_normalised_one_by_one() -> None:
+    array = np.array([[[0, 2, 100, 400, 7, 7]]], np.int16)
+    result = predict_volume(array, identity, (1, 1, 2), (1, 1, 2))
+    np.testing.assert_array_equal(result, [[[-1, 1, -1, 1, 0, 0]]])
+    np.testing.assert_array_equal(normalise_patch(array[..., :2]), [[[-1, 1]]])
+
+
+def test_certain_predictions_stay_exactly_one() -> None:
+    result = predict_volume(np.zeros((5, 7, 9)), np.ones_like, (3, 3, 3), (1, 1, 1))
+    np.testing.assert_array_equal(result, np.zeros((5, 7, 9)) + 1)
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((4, 4, 4), 1), ((2, 4, 5), 2), ((10, 11, 3), 20)])
+def test_patch_count_is_the_number_of_patches_predicted(shape: tuple[int, int, int], expected: int) -> None:
+    done: list[int] = []
+    predict_volume(np.zeros(shape), identity, (4, 4, 4), (2, 2, 2), 3, progress=done.append)
+    assert patch_count(shape, (4, 4, 4), (2, 2, 2)) == done[-1] == expected
+
+
+def test_refuses_predictions_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2, 2, 2\) from predict\. Received: \(1, 2, 2, 2, 1\)"):
+        predict_volume(np.zeros((2, 2, 2)), lambda batch: batch[..., None], (2, 2, 2), (2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch_size", "stride", "message"),
+    [
+        ((2, 2), 1, (1, 1, 1), r"shape \(2, 2\)"),
+        ((2, 0, 2), 1, (1, 1, 1), r"shape \(2, 0, 2\)"),
+        ((2, 2, 2), 0, (1, 1, 1), "batch size of 1 or more"),
+        ((2, 2, 2), 1, (1, 3, 1), "stride from 1 to the patch size 2"),
+    ],
+)
+def test_refuses(shape: tuple, batch_size: int, stride: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predict_volume(np.zeros(shape), identity, (2, 2, 2), stride, batch_size)
