@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="femur3d",
     version="0.1.0",
-    description="Proximal femur segmentation in 3D MR images: the 3D U-net with multi-level deep supervision of Zeng et al. (2017)",
+    description="Proximal femur segmentation in 3D MR images (Zeng et al., MLMI 2017)",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

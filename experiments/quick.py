@@ -34,6 +34,7 @@ def get_config() -> Experiment:
             schedule="polynomial",  # ends at zero, wherever `steps` is
             momentum=0.95,
             nesterov=True,
+            clip_norm=1.0,  # at this rate one odd batch can undo hundreds of updates; seen at update 890 without it
             batches_per_volume=1,  # neighbouring updates see different patients
             femur_share=0.5,  # a random patch of a whole scan seldom shows a femur
             variants=(0, 6),  # as it is and mirrored left-right: scans come upright, never turned by 90°

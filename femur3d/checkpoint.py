@@ -27,9 +27,7 @@ def _state(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Itera
     yield from ((f"optimizer/{i:04d}", v) for i, v in enumerate(optimizer.variables))
 
 
-def save_checkpoint(
-    folder: Path, step: int, network: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> Path:
+def save_checkpoint(folder: Path, step: int, network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Path:
     """Writes `step_00001234.npz` and removes all but the newest two. Returns its path."""
     path = folder / f"step_{step:08d}.npz"
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _state(network, optimizer)}

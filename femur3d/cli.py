@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 
@@ -14,9 +16,27 @@ from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, Us
 EXIT_INTERRUPTED = 130
 
 
-def quiet_tensorflow() -> None:
-    """Hides TensorFlow's start-up lines; call it before TensorFlow is imported. A setting of the user's wins."""
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Hides what TensorFlow writes to standard error while it is imported, and its later messages below errors.
+
+    TensorFlow 2.19 and later write start-up lines before they read TF_CPP_MIN_LOG_LEVEL (tensorflow#100442), so the
+    file descriptor itself is turned away; where the import fails, what was hidden is shown.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:

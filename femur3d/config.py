@@ -45,7 +45,9 @@ class Preparation:
     patch_size: tuple[int, ...] = (64, 64, 64)
 
     def __post_init__(self) -> None:
-        letters = sorted({"L": "x", "R": "x", "P": "y", "A": "y", "S": "z", "I": "z"}.get(c, "?") for c in self.orientation)
+        letters = sorted(
+            {"L": "x", "R": "x", "P": "y", "A": "y", "S": "z", "I": "z"}.get(c, "?") for c in self.orientation
+        )
         _check(letters == ["x", "y", "z"], f"orientation: expected a code such as LPS. Received: {self.orientation!r}")
         positive = len(self.spacing_mm) == 3 and all(0.1 <= s <= 20 for s in self.spacing_mm)
         _check(positive, f"spacing_mm: expected three values of 0.1 to 20 mm (x, y, z). Received: {self.spacing_mm}")
@@ -111,6 +113,7 @@ class Training:
         schedule: 'halving' (the paper's) or 'polynomial', rate·(1 - step/steps)^0.9.
         halve_every: updates between two halvings; 3,000.
         momentum, nesterov: of SGD; 0.9, plain.
+        clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
         batch_size: patches a batch; 2.
         batches_per_volume: n = 5 batches from each volume of an epoch.
         femur_share: share of the patches that are centred on a random femur voxel; 0 in the paper.
@@ -125,6 +128,7 @@ class Training:
     halve_every: int = 3_000
     momentum: float = 0.9
     nesterov: bool = False
+    clip_norm: float = 0.0
     batch_size: int = 2
     batches_per_volume: int = 5
     femur_share: float = 0.0
@@ -143,6 +147,7 @@ class Training:
         known = self.schedule in ("halving", "polynomial")
         _check(known, f"schedule: expected 'halving' or 'polynomial'. Received: {self.schedule!r}")
         _check(0 <= self.momentum < 1, f"momentum: expected 0 <= m < 1. Received: {self.momentum}")
+        _check(0 <= self.clip_norm <= 1e6, f"clip_norm: expected 0 (none) or more. Received: {self.clip_norm}")
         _check(0 <= self.femur_share <= 1, f"femur_share: expected 0 to 1. Received: {self.femur_share}")
         good = set(self.variants) <= set(range(8)) and len(set(self.variants)) == len(self.variants) > 0
         _check(good, f"variants: expected different numbers of 0 to 7, at least one. Received: {self.variants}")
@@ -151,7 +156,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment; `encoder_weights` names a file that `tools/port_c3d.py` wrote, or is empty: start from scratch."""
+    """One experiment; `encoder_weights` names an HDF5 file with C3D's ported weights, or is empty: from scratch."""
 
     name: str
     preparation: Preparation = dataclasses.field(default_factory=Preparation)
@@ -213,7 +218,9 @@ def with_settings(experiment: Experiment, settings: Iterable[str]) -> Experiment
         for section in sections:
             target = target.get(section, {}) if isinstance(target, dict) else {}
         if not equals or not isinstance(target, dict) or field not in target or isinstance(target[field], dict):
-            raise UsageError(f"--set: no such setting. Received: {setting!r}\nExpected e.g. training.steps=500; known: {_names()}")
+            raise UsageError(
+                f"--set: no such setting. Received: {setting!r}\nExpected e.g. training.steps=500; known: {_names()}"
+            )
         target[field] = _literal(text)
     try:
         return from_dict(Experiment, values, "--set")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (everybody's name for it)
+import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.scan_checks import check_voxel_count, damaged
+from femur3d.scan_checks import check_voxel_count, claims_dicom_image, damaged, is_dicom_file, unreadable
 
 EVEN_FRACTION = 0.01  # a slice may lie this far off the even grid, in slice distances …
 EVEN_MM = 0.02  # … or in mm, whichever is larger: positions are often stored with two decimals
@@ -20,10 +21,8 @@ DIRECTION_TOLERANCE = 1e-3  # of direction cosines and, relatively, of pixel spa
 _UID, _NUMBER, _DESCRIPTION, _POSITION = "0020|000e", "0020|0011", "0008|103e", "0020|0032"
 _NEEDED = {_UID: "SeriesInstanceUID", _POSITION: "ImagePositionPatient", "0020|0037": "ImageOrientationPatient"}
 _NEEDED["0028|0030"] = "PixelSpacing"
-_KIND = b"\x02\x00\x02\x00UI"  # tag (0002,0002) in explicit little endian: which kind of object a file holds
-_IMAGE_KINDS = {
-    f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "4", "4.1", "4.4", "7")
-}  # CT, MR, secondary capture
+
+_ITK_PREFIX = re.compile(r"^(?:s?itk::ERROR:|ITK ERROR:)?\s*(?:\w+\(0x[0-9a-f]+\):\s*)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def quiet_itk() -> Iterator[None]:
 def itk_error(error: Exception) -> str:
     """The last line of a SimpleITK error, without the names of its source files: the one that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1].removeprefix("sitk::ERROR:").removeprefix("ITK ERROR:").strip()[:200]
+    return _ITK_PREFIX.sub("", lines[-1])[:200].rstrip(".")
 
 
 def list_series(folder: str | Path) -> list[Series]:
@@ -127,12 +126,6 @@ def read_series(folder: Path, series: int | None = None) -> sitk.Image:
     return image
 
 
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file carries DICOM's mark, four letters after a preamble of 128 bytes."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _grouped(folder: Path) -> list[list[_Slice]]:
     """The slices of each series, sorted by position; the series sorted by the scanner's number. InputError if none.
 
@@ -160,7 +153,7 @@ def _files(folder: Path) -> list[Path]:
     try:
         return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
-        raise InputError(f"{folder}: cannot be opened ({error.strerror}).\nCheck the folder's permissions.") from error
+        raise unreadable(folder, error) from error
 
 
 def _series_number(one: _Slice) -> int:
@@ -178,7 +171,7 @@ def _read_header(path: Path) -> _Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if _is_image_kind(path):
+        if claims_dicom_image(path):
             raise damaged(path, itk_error(error)) from error
         return None  # a DICOM file without an image (DICOMDIR, report, …) or something else altogether
     keys = (*_NEEDED, _NUMBER, _DESCRIPTION)
@@ -210,16 +203,7 @@ def _may_be_dicom(path: Path) -> bool:
     try:
         return is_dicom_file(path) or path.suffix.lower() in ("", ".dcm", ".ima")
     except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error.strerror}).\nCheck the file's permissions.") from error
-
-
-def _is_image_kind(path: Path) -> bool:
-    """Whether an unreadable file says that it is an MR, CT or secondary-capture image (or is an empty .dcm file)."""
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-    field = head.partition(_KIND)[2]
-    kind = field[2 : 2 + int.from_bytes(field[:2], "little")].strip(b" \0").decode("latin-1")
-    return kind in _IMAGE_KINDS or (not head and path.suffix.lower() == ".dcm")
+        raise unreadable(path, error) from error
 
 
 def _summary(number: int, slices: Sequence[_Slice]) -> Series:
@@ -254,7 +238,7 @@ def _check_alike(folder: Path, slices: Sequence[_Slice]) -> None:
         for what, mine, theirs, tolerance in (
             ("sizes (columns, rows)", first.size, other.size, 0.0),
             ("pixel spacings (mm)", first.spacing_mm, other.spacing_mm, DIRECTION_TOLERANCE),
-            ("orientations", first.direction.ravel(), other.direction.ravel(), DIRECTION_TOLERANCE),
+            ("orientations", first.direction.ravel() + 0.0, other.direction.ravel() + 0.0, DIRECTION_TOLERANCE),
         ):
             if not np.allclose(mine, theirs, rtol=tolerance, atol=tolerance):
                 names = f"{first.path.name} has {np.round(mine, 3).tolist()}, {other.path.name}"

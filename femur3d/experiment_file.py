@@ -1,4 +1,4 @@
-"""Loads an experiment: a short Python file with `get_config()`. It is code that the user chose to run, as a script is."""
+"""Loads an experiment: a short Python file with `get_config()`. It is code that the user chose to run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
         UsageError: no such file, not Python, or without `get_config()`.
     """
     if not os.path.isfile(path):
-        raise UsageError(f"{path}: no such experiment file.\nExpected e.g. experiments/scratch.py, from the project's root.")
+        raise UsageError(
+            f"{path}: no such experiment file.\nExpected e.g. experiments/scratch.py, from the project's root."
+        )
     spec = importlib.util.spec_from_file_location("femur3d_experiment", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path}: not a Python file.\nExpected e.g. experiments/scratch.py.")

@@ -104,7 +104,9 @@ class PackedDataset:
             self.entries = [_entry(v) for v in self._volumes]
         except (KeyError, TypeError, ValueError) as error:
             self._file.close()
-            raise InputError(f"{path}: not a packed dataset ({error}).\nExpected a file of python -m femur3d.pack.") from error
+            raise InputError(
+                f"{path}: not a packed dataset ({error}).\nExpected a file of python -m femur3d.pack."
+            ) from error
         self._femur_voxels = [v["femur_voxels"][...] for v in self._volumes]
         self._images = [v["image"] for v in self._volumes]
         self._labels = [v["label"] for v in self._volumes]
@@ -183,7 +185,9 @@ def plain_datasets(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, t
                 pending.append(item)
             elif isinstance(item, h5py.Dataset):
                 if item.is_virtual or item.external:
-                    raise InputError(f"{path}: {where} is stored outside the file.\nExpected arrays in the file itself.")
+                    raise InputError(
+                        f"{path}: {where} is stored outside the file.\nExpected arrays in the file itself."
+                    )
                 found[where.lstrip("/")] = (item.shape, item.dtype)
             if len(found) + len(pending) > 100_000:
                 raise InputError(f"{path}: more than 100,000 entries.\nExpected a file that femur3d wrote.")

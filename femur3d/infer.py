@@ -20,21 +20,21 @@ from absl import flags
 
 from femur3d import cli
 
-cli.quiet_tensorflow()
+with cli.hushed():
+    import tensorflow as tf
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import keras
+import numpy as np
+from tqdm import tqdm
 
-import femur3d  # noqa: E402
-from femur3d.atomic import replacing  # noqa: E402
-from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError  # noqa: E402
-from femur3d.figures import contour_figure  # noqa: E402
-from femur3d.model_folder import TrainedModel, load_model  # noqa: E402
-from femur3d.segmentation import Segmentation, Segmenter  # noqa: E402
-from femur3d.volume import Volume  # noqa: E402
-from femur3d.volume_io import case_name, read_volume, scan_extension, write_volume  # noqa: E402
+import femur3d
+from femur3d.atomic import replacing
+from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError
+from femur3d.figures import contour_figure
+from femur3d.model_folder import TrainedModel, load_model
+from femur3d.segmentation import Segmentation, Segmenter
+from femur3d.volume import Volume
+from femur3d.volume_io import case_name, read_volume, scan_extension, write_volume
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder or folder of scans; more may follow", short_name="i")

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -131,10 +130,20 @@ def check_weights(path: Path, network: keras.Model) -> None:
         raise InputError(f"{path}: {name} is {'missing' if name in expected else 'unknown'}.\n{_EXPECTED}")
     for name, shape in expected.items():
         if found[name][0] != shape or found[name][1].kind != "f":
-            raise InputError(f"{path}: {name} is {found[name][1]} {found[name][0]}; expected float {shape}.\n{_EXPECTED}")
+            raise InputError(
+                f"{path}: {name} is {found[name][1]} {found[name][0]}; expected float {shape}.\n{_EXPECTED}"
+            )
 
 
 _EXPECTED = f"Expected the weights of the network in {CONFIG}."
+
+
+# What Keras's weights file calls the layers that have weights.
+_KINDS = {
+    "Conv3D": "conv3d",
+    "Conv3DTranspose": "conv3d_transpose",
+    "BatchNormalization": "batch_normalization",
+}
 
 
 def _expected_datasets(network: keras.Model) -> dict[str, tuple[int, ...]]:
@@ -142,7 +151,9 @@ def _expected_datasets(network: keras.Model) -> dict[str, tuple[int, ...]]:
     counts: dict[str, int] = {}
     expected = {}
     for layer in network.layers:
-        kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(layer).__name__).lower()
+        if not layer.weights:
+            continue
+        kind = _KINDS[type(layer).__name__]
         counts[kind] = counts.get(kind, -1) + 1
         name = f"{kind}_{counts[kind]}" if counts[kind] else kind
         expected.update({f"layers/{name}/vars/{i}": tuple(w.shape) for i, w in enumerate(layer.weights)})

@@ -17,6 +17,11 @@ def make_schedule(training: Training) -> keras.optimizers.schedules.LearningRate
 
 def make_optimizer(training: Training, network: keras.Model) -> keras.optimizers.Optimizer:
     """SGD built for the network's trainable variables, so that its state can be restored before the first update."""
-    optimizer = keras.optimizers.SGD(make_schedule(training), training.momentum, nesterov=training.nesterov)
+    optimizer = keras.optimizers.SGD(
+        make_schedule(training),
+        training.momentum,
+        nesterov=training.nesterov,
+        global_clipnorm=training.clip_norm or None,
+    )
     optimizer.build(network.trainable_variables)
     return optimizer

@@ -102,9 +102,6 @@ def _mirrored(volume: Volume) -> Volume:
     return Volume(np.ascontiguousarray(volume.array[:, :, ::-1]), volume.spacing_mm, (-last, y, z))
 
 
-# ---- tissue map ------------------------------------------------------------------------------------------------------
-
-
 def smooth_noise(
     rng: np.random.Generator, axes: list[np.ndarray], scale_mm: tuple[float, float, float], slant: float = 0.0
 ) -> np.ndarray:
@@ -193,9 +190,6 @@ def _inside(grid: Grid, shape: FemurShape) -> np.ndarray:
     if part is not None:
         inside[part] = femur_distance(crop(grid, part), shape) < 0
     return inside
-
-
-# ---- acquisition -----------------------------------------------------------------------------------------------------
 
 
 def _acquire(signal: np.ndarray, seed: int, axes: list[np.ndarray], noise: float, bias: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A scan to the network's grid and back: orient, resample, cut one volume per hip, normalise; then restore.
 
-Every step keeps the world geometry right, so the way back is one resampling onto the scan's own grid, whatever was done.
+Every step keeps the world geometry right, so the way back is one resampling onto the scan's own grid.
 SimpleITK is used here for reorientation and resampling only.
 """
 
@@ -109,7 +109,7 @@ def signed_distance_mm(mask: Volume) -> np.ndarray:
 
 
 def hip_boxes(masks: dict[int, np.ndarray], preparation: Preparation) -> dict[int, tuple[slice, ...]]:
-    """Where to cut each femur's volume: its bounding box and the margin, clipped to the array and before the other femur.
+    """Where to cut each femur's volume: its bounding box and the margin, clipped to the array and at the other femur.
 
     Args:
         masks: bool arrays (z, y, x) of one shape, by label value; a femur lost by resampling is left out.
@@ -166,8 +166,9 @@ def _target_grid(volume: Volume, spacing_mm: tuple[float, ...]) -> sitk.Resample
     size = np.maximum(np.round(np.asarray(volume.array.shape[::-1]) * old / new), 1).astype(int)
     if int(np.prod(size)) > MAX_VOXELS:
         raise InputError(
-            f"The scan of {volume.array.shape[::-1]} voxels of {np.round(old, 3).tolist()} mm needs {tuple(size.tolist())} "
-            f"voxels of {new.tolist()} mm.\nExpected at most {MAX_VOXELS} voxels: crop the scan to the hips first."
+            f"The scan of {volume.array.shape[::-1]} voxels of {np.round(old, 3).tolist()} mm "
+            f"needs {tuple(size.tolist())} voxels of {new.tolist()} mm.\n"
+            f"Expected at most {MAX_VOXELS} voxels: crop the scan to the hips first."
         )
     shift = np.reshape(volume.direction, (3, 3)) @ ((new - old) / 2)
     resampler = sitk.ResampleImageFilter()

@@ -47,7 +47,7 @@ class RunFolder:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def settle_config(self, experiment: Experiment, notes: Mapping[str, object]) -> None:
-        """Writes config.json, or checks that a run that goes on is the same experiment. Raises UsageError, InputError."""
+        """Writes config.json; a run that goes on must be the same experiment. Raises UsageError, InputError."""
         path = self.path / "config.json"
         if path.exists():
             self._check_same(path, experiment)
@@ -85,7 +85,9 @@ class MetricsLog:
         self._columns = columns
         kept = self._rows_until(step)
         with replacing(path) as temporary:
-            temporary.write_text(_csv_text([dict(zip(columns, columns, strict=True)), *kept], columns), encoding="utf-8")
+            temporary.write_text(
+                _csv_text([dict(zip(columns, columns, strict=True)), *kept], columns), encoding="utf-8"
+            )
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         if not self._path.exists():

@@ -23,9 +23,9 @@ MAX_VOXELS = 2**29  # 2 GiB as float32
 _CHUNK = 1 << 20
 _NIFTI1 = np.dtype(
     {
-        "names": ["dim", "datatype", "bitpix", "pixdim", "vox_offset", "qform_code", "sform_code", "sform", "magic"],
-        "formats": ["8i2", "i2", "i2", "8f4", "f4", "i2", "i2", "12f4", "S3"],
-        "offsets": [40, 70, 72, 76, 108, 252, 254, 280, 344],
+        "names": ["dim", "datatype", "bitpix", "pixdim", "vox_offset", "codes", "qform", "sform", "magic"],
+        "formats": ["8i2", "i2", "i2", "8f4", "f4", "2i2", "6f4", "12f4", "S3"],
+        "offsets": [40, 70, 72, 76, 108, 252, 256, 280, 344],
         "itemsize": 348,
     }
 )
@@ -33,6 +33,9 @@ _NIFTI2_SIZE = 540
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # datatype codes
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+
+_DICOM_KIND = b"\x02\x00\x02\x00UI"  # tag (0002,0002) in explicit little endian: which kind of object a file holds
+_DICOM_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "4", "4.1", "4.4", "7")}  # CT, MR, capture
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ class NiftiHeader:
         dtype: of the stored voxels where these are floats, byte order included, else None.
         start: offset of the first voxel in the (uncompressed) file, bytes.
         n_bytes: bytes that the voxels take.
-        has_qform: whether the header holds a quaternion orientation.
+        qform: quaternion b, c, d and origin (RAS) as stored, or None where the header's code says that it holds none.
         sform: 4×4 matrix, (i, j, k, 1) → LPS millimetres, float64, or None where the header holds none.
     """
 
@@ -54,13 +57,18 @@ class NiftiHeader:
     dtype: np.dtype | None
     start: int
     n_bytes: int
-    has_qform: bool
+    qform: tuple[float, ...] | None
     sform: np.ndarray | None
 
 
 def damaged(path: Path, what: str) -> InputError:
     """The error for a file that is cut short or corrupt. `what`: a phrase that says where it shows."""
     return InputError(f"{path}: the file is damaged or incomplete: {what}.\nCopy or export it again.")
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that the system does not let us read."""
+    return InputError(f"{path}: cannot be opened ({error.strerror}).\nCheck its permissions and the disk it lies on.")
 
 
 def check_voxel_count(path: Path, size: Sequence[int]) -> None:
@@ -91,15 +99,28 @@ def check_file(path: Path, extension: str) -> None:
     except (zlib.error, EOFError, gzip.BadGzipFile) as error:
         raise damaged(path, f"its compressed data do not unpack ({error})") from error
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be opened ({error.strerror}).\nCheck the file and its permissions."
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def not_finite(path: Path, bad: int, total: int) -> InputError:
     """The error for a scan with `bad` NaN or infinite voxels among `total`."""
     message = f"{path}: {bad} of {total} voxels are NaN or infinite"
     return InputError(f"{message}.\nEvery voxel must be a number: replace them, or export the scan again.")
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file carries DICOM's mark, four letters after a preamble of 128 bytes."""
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def claims_dicom_image(path: Path) -> bool:
+    """Whether a file says that it is a CT, MR or secondary-capture image, or is an empty .dcm file."""
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+    field = head.partition(_DICOM_KIND)[2]
+    kind = field[2 : 2 + int.from_bytes(field[:2], "little")].strip(b" \0").decode("latin-1")
+    return kind in _DICOM_IMAGES or (not head and path.suffix.lower() == ".dcm")
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -139,8 +160,8 @@ def _nifti_header(path: Path, fields: np.void, order: Literal["little", "big"]) 
         dtype=np.dtype(floats).newbyteorder(order) if floats else None,
         start=max(int(fields["vox_offset"]), _NIFTI1.itemsize),
         n_bytes=math.prod(size) * int(fields["bitpix"]) // 8,
-        has_qform=bool(fields["qform_code"] > 0),
-        sform=_lps(fields["sform"]) if fields["sform_code"] > 0 else None,
+        qform=tuple(fields["qform"].tolist()) if fields["codes"][0] > 0 else None,
+        sform=_lps(fields["sform"]) if fields["codes"][1] > 0 else None,
     )
 
 
@@ -157,7 +178,16 @@ def _check_nifti(path: Path) -> None:
             f"{path}: voxel sizes (pixdim) {header.pixdim[:3]} mm.\n"
             "Voxel sizes must be positive numbers: convert the scan again from its DICOM files."
         )
+    for name, numbers in (("qform", header.qform), ("sform", header.sform)):
+        if numbers is not None and not np.isfinite(numbers).all():
+            message = f"{path}: its {name} holds values that are no numbers: {np.asarray(numbers).tolist()}"
+            raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
     check_voxel_count(path, header.size)
+    _check_nifti_voxels(path, header)
+
+
+def _check_nifti_voxels(path: Path, header: NiftiHeader) -> None:
+    """All voxels are there and, where they are floats, all are numbers."""
     found = bad = 0
     with _open(path) as stream:
         stream.seek(header.start)
@@ -221,10 +251,10 @@ def _zlib_length(stream: BinaryIO) -> int:
     """Bytes that a zlib stream unpacks to. Raises zlib.error where it is corrupt, EOFError where it ends too early."""
     unpacker, total = zlib.decompressobj(), 0
     while not unpacker.eof:
-        chunk = stream.read(_CHUNK)
-        if not chunk:
+        packed = unpacker.unconsumed_tail or stream.read(_CHUNK)
+        if not packed:
             raise EOFError("the data end too early")
-        total += len(unpacker.decompress(chunk))
+        total += len(unpacker.decompress(packed, _CHUNK))  # at most so many bytes at a time, whatever the file holds
     return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -48,7 +49,9 @@ class Segmenter:
         self._stride = tuple(max(round(n * (1 - overlap)), 1) for n in model.preparation.patch_size)
         self._batch_size = batch_size
 
-    def __call__(self, scan: Volume, labels: str = "femur", progress: Progress | None = None) -> Segmentation:
+    def __call__(
+        self, scan: Volume, labels: Literal["femur", "sides"] = "femur", progress: Progress | None = None
+    ) -> Segmentation:
         """Segments one scan.
 
         Args:

@@ -5,9 +5,7 @@ python -m femur3d.train --experiment experiments/scratch.py --dataset DIR --run 
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,19 +13,19 @@ from absl import flags
 
 from femur3d import cli
 
-cli.quiet_tensorflow()
+with cli.hushed():
+    import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from tqdm import tqdm
 
-from femur3d.config import Experiment, to_dict, with_settings  # noqa: E402
-from femur3d.encoder_weights import check_encoder_weights  # noqa: E402
-from femur3d.errors import InputError  # noqa: E402
-from femur3d.experiment_file import load_experiment  # noqa: E402
-from femur3d.hdf5 import PackedDataset  # noqa: E402
-from femur3d.packing import pack_dataset  # noqa: E402
-from femur3d.run_folder import RunFolder  # noqa: E402
-from femur3d.training import Trainer  # noqa: E402
+from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.encoder_weights import check_encoder_weights
+from femur3d.errors import InputError
+from femur3d.experiment_file import load_experiment
+from femur3d.hdf5 import PackedDataset
+from femur3d.packing import pack_dataset
+from femur3d.run_folder import RunFolder
+from femur3d.training import Trainer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
@@ -58,7 +56,9 @@ def main(argv: Sequence[str]) -> int:
 def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
     """The packed file of a dataset: itself, or made from a folder once a run."""
     if not dataset.exists():
-        raise InputError(f"{dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack.")
+        raise InputError(
+            f"{dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
+        )
     if dataset.is_file():
         return dataset
     if not run.packed.exists():
@@ -72,7 +72,7 @@ def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
         wanted = to_dict(experiment.preparation)
         name = next(n for n in wanted if packed.preparation.get(n) != wanted[n])
         raise InputError(
-            f"The packed dataset has preparation.{name}={packed.preparation.get(name)}, the experiment {wanted[name]}.\n"
+            f"The packed dataset has {name}={packed.preparation.get(name)}, the experiment {wanted[name]}.\n"
             "Expected a file packed with this experiment: run femur3d.pack again."
         )
     missing = [v for v in experiment.training.variants if not packed.select("train", [v])]
@@ -84,6 +84,4 @@ def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     cli.run(main)

@@ -150,17 +150,20 @@ class Trainer:
         save_model(self.run.model, self.network, self.experiment.network, self.experiment.preparation, provenance)
 
     def _announce(self) -> None:
-        training = self.experiment.training
-        cases = {self.packed.entries[i].case for i in self.sampler.volumes}
-        say = self.run.say
-        say(f"Experiment {self.experiment.name!r} on {self.packed.dataset!r}: {len(cases)} training cases,")
-        say(f"  {len(self.sampler.volumes)} volumes with their variants, {len(self.packed.select('val'))} for validation")
-        say(f"  network: filters {self.experiment.network.encoder_filters} and {self.experiment.network.decoder_filters}")
-        say(f"  {self.network.count_params():,} parameters")
+        experiment, training, sampler = self.experiment, self.experiment.training, self.sampler
+        cases = {self.packed.entries[i].case for i in sampler.volumes}
         going_on = f"goes on after step {self.step:,} to" if self.step else "makes"
-        say(f"  {going_on} {training.steps:,} updates of {training.batch_size} patches, {self.sampler.steps_per_epoch} an epoch")
         seconds = self._forward_seconds() * STEP_PER_FORWARD * (training.steps - self.step)
-        say(f"  about {_duration(seconds)} on this machine, judged by a forward pass; results in {self.run.path}")
+        for line in (
+            f"Experiment {experiment.name!r} on {self.packed.dataset!r}: {len(cases)} training cases, "
+            f"{len(sampler.volumes)} volumes with their variants; {len(self.packed.select('val'))} volumes validate",
+            f"  network: {self.network.count_params():,} parameters, "
+            f"filters {experiment.network.encoder_filters} and {experiment.network.decoder_filters}",
+            f"  {going_on} {training.steps:,} updates of {training.batch_size} patches of "
+            f"{experiment.preparation.patch_size} voxels; {sampler.steps_per_epoch:,} updates are an epoch",
+            f"  about {_duration(seconds)} on this machine, judged by a forward pass; results in {self.run.path}",
+        ):
+            self.run.say(line)
 
     def _forward_seconds(self) -> float:
         """Time of a forward pass of one batch of training's size, after a first one that builds the graph."""
@@ -176,8 +179,9 @@ class Trainer:
         entry = self.packed.entries[number]
         kept = checkpoints(self.run.checkpoints)
         return (
-            f"The loss is {loss} at step {self.step + 1}; its patches come from {entry.case}, label {entry.label_value}, "
-            f"variant {entry.variant}.\nLast good checkpoint: {kept[-1] if kept else 'none'}. Try a lower training.rate."
+            f"The loss is {loss} at step {self.step + 1}; its patches come from {entry.case}, "
+            f"label {entry.label_value}, variant {entry.variant}.\n"
+            f"Last good checkpoint: {kept[-1] if kept else 'none'}. Try a lower training.rate."
         )
 
 

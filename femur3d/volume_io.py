@@ -9,12 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (everybody's name for it)
+import SimpleITK as sitk
 
 from femur3d.atomic import replacing
-from femur3d.dicom import Series, is_dicom_file, itk_error, list_series, quiet_itk, read_series
+from femur3d.dicom import Series, itk_error, list_series, quiet_itk, read_series
 from femur3d.errors import InputError
-from femur3d.scan_checks import check_file, check_voxel_count, damaged, not_finite, read_nifti_header
+from femur3d.scan_checks import (
+    check_file,
+    check_voxel_count,
+    damaged,
+    is_dicom_file,
+    not_finite,
+    read_nifti_header,
+    unreadable,
+)
 from femur3d.volume import Volume
 
 __all__ = [
@@ -104,7 +112,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
         path: the file; its folder is created if needed.
 
     Raises:
-        InputError: unknown extension, or the file cannot be written there.
+        InputError: unknown extension, axes far from right angles, or the file cannot be written there.
     """
     path = Path(path)
     extension = scan_extension(path)
@@ -113,11 +121,10 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
     try:
         with quiet_itk(), replacing(path) as temporary:
-            sitk.WriteImage(sitk_from_volume(volume), str(temporary), useCompression=True)
+            sitk.WriteImage(sitk_from_volume(_orthonormal(path, volume)), str(temporary), useCompression=True)
     except (RuntimeError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be written ({itk_error(error)}).\nCheck permissions and free space."
-        ) from error
+        message = f"{path}: cannot be written ({itk_error(error)})"
+        raise InputError(f"{message}.\nCheck permissions and free space.") from error
 
 
 def _read_file(path: Path) -> Volume:
@@ -140,11 +147,15 @@ def _read_file(path: Path) -> Volume:
 
 
 def _unknown_extension(path: Path) -> InputError:
-    if is_dicom_file(path):
+    try:
+        single_slice = is_dicom_file(path)
+    except OSError as error:
+        return unreadable(path, error)
+    if single_slice:
         return InputError(f"{path}: a single DICOM file.\nGive the folder that holds all the slices of its series.")
     accepted = ", ".join(SCAN_EXTENSIONS)
     return InputError(
-        f"{path}: not a scan by its name.\nAccepted: {accepted} (lower case) or a folder of DICOM slices."
+        f"{path}: not a scan by its name.\nAccepted: {accepted}, lower case, or a folder of DICOM slices."
     )
 
 
@@ -169,13 +180,11 @@ def _lone_sform(path: Path) -> np.ndarray | None:
     the transpose of the right direction; so the voxels are read in that mode and placed by `_placed`.
     """
     header = read_nifti_header(path)
-    if header.has_qform or header.sform is None:
+    if header.qform is not None or header.sform is None:
         return None
-    norms = np.linalg.norm(header.sform[:3, :3], axis=0)
-    if not (np.isfinite(header.sform).all() and norms.min() > 0):
-        raise InputError(
-            f"{path}: its sform matrix is not usable: {header.sform[:3].tolist()}.\nConvert the scan again."
-        )
+    if np.linalg.norm(header.sform[:3, :3], axis=0).min() == 0:
+        message = f"{path}: its sform matrix is not usable: {header.sform[:3].tolist()}"
+        raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
     return header.sform
 
 
@@ -203,6 +212,9 @@ def _permissive_nifti() -> Iterator[None]:
 
 def _orthonormal(path: Path, volume: Volume) -> Volume:
     """The volume with a direction that is a rotation or reflection; InputError where it is too far from one."""
+    if not np.isfinite(volume.affine).all():
+        message = f"{path}: its place in the world is not given in numbers: origin {volume.origin_mm} mm"
+        raise InputError(f"{message}, direction {volume.direction}.\nConvert the scan again from its DICOM files.")
     direction = np.reshape(volume.direction, (3, 3))
     if np.abs(direction.T @ direction - np.eye(3)).max() <= _ORTHONORMAL:
         return volume

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from femur3d.config import Experiment, Network, Preparation, Training
+from femur3d.packing import pack_dataset
+from femur3d.volume import Volume
+from femur3d.volume_io import write_volume
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +22,64 @@ def hips_dir() -> Path:
     if not (Path(folder) / "imagesTr").is_dir() or not folder:
         pytest.skip(f"real scans: set FEMUR3D_HIPS to their folder (received {folder!r}, which has no imagesTr)")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment() -> Experiment:
+    """The paper's network and loop, small enough to train in seconds."""
+    return Experiment(
+        "tiny",
+        preparation=Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0, patch_size=(16, 16, 16)),
+        network=Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"),
+        training=Training(
+            steps=6,
+            rate=1e-2,
+            batches_per_volume=2,
+            femur_share=0.5,
+            variants=(0, 6),
+            checkpoint_every=3,
+            validate_every=6,
+            log_every=2,
+        ),
+    )
+
+
+def ellipsoid_case(seed: int = 0, values: tuple[int, ...] = (1, 2)) -> tuple[Volume, Volume]:
+    """A scan of 40×30×36 voxels of 2 mm with a bright ellipsoid on either side of the midline, and its label map."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.ogrid[:36, :30, :40]
+    label = np.zeros((36, 30, 40), np.uint8)
+    for value, centre in zip(values, (29, 10), strict=False):
+        inside = ((z - 18) / 12) ** 2 + ((y - 15) / 7) ** 2 + ((x - centre) / 6) ** 2 < 1
+        label[inside] = value
+    image = 100 + 300 * (label > 0) + rng.normal(0, 20, label.shape)
+    scan = Volume(image.astype(np.float32), (2.0, 2.0, 2.0), (-40.0, -30.0, -20.0))
+    return scan, scan.with_array(label)
+
+
+def write_dataset(folder: Path, cases: int = 3, validation: int = 1) -> Path:
+    """An nnU-Net-layout dataset of ellipsoid cases; the last ones are for validation."""
+    names = [f"case_{i}" for i in range(cases)]
+    for seed, name in enumerate(names):
+        scan, label = ellipsoid_case(seed)
+        (folder / "imagesTr").mkdir(parents=True, exist_ok=True)
+        (folder / "labelsTr").mkdir(exist_ok=True)
+        write_volume(scan, folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_volume(label, folder / "labelsTr" / f"{name}.nii.gz")
+    labels = {"background": 0, "femur_left": 1, "femur_right": 2}
+    (folder / "dataset.json").write_text(json.dumps({"name": "ellipsoids", "labels": labels}))
+    split = {"train": names[: cases - validation], "val": names[cases - validation :]}
+    (folder / "splits_final.json").write_text(json.dumps([split]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("ellipsoids"))
+
+
+@pytest.fixture(scope="session")
+def packed_file(dataset_dir: Path, tiny_experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("packed") / "ellipsoids.h5"
+    pack_dataset(dataset_dir, path, tiny_experiment, lambda name: None)
+    return path

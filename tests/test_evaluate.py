@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from femur3d.errors import InputError
 from femur3d.evaluation import find_cases, label_names, load_labels, load_pair, measure_case, split_femurs

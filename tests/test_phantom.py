@@ -27,10 +27,14 @@ def voxels_mm(label: Volume, value: int) -> np.ndarray:
 
 
 def measured_head(label: Volume, value: int) -> tuple[np.ndarray, float]:
-    """Centre (3,) and radius of the largest ball inside a femur, mm."""
+    """Centre (3,) and radius of the largest ball inside the medial 38 mm of a femur: a trochanter can hold one, too."""
     depth = ndimage.distance_transform_edt(label.array == value, sampling=label.spacing_mm[::-1])
-    deepest = np.argwhere(depth > depth.max() - 0.5 * min(label.spacing_mm))
-    return label.world_mm(deepest).mean(axis=0), float(depth.max())
+    index = np.argwhere(depth > 0)
+    lateral = np.abs(label.world_mm(index)[:, 0])
+    index = index[lateral < lateral.min() + 38]
+    depths = depth[tuple(index.T)]
+    deepest = index[depths > depths.max() - 0.5 * min(label.spacing_mm)]
+    return label.world_mm(deepest).mean(axis=0), float(depths.max())
 
 
 def measured_neck_shaft_angle(points: np.ndarray, centre: np.ndarray, radius: float) -> float:

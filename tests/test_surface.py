@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from femur3d.surface import SurfaceDistances, mesh_from_mask, point_distances, surface_distances
 from femur3d.volume import Volume

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
@@ -348,6 +348,20 @@ def test_unusable_sform(tmp_path: Path, value: float) -> None:
     refused(nifti_with(tmp_path, (ROWS, "12f", *[value] * 12), (QFORM, "h", 0)), "sform")
 
 
+def test_origin_that_is_no_number(tmp_path: Path) -> None:
+    refused(nifti_with(tmp_path, (268, "f", float("nan")), (SFORM, "h", 0)), "qform", "nan")
+    refused(nifti_with(tmp_path, (ROWS, "f", float("nan"))), "sform", "nan")
+    with pytest.raises(InputError, match="not given in numbers"):
+        write_volume(Volume(make_volume().array, SPACING, (0.0, float("inf"), 0.0)), tmp_path / "out.mha")
+
+
+def test_volumes_with_leaning_axes_are_not_written(tmp_path: Path) -> None:
+    leaning = Volume(make_volume().array, SPACING, ORIGIN, (1.0, 0.5, 0.0, 0.0, 0.8, 0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(InputError, match="right angles"):
+        write_volume(leaning, tmp_path / "scan.nii")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nifti_header_fields(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     write_volume(make_volume(), path)
@@ -355,7 +369,8 @@ def test_nifti_header_fields(tmp_path: Path) -> None:
     assert header.size == (7, 6, 5)
     assert (header.start, header.n_bytes, header.dtype) == (352, 210 * 2, None)
     assert len(gzip.decompress(path.read_bytes())) == 352 + 420
-    assert header.has_qform
+    assert header.qform is not None
+    assert header.qform[3:] == pytest.approx((-ORIGIN[0], -ORIGIN[1], ORIGIN[2]))
     assert header.sform is not None
     np.testing.assert_allclose(header.sform, make_volume().affine, rtol=0, atol=1e-5)
 

@@ -1,0 +1,31 @@
+"""The paper's network at an eighth of its width on phantoms (synthetic scans): about two minutes on two CPU cores.
+
+    make demo
+
+As `quick.py`, with fewer filters, coarser voxels and smaller patches; good for synthetic scans only.
+"""
+
+from femur3d.config import Experiment, Loss, Network, Preparation, Training
+
+
+def get_config() -> Experiment:
+    """The differences from the paper serve speed alone; `quick.py` gives the reasons one by one."""
+    return Experiment(
+        name="demo",
+        preparation=Preparation(spacing_mm=(2.5, 2.5, 2.5), margin_mm=250.0, patch_size=(48, 48, 48)),
+        network=Network(
+            encoder_filters=(8, 16, 32, 64), decoder_filters=(32, 16, 8), initialisation="he", bn_momentum=0.9
+        ),
+        loss=Loss(dice_weight=1.0, l2=0.0005),
+        training=Training(
+            steps=400,
+            rate=2e-2,
+            schedule="polynomial",
+            momentum=0.95,
+            nesterov=True,
+            batches_per_volume=1,
+            femur_share=0.5,
+            variants=(0, 6),
+            validate_every=200,
+        ),
+    )

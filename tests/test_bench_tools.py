@@ -1,0 +1,95 @@
+"""The benchmarks, run as a user runs them, on sizes that say nothing about speed."""
+
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+TOOLS = pathlib.Path(__file__).parents[1] / "tools"
+TINY_NETWORK = ["--width", "0.0625", "--patch", "16", "--repeats", "1"]
+TINY_PIPELINE = ["--size", "40,36,32", "--patch", "16", "--width", "0.0625", "--seconds", "0.1", "--steps", "2"]
+
+
+def bench(tool: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(TOOLS / tool), *flags], capture_output=True, text=True, check=False)
+
+
+def timings(output: str) -> dict[tuple[str, str], list[float]]:
+    """The numbers of bench_network's table by task and contestant."""
+    found = re.findall(r"^(training step|forward pass) +(\S.*?)  +([\d., ]+)$", output, re.MULTILINE)
+    return {(task, name): [float(n.replace(",", "")) for n in numbers.split()] for task, name, numbers in found}
+
+
+@pytest.mark.slow
+def test_network_alone_has_a_row_for_each_task():
+    done = bench("bench_network.py", *TINY_NETWORK, "--peer", "none")
+    assert done.returncode == 0, done.stderr
+    table = timings(done.stdout)
+    assert set(table) == {("training step", "femur3d"), ("forward pass", "femur3d")}
+    for parameters, median, best in table.values():
+        assert parameters == 88_218  # of filters (4, 8, 16, 32) and (16, 8, 4)
+        assert median == best > 0  # one timing is its own median
+
+
+@pytest.mark.slow
+def test_peer_has_the_same_parameters_and_logits_and_the_ratio_is_that_of_the_rows():
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed: pip install femur3d[bench]")
+    done = bench("bench_network.py", *TINY_NETWORK, "--peer", "torch")
+    assert done.returncode == 0, done.stderr
+    table = timings(done.stdout)
+    for task in ("training step", "forward pass"):
+        rows = [table[task, name] for name in ("femur3d", "PyTorch, channels first", "PyTorch, channels last")]
+        assert [row[0] for row in rows] == [88_218] * 3
+        ratio = rows[0][1] / min(rows[1][1], rows[2][1])
+        assert table[task, "femur3d / faster PyTorch"][0] == pytest.approx(ratio, rel=0.3)  # of rounded numbers
+    difference = re.search(r"logits of both differ by (\S+) of the largest", done.stdout)
+    assert difference is not None
+    assert float(difference[1]) < 1e-3
+
+
+@pytest.mark.slow
+def test_pipeline_answers_its_three_questions():
+    done = bench("bench_pipeline.py", *TINY_PIPELINE)
+    assert done.returncode == 0, done.stderr
+    assert "synthetic, 8 volumes of 40×36×32 voxels" in done.stdout
+    rate = re.search(r"^sampler, .*: (\d+) patches/s of 16×16×16", done.stdout, re.MULTILINE)
+    assert rate is not None
+    assert int(rate[1]) > 0
+    layouts = re.findall(r"^(contiguous|chunks \S+(?:, \w+)?) +(\d+\.\d+) +\d+\.\d+$", done.stdout, re.MULTILINE)
+    expected = ["contiguous", "chunks 64³", "chunks 32³", "chunks 32³, lzf", "chunks 32³, gzip"]
+    assert [name for name, _ in layouts] == expected
+    assert all(float(milliseconds) > 0 for _, milliseconds in layouts)
+    share = re.search(r"^waiting for patches: (\d+\.\d+)% of 2 training steps of \d+\.\d+ s", done.stdout, re.MULTILINE)
+    assert share is not None
+    assert 0 <= float(share[1]) < 100
+
+
+@pytest.mark.parametrize(
+    ("tool", "flags", "hint"),
+    [
+        ("bench_network.py", ["--patch", "20"], "patch_size"),
+        ("bench_network.py", ["--batch", "0"], "batch_size"),
+        ("bench_network.py", ["--peer", "jax"], "peer"),
+        ("bench_network.py", ["stray"], "stray"),
+        ("bench_pipeline.py", ["--size", "40,36"], "--size"),
+        ("bench_pipeline.py", ["--size", "40,36,32"], "at least 64"),
+    ],
+)
+def test_wrong_flags_are_two_lines_and_exit_code_2(tool, flags, hint):
+    done = bench(tool, *flags)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_not_packed_is_an_input_error(tmp_path):
+    path = tmp_path / "scan.h5"
+    path.write_text("not HDF5")
+    done = bench("bench_pipeline.py", "--packed", str(path))
+    assert done.returncode == 3
+    assert "scan.h5" in done.stderr
+    assert "Traceback" not in done.stderr

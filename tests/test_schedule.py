@@ -1,0 +1,42 @@
+import keras
+import numpy as np
+import pytest
+
+from femur3d.config import Training
+from femur3d.optimizer import make_optimizer, make_schedule
+from femur3d.schedule import PolynomialRate
+
+
+@pytest.mark.parametrize(
+    ("update", "rate"),
+    [(1, 1e-3), (2, 1e-3), (3_000, 1e-3), (3_001, 5e-4), (6_000, 5e-4), (6_001, 2.5e-4), (9_000, 2.5e-4),
+     (9_001, 1.25e-4), (12_000, 1.25e-4), (12_001, 6.25e-5), (14_000, 6.25e-5)],
+)  # fmt: skip
+def test_rate_of_the_paper_on_both_sides_of_every_halving(update, rate):
+    assert float(make_schedule(Training())(update - 1)) == pytest.approx(rate, rel=1e-6)
+
+
+def test_updates_really_use_those_rates():
+    """Without momentum and with a gradient of 1, SGD moves a weight by the rate itself."""
+    weight = keras.Variable(np.zeros(1, np.float32))
+    optimizer = keras.optimizers.SGD(make_schedule(Training(halve_every=3, rate=0.5)))
+    optimizer.build([weight])
+    places = [0.0]
+    for _ in range(7):
+        optimizer.apply([keras.ops.ones(1)], [weight])
+        places.append(float(weight[0]))
+    np.testing.assert_allclose(-np.diff(places), [0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125], rtol=1e-6)
+
+
+def test_polynomial_rate():
+    schedule = PolynomialRate(0.1, 100)
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(50)) == pytest.approx(0.1 * 0.5**0.9)
+    assert float(schedule(100)) == float(schedule(150)) == 0
+
+
+def test_optimizer_is_built_as_configured():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = make_optimizer(Training(momentum=0.8, nesterov=True), model)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.8, True)
+    assert len(optimizer.variables) == 3  # the number of updates, two momenta

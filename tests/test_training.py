@@ -1,0 +1,186 @@
+"""The training loop on a tiny network: resuming, stopping, diverging, what it writes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tqdm import tqdm
+
+from femur3d.config import with_settings
+from femur3d.errors import UsageError
+from femur3d.hdf5 import PackedDataset
+from femur3d.model_folder import load_model
+from femur3d.run_folder import MetricsLog, RunFolder
+from femur3d.tensorboard_log import GREEN, RED, contour_picture
+from femur3d.training import COLUMNS, DivergedError, Trainer
+from femur3d.validation import Validated
+from femur3d.volume import Volume
+
+
+def train(experiment, packed_file, path, stop_after=None):
+    """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
+    run = RunFolder(path)
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        trainer = Trainer(experiment, packed, run)
+        if stop_after is not None:
+            inner = trainer.train_step
+
+            def step_and_stop(images, labels):
+                if trainer.step + 1 >= stop_after:
+                    trainer.stop()
+                return inner(images, labels)
+
+            trainer.train_step = step_and_stop
+        finished = trainer.train(bar)
+    run._lock.release()
+    return trainer, finished
+
+
+def rows(path):
+    with (path / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished_run(tiny_experiment, packed_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "unbroken"
+    trainer, finished = train(tiny_experiment, packed_file, path)
+    assert finished
+    return path, trainer
+
+
+def test_run_directory(finished_run, tiny_experiment):
+    path, _ = finished_run
+    names = {p.name for p in path.iterdir()} - {".lock"}
+    assert names == {"config.json", "checkpoints", "model", "metrics.csv", "tensorboard", "log.txt"}
+    assert json.loads((path / "config.json").read_text())["training"]["steps"] == 6
+    assert [p.name for p in sorted((path / "checkpoints").iterdir())] == ["step_00000003.npz", "step_00000006.npz"]
+    assert [r["step"] for r in rows(path)] == ["2", "4", "6"]
+    assert tuple(rows(path)[0]) == COLUMNS
+    assert 0 <= float(rows(path)[-1]["validation_dice"]) <= 1
+    assert float(rows(path)[0]["learning_rate"]) == pytest.approx(tiny_experiment.training.rate)
+    log = (path / "log.txt").read_text()
+    assert "6 updates" in log
+    assert "about" in log
+
+
+def test_model_is_the_trained_network(finished_run):
+    path, trainer = finished_run
+    model = load_model(path / "model")
+    assert model.provenance["step"] == 6
+    assert model.provenance["training_cases"] == ["case_0", "case_1"]
+    for a, b in zip(model.network.get_weights(), trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 5])
+def test_resumed_run_gives_the_same_bits(finished_run, tiny_experiment, packed_file, tmp_path, stop_after):
+    _, unbroken = finished_run
+    _, finished = train(tiny_experiment, packed_file, tmp_path / "r", stop_after)
+    assert not finished
+    resumed, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    assert finished
+    state = [(t.network.variables, t.optimizer.variables) for t in (unbroken, resumed)]
+    for part in range(2):
+        for a, b in zip(state[0][part], state[1][part], strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    # Its first row averages over the updates since the resumption only where they are all new.
+    assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint(tiny_experiment, packed_file, tmp_path):
+    train(tiny_experiment, packed_file, tmp_path / "r", stop_after=5)
+    (tmp_path / "r" / "checkpoints" / "step_00000005.npz").unlink()  # as if killed before it was written
+    trainer, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    assert finished
+    assert trainer.step == 6
+    assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
+
+
+def test_finished_run_has_nothing_left_to_do(finished_run, tiny_experiment, packed_file):
+    path, before = finished_run
+    trainer, finished = train(tiny_experiment, packed_file, path)
+    assert finished
+    for a, b in zip(before.network.get_weights(), trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_other_experiment_in_the_same_run_is_refused(finished_run, tiny_experiment, packed_file):
+    other = with_settings(tiny_experiment, ["training.rate=0.5"])
+    with pytest.raises(UsageError, match=r"training\.rate=0\.01, now 0\.5"):
+        train(other, packed_file, finished_run[0])
+
+
+def test_two_trainings_in_one_run_are_refused(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    with pytest.raises(UsageError, match="another process"):
+        RunFolder(tmp_path / "r")
+    run._lock.release()
+
+
+def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp_path):
+    run = RunFolder(tmp_path / "r")
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        trainer = Trainer(tiny_experiment, packed, run)
+        inner = trainer.train_step
+
+        def poisoned(images, labels):
+            return inner(images * (np.nan if trainer.step == 4 else 1), labels)
+
+        trainer.train_step = poisoned
+        with pytest.raises(DivergedError) as caught:
+            trainer.train(bar)
+    run._lock.release()
+    message = str(caught.value)
+    assert "nan at step 5" in message
+    assert "case_" in message
+    assert "step_00000003.npz" in message
+    assert message.count("\n") == 1
+    restored = np.load(tmp_path / "r" / "checkpoints" / "step_00000003.npz")
+    assert all(np.isfinite(restored[name]).all() for name in restored.files)
+
+
+def events(path):
+    """Every value in the event files of a run by its tag, with its step."""
+    found = {}
+    for file in sorted((path / "tensorboard").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    return found
+
+
+def test_event_files_hold_scalars_and_images(finished_run):
+    found = events(finished_run[0])
+    wanted = {
+        "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "learning_rate", "steps_per_s", "gradient_norm",
+        "validation_dice",
+    }  # fmt: skip
+    assert wanted <= set(found)
+    logged = {int(r["step"]): float(r["loss"]) for r in rows(finished_run[0])}
+    read = {step: float(tf.make_ndarray(v.tensor)) for step, v in found["loss"]}
+    assert read == pytest.approx(logged, rel=1e-4)
+    picture = tf.io.decode_png(tf.make_ndarray(found["validation/case_2/1"][0][1].tensor)[2]).numpy()
+    assert picture.ndim == 3
+    assert (picture == GREEN).all(-1).any()
+
+
+def test_contour_picture_shows_reference_and_prediction():
+    image = Volume(np.random.default_rng(0).normal(size=(12, 10, 14)))
+    reference, prediction = np.zeros((2, *image.array.shape), bool)
+    reference[2:6, 4, 2:6] = True  # feet and the patient's right: below and left in the picture
+    prediction[7:11, 4, 8:12] = True
+    picture = contour_picture(Validated("x", image, reference, prediction, 0.0))
+    green, red = (np.argwhere((picture == c).all(-1)).mean(0) for c in (GREEN, RED))
+    assert green[0] > red[0]
+    assert green[1] < red[1]
+
+
+def test_metrics_beyond_the_step_are_dropped(tmp_path):
+    log = MetricsLog(tmp_path / "m.csv", ("step", "loss"), 0)
+    for step in (1, 2, 3):
+        log.add({"step": step, "loss": step / 2})
+    MetricsLog(tmp_path / "m.csv", ("step", "loss"), 2).add({"step": 3, "loss": 9.0})
+    assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
