@@ -42,8 +42,21 @@ lint: $(READY)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-demo: $(READY)  ## phantom, training, segmentation, evaluation, picture: the whole path in five minutes
-	@$(BIN)/python tools/demo.py
+demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the whole path in five minutes
+	@rm -rf demo
+	@echo '1/5  Synthetic hip scans: 7 to train on, 1 to validate, 2 that the network never sees'
+	@$(BIN)/python tools/make_phantom.py -o demo/data --cases 8 --val_cases 1 --size 110,85,90
+	@$(BIN)/python tools/make_phantom.py -o demo/unseen --cases 2 --val_cases 1 --seed 1000 --size 110,85,90
+	@echo '2/5  Packing'
+	@$(BIN)/python -m femur3d.pack --experiment experiments/demo.py --dataset demo/data -o demo/packed.h5
+	@echo '3/5  Training'
+	@$(BIN)/python -m femur3d.train --experiment experiments/demo.py --dataset demo/packed.h5 --run demo/run
+	@echo '4/5  Segmenting the unseen scans'
+	@$(BIN)/python -m femur3d.infer -i demo/unseen/imagesTr -o demo/out --model demo/run/model --labels sides
+	@echo '5/5  Evaluating'
+	@$(BIN)/python -m femur3d.evaluate --predictions demo/out --references demo/unseen/labelsTr \
+	  -o demo/evaluation --images demo/unseen/imagesTr
+	@echo 'Contours over slices: demo/evaluation/phantom_000.png'
 
 phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/phantom
 	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0

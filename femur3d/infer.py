@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
     """Parses, loads the model once, segments scan after scan."""
     scans = _scans([*(FLAGS.input or []), *argv[1:]])
     folder = Path(FLAGS.output)
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # the same bits every time, at no cost
     model = load_model(Path(FLAGS.model))
-    tf.config.threading.set_inter_op_parallelism_threads(1)
     segmenter = Segmenter(model, FLAGS.overlap)
     failed = 0
     for number, path in enumerate(scans, start=1):

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     """Parses, packs, prints."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
-    with tqdm(total=len(find_cases(FLAGS.dataset)), unit="case", desc="packing") as bar:
+    with tqdm(total=len(find_cases(FLAGS.dataset)), unit="case", desc="packing", disable=None) as bar:
 
         def progress(name: str) -> None:
             bar.set_postfix_str(name)

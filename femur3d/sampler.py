@@ -6,6 +6,7 @@ Section 3: an epoch visits every training volume once, in random order, and take
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -31,10 +32,10 @@ class PatchSampler:
     training: Training
     patch_size: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "volumes", self.packed.select("train", self.training.variants))
-
-    volumes: list[int] = dataclasses.field(init=False)
+    @functools.cached_property
+    def volumes(self) -> list[int]:
+        """Numbers in `packed` of the volumes that are trained on."""
+        return self.packed.select("train", self.training.variants)
 
     @property
     def steps_per_epoch(self) -> int:

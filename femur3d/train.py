@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         trainer = Trainer(experiment, packed, run)
         signal.signal(signal.SIGINT, trainer.stop)
         signal.signal(signal.SIGTERM, trainer.stop)
-        with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
+        with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", disable=None) as bar:
             finished = trainer.train(bar)
     return 0 if finished else cli.EXIT_INTERRUPTED
 

@@ -94,6 +94,8 @@ class Trainer:
                 if self.step % training.log_every == 0 or self.step == training.steps:
                     row = window.close()
                     bar.set_postfix(loss=f"{row['loss']:.3f}")
+                    if bar.disable:  # no terminal: plain lines instead of a bar
+                        self._say_progress(row)
                     self._log(row, board, metrics)
                     window = _Window()
                 if self.step % training.checkpoint_every == 0:
@@ -115,6 +117,10 @@ class Trainer:
             row = {**row, **self._validate(board)}
         board.scalars(self.step, row)
         metrics.add({"step": self.step, **row})
+
+    def _say_progress(self, row: dict[str, float]) -> None:
+        left = _duration((self.experiment.training.steps - self.step) / row["steps_per_s"])
+        self.run.say(f"Step {self.step}: loss {row['loss']:.4f}, {row['steps_per_s']:.2f} steps/s, {left} left")
 
     def _validate(self, board: TensorBoardLog) -> dict[str, float]:
         scores = []

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from femur3d.config import Experiment, Network, Preparation, Training
 from femur3d.packing import pack_dataset
 from femur3d.volume import Volume
 from femur3d.volume_io import write_volume
+
+tf.config.threading.set_inter_op_parallelism_threads(1)  # as the entry points do: runs are the same bit for bit
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,12 @@ from femur3d.network.unet import build_network
 from femur3d.segmentation import Segmenter
 from femur3d.volume_io import read_volume, write_volume
 
-PREPARATION = Preparation(spacing_mm=(2.0, 2.0, 2.0), patch_size=(16, 16, 16))
+PREPARATION = Preparation(spacing_mm=(5.0, 5.0, 5.0), patch_size=(16, 16, 16))
+
+
+def scan_and_label():
+    """The ellipsoids as large as life: voxels of 5 mm, centres 95 mm apart."""
+    return tuple(dataclasses.replace(v, spacing_mm=(5.0, 5.0, 5.0)) for v in ellipsoid_case())
 
 
 def threshold_network():
@@ -70,8 +75,8 @@ def dice(a, b):
 
 
 def test_both_femurs_of_a_bilateral_scan_on_its_own_grid(segmenter):
-    scan, label = ellipsoid_case()
-    coarse = dataclasses.replace(scan, array=scan.array[::2], spacing_mm=(2.0, 2.0, 4.0))
+    scan, label = scan_and_label()
+    coarse = dataclasses.replace(scan, array=scan.array[::2], spacing_mm=(5.0, 5.0, 10.0))
     result = segmenter(coarse, "sides")
     assert result.labels.geometry_difference(coarse) is None
     assert result.labels.array.dtype == np.uint8
@@ -81,7 +86,7 @@ def test_both_femurs_of_a_bilateral_scan_on_its_own_grid(segmenter):
 
 
 def test_storage_order_and_intensity_scale_do_not_matter(segmenter):
-    scan, _ = ellipsoid_case()
+    scan, _ = scan_and_label()
     plain = segmenter(scan, "sides").labels.array
     flipped = dataclasses.replace(
         scan,
@@ -93,20 +98,20 @@ def test_storage_order_and_intensity_scale_do_not_matter(segmenter):
 
 
 def test_scan_smaller_than_a_patch(segmenter):
-    scan, _ = ellipsoid_case()
+    scan, _ = scan_and_label()
     small = dataclasses.replace(scan, array=scan.array[10:20, 8:20, 20:36])
     assert segmenter(small).labels.array.shape == (10, 12, 16)
 
 
 def test_progress_and_overlap(model):
     seen = []
-    scan, _ = ellipsoid_case()
+    scan, _ = scan_and_label()
     Segmenter(load_model(model), overlap=0.0)(scan, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (3 * 2 * 3, 18)
 
 
 def test_files_written(infer_main, tmp_path):
-    scan, label = ellipsoid_case()
+    scan, label = scan_and_label()
     write_volume(scan, tmp_path / "a_0000.nii.gz")
     assert infer_main("-i", tmp_path / "a_0000.nii.gz", "--labels", "sides", "--probability", "--preview") == 0
     out = tmp_path / "out"
@@ -116,7 +121,7 @@ def test_files_written(infer_main, tmp_path):
     assert written.geometry_difference(scan) is None
     assert dice(written.array == 1, label.array == 1) > 0.9
     summary = json.loads((out / "a.json").read_text())
-    assert summary["volumes_ml"]["1"] == pytest.approx((written.array == 1).sum() * 0.008)
+    assert summary["volumes_ml"]["1"] == pytest.approx((written.array == 1).sum() * 0.125)
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
     assert set(summary["seconds"]) == {"preparation", "network", "postprocessing", "total"}
     probability = read_volume(out / "a_prob.nii.gz").array
@@ -125,7 +130,7 @@ def test_files_written(infer_main, tmp_path):
 
 def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path, capsys):
     scans = tmp_path / "scans"
-    scan, _ = ellipsoid_case()
+    scan, _ = scan_and_label()
     write_volume(scan, scans / "a.nii.gz")
     (scans / "b.nii.gz").write_bytes(b"")
     write_volume(scan.with_array(np.full(scan.array.shape, 5.0)), scans / "c.nrrd")
@@ -143,7 +148,7 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
 
 
 def test_several_inputs_follow_one_flag(infer_main, tmp_path):
-    scan, _ = ellipsoid_case()
+    scan, _ = scan_and_label()
     for name in ("a", "b", "c"):
         write_volume(scan, tmp_path / f"{name}.nii.gz")
     assert infer_main("-i", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "c.nii.gz") == 0

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from femur3d.config import with_settings
+from femur3d.config import Training, with_settings
 from femur3d.dataset import patch_stream
 from femur3d.hdf5 import PackedDataset
 from femur3d.sampler import PatchSampler
@@ -40,10 +40,12 @@ def test_epochs_are_shuffled_differently(sampler):
     assert len(orders) == 5
 
 
-def test_paper_has_400_steps_an_epoch(sampler, tiny_experiment):
-    faithful = with_training(sampler, "training.batches_per_volume=5", experiment=tiny_experiment)
-    object.__setattr__(faithful, "volumes", list(range(80)))
-    assert faithful.steps_per_epoch == 400
+def test_paper_has_400_steps_an_epoch():
+    class TenImagesWithTheirVariants:
+        def select(self, split, variants):
+            return list(range(10 * len(variants)))
+
+    assert PatchSampler(TenImagesWithTheirVariants(), Training(), (64, 64, 64)).steps_per_epoch == 400
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(sampler, tiny_experiment):

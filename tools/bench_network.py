@@ -41,11 +41,13 @@ GOAL = 0.7  # of the ratios at full width
 WARM_UPS = 2  # the first call builds a graph and fills caches
 PAUSE_S = 0.3  # lets the threads of the process that was just measured go to sleep
 TOLERANCE = 1e-3  # of the logits, as a part of the largest
+BUSY = 0.5  # load average
+# PyTorch's threads (OpenMP) meet after each operator, so that one that has lost its core holds up the other ones.
+BUSY_WARNING = "other programs keep this machine busy: every time is too long, PyTorch's most; don't quote the ratios."
 TASKS = ("training step", "forward pass")
-LAYOUTS = ("channels first", "channels last")
+LAYOUTS = ("channels first", "channels last")  # as torch_peer knows them
 
 Tasks = Mapping[str, Callable[..., Any]]
-Weights = dict[str, list[np.ndarray]]  # Keras's layout, by layer
 
 
 class ContestantError(FemurError):
@@ -120,157 +122,26 @@ def _femur3d_training(network: Any, experiment: Experiment) -> Callable[[], dict
     return lambda: {name: float(value) for name, value in train_step(*batch).items()}
 
 
-# ---- the peer: the same layers in PyTorch ----------------------------------------------------------------------------
-
-PEER_STAGES = (("conv1a",), ("conv2a",), ("conv3a", "conv3b"), ("conv4a", "conv4b"))
-PEER_HEADS = {"lower": ("lower_cls_deconv1", "lower_cls_deconv2"), "mid": ("mid_cls_deconv1",), "upper": ()}
-
-
 def torch_tasks(experiment: Experiment) -> Tasks:
     """What the process of PyTorch answers to: every task of `TASKS` in both layouts."""
     import torch
+    import torch_peer
 
     torch.set_num_threads(cores())
-    networks = {layout: torch_layers(experiment.network) for layout in LAYOUTS}
+    images, labels = draw_batch(experiment)
+    networks = {layout: torch_peer.build_layers(experiment.network) for layout in LAYOUTS}
     layers = networks["channels first"]
     networks["channels last"].to(memory_format=torch.channels_last_3d)
     tasks: dict[str, Callable[..., Any]] = {
         "version": lambda: f"PyTorch {torch.__version__}",
         "parameters": lambda: sum(p.numel() for p in layers.parameters()),
-        "load": lambda weights: [torch_load(network, weights) for network in networks.values()],
-        "logits": lambda patch: _torch_all_logits(layers.train(), patch),
+        "load": lambda weights: [torch_peer.load_weights(network, weights) for network in networks.values()],
+        "logits": lambda patch: torch_peer.all_logits(layers.train(), patch),
     }
     for layout, network in networks.items():
-        tasks[f"training step, {layout}"] = _torch_training(network, experiment, layout)
-        tasks[f"forward pass, {layout}"] = _torch_forward(network, experiment, layout)
+        tasks[f"training step, {layout}"] = torch_peer.training_step(network, experiment, images, labels, layout)
+        tasks[f"forward pass, {layout}"] = torch_peer.forward_pass(network, images[:1], layout)
     return tasks
-
-
-def torch_layers(config: Network) -> Any:
-    """The layers, a ModuleDict by the names that they have in femur3d."""
-    from torch import nn
-
-    a, b, c, d = config.encoder_filters
-    lower, mid, upper = config.decoder_filters
-    convs = {"conv1a": (1, a), "conv2a": (a, b), "conv3a": (b, c), "conv3b": (c, c), "conv4a": (c, d), "conv4b": (d, d)}
-    for level, skip, width in (("lower", c, lower), ("mid", b, mid), ("upper", a, upper)):
-        convs |= {f"{level}_conv_a": (width + skip, width), f"{level}_conv_b": (width, width)}
-    deconvs = {"lower_deconv": (d, lower), "mid_deconv": (lower, mid), "upper_deconv": (mid, upper)}
-    deconvs |= {"lower_cls_deconv1": (lower, mid), "lower_cls_deconv2": (mid, upper), "mid_cls_deconv1": (mid, upper)}
-    heads = {f"{head}_cls": (upper, 2) for head in HEADS}
-    layers = nn.ModuleDict({name: nn.Conv3d(*io, 3, padding=1) for name, io in {**convs, **heads}.items()})
-    layers.update({name: nn.ConvTranspose3d(*io, 2, stride=2) for name, io in deconvs.items()})
-    for name, (_, width) in {**convs, **deconvs}.items():
-        layers[f"{name}_bn"] = nn.BatchNorm3d(width, eps=1e-3, momentum=1 - config.bn_momentum)  # Keras's ε
-    return layers
-
-
-def torch_load(layers: Any, weights: Weights) -> int:
-    """Copies femur3d's weights: kernels (z, y, x, i, j) → (j, i, z, y, x), which fits both kinds of convolution.
-
-    Returns:
-        The number of layers.
-
-    Raises:
-        ContestantError: one side has a layer that the other has not.
-    """
-    import torch
-
-    if set(weights) != set(layers):
-        raise ContestantError(f"Only one side has the layers {sorted(set(weights) ^ set(layers))}.")
-    for name, arrays in weights.items():
-        arrays = [np.transpose(a, (4, 3, 0, 1, 2)) if a.ndim == 5 else a for a in arrays]
-        targets = [t for key, t in layers[name].state_dict().items() if key != "num_batches_tracked"]
-        for target, array in zip(targets, arrays, strict=True):  # in BN: γ, β, mean, variance on both sides
-            target.copy_(torch.tensor(array))
-    return len(weights)
-
-
-def torch_logits(layers: Any, x: Any, heads: Sequence[str]) -> dict[str, Any]:
-    """Logits (batch, 2, z, y, x) of some heads; heads that are not named are not computed."""
-    import torch
-
-    skips: list[Any] = []
-    for names in PEER_STAGES:
-        x = torch.nn.functional.max_pool3d(x, 2) if skips else x
-        for name in names:
-            x = _torch_block(layers, name, x)
-        skips.append(x)
-    skips.pop()
-    logits = {}
-    for level in HEADS:
-        x = torch.cat([_torch_block(layers, f"{level}_deconv", x), skips.pop()], dim=1)
-        x = _torch_block(layers, f"{level}_conv_b", _torch_block(layers, f"{level}_conv_a", x))
-        if level in heads:
-            logits[level] = _torch_head(layers, level, x)
-    return logits
-
-
-def _torch_block(layers: Any, name: str, x: Any) -> Any:
-    return layers[f"{name}_bn"](layers[name](x)).relu_()
-
-
-def _torch_head(layers: Any, level: str, x: Any) -> Any:
-    for name in PEER_HEADS[level]:
-        x = _torch_block(layers, name, x)
-    return layers[f"{level}_cls"](x)
-
-
-def _torch_all_logits(layers: Any, patch: np.ndarray) -> dict[str, np.ndarray]:
-    """As the task "logits" of femur3d: channels last."""
-    import torch
-
-    with torch.no_grad():
-        logits = torch_logits(layers, torch.from_numpy(patch)[:, None], HEADS)
-    return {head: np.moveaxis(y.numpy(), 1, -1) for head, y in logits.items()}
-
-
-def _torch_images(images: np.ndarray, layout: str) -> Any:
-    import torch
-
-    formats = {"channels first": torch.contiguous_format, "channels last": torch.channels_last_3d}
-    return torch.from_numpy(images)[:, None].to(memory_format=formats[layout])
-
-
-def _torch_training(layers: Any, experiment: Experiment, layout: str) -> Callable[[], float]:
-    """SGD on the same loss; λ stands as weight decay of the kernels: the same gradient, and the cheaper way here."""
-    import torch
-
-    training, loss = experiment.training, experiment.loss
-    kernels = [p for p in layers.parameters() if p.ndim == 5]
-    others = [p for p in layers.parameters() if p.ndim != 5]
-    groups = [{"params": kernels, "weight_decay": loss.l2}, {"params": others}]
-    optimizer = torch.optim.SGD(groups, training.rate, training.momentum)
-    images, labels = draw_batch(experiment)
-    x, femur = _torch_images(images, layout), torch.from_numpy(labels)
-
-    def step() -> float:
-        layers.train()
-        optimizer.zero_grad()
-        logits = torch_logits(layers, x, HEADS)
-        margins = {head: y[:, 1] - y[:, 0] for head, y in logits.items()}
-        terms = {h: (torch.nn.functional.softplus(m) - femur.float() * m).mean() for h, m in margins.items()}
-        total = sum(alpha * terms[head] for head, alpha in zip(HEADS, loss.head_weights, strict=True))
-        total.backward()
-        optimizer.step()
-        return float(total)
-
-    return step
-
-
-def _torch_forward(layers: Any, experiment: Experiment, layout: str) -> Callable[[], Sequence[int]]:
-    """P(femur) by UpperCls of one patch, NumPy in and out, as femur3d.predictor."""
-    import torch
-
-    images, _ = draw_batch(experiment)
-
-    def forward() -> Sequence[int]:
-        layers.eval()
-        with torch.inference_mode():
-            logits = torch_logits(layers, _torch_images(images[:1], layout), ("upper",))["upper"]
-            return (logits[:, 1] - logits[:, 0]).sigmoid().numpy().shape
-
-    return forward
 
 
 # ---- two processes that take turns -----------------------------------------------------------------------------------
@@ -370,12 +241,13 @@ def rows(task: str, mine: Side, peer: Side | None, repeats: int) -> Iterator[str
 
 
 def machine() -> str:
-    """Cores, processor, load and Python of this machine."""
+    """Cores, processor, load and Python of this machine, and a warning where the load spoils the ratios."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     name = (names or [platform.processor() or platform.machine()])[0]
-    return f"{cores()} cores, {name}, {load} at the start; Python {platform.python_version()}"
+    line = f"{cores()} cores, {name}, load average {load:.1f} at the start; Python {platform.python_version()}"
+    return line if load < BUSY else f"{line}\nWarning   {BUSY_WARNING}"
 
 
 def peer_wanted(flag: str | None) -> bool:
