@@ -38,8 +38,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.replace(temporary, final)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(final)  # a full disk, say: name the file
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is in place by now
         _flush(final.parent)

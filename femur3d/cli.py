@@ -65,7 +65,8 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
     except FemurError as error:
         return _say(str(error), error.exit_code)
     except OSError as error:
-        return _say(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), EXIT_INPUT)
+        reason = " ".join((error.strerror or str(error)).split())
+        return _say(f"{reason}: {error.filename}" if error.filename else reason, EXIT_INPUT)
     except KeyboardInterrupt:
         return _say("Interrupted.", EXIT_INTERRUPTED)
     except Exception:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from femur3d.atomic import replacing
-from femur3d.volume import Volume
+from femur3d.volume import Volume, bounding_box
 
 REFERENCE_COLOUR = "#00d000"
 PREDICTION_COLOUR = "#ff2020"
@@ -92,14 +92,8 @@ def slice_indices(shown: np.ndarray, axis: int, count: int) -> list[int]:
 
 def femur_region(shown: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[slice, ...]:
     """Slices (z, y, x): the box of the labelled voxels with MARGIN_MM around; everything where there are none."""
-    if not shown.any():
-        return (slice(None),) * 3
-    region = []
-    for axis, spacing in enumerate(spacing_mm):
-        hits = np.flatnonzero(shown.any(axis=tuple(other for other in range(3) if other != axis)))
-        margin = int(np.ceil(MARGIN_MM / spacing))
-        region.append(slice(max(int(hits[0]) - margin, 0), int(hits[-1]) + margin + 1))
-    return tuple(region)
+    margin = [int(np.ceil(MARGIN_MM / spacing)) for spacing in spacing_mm]
+    return bounding_box(shown, margin) or (slice(None),) * 3
 
 
 def _draw(

@@ -79,6 +79,9 @@ def _scans(paths: Sequence[str]) -> list[Path]:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
         raise UsageError(f"Two inputs are called {twice!r} and would write the same result.\nSegment them one by one.")
+    for path, name in zip(scans, names, strict=True):
+        if (Path(FLAGS.output) / f"{name}.nii.gz").resolve() == path.resolve():
+            raise UsageError(f"{path}: the result would replace the scan.\nExpected another folder for -o.")
     return scans
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from femur3d.atomic import replacing
 from femur3d.augment import variant
 from femur3d.config import Experiment, Preparation, to_dict
@@ -55,8 +57,12 @@ def pack_dataset(
 def _hips(case: CasePaths, labels: dict[str, int], preparation: Preparation) -> list[Hip]:
     scan, label = load_case(case, labels)
     hips = prepare_case(scan, label, preparation)
-    if not hips:
-        raise InputError(f"{case.name}: no femur is left at {preparation.spacing_mm} mm.\nExpected larger labels.")
+    lost = set(np.unique(label.array).tolist()) - {0, *(hip.label_value for hip in hips)}
+    if lost:
+        raise InputError(
+            f"{case.name}: label {min(lost)} has too few voxels to be seen at {preparation.spacing_mm} mm.\n"
+            "Expected a whole femur, or a finer preparation.spacing_mm."
+        )
     for hip in hips:
         if any(n < p for n, p in zip(hip.image.array.shape, preparation.patch_size, strict=True)):
             raise InputError(

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from femur3d.config import Preparation
 from femur3d.errors import InputError
-from femur3d.volume import Volume
+from femur3d.volume import Volume, bounding_box
 from femur3d.volume_io import sitk_from_volume, volume_from_sitk
 
 MAX_VOXELS = 2**29  # 2 GiB of float32
@@ -97,7 +97,7 @@ def signed_distance_mm(mask: Volume) -> np.ndarray:
     Computed in the mask's bounding box and a margin of 20 mm; beyond it the distance is that of the margin's edge.
     """
     spacing = mask.spacing_mm[::-1]
-    box = _bounding_box(mask.array, [int(np.ceil(20 / s)) + 1 for s in spacing])
+    box = bounding_box(mask.array, [int(np.ceil(20 / s)) + 1 for s in spacing])
     if box is None:
         return np.full(mask.array.shape, 20.0, np.float32)
     inside = mask.array[box]
@@ -118,10 +118,10 @@ def hip_boxes(masks: dict[int, np.ndarray], preparation: Preparation) -> dict[in
     spacing = preparation.spacing_mm[::-1]
     margin = [int(np.ceil(preparation.margin_mm / s)) for s in spacing]
     axis = 2 - [c in "LR" for c in preparation.orientation].index(True)
-    tight = {v: box for v, mask in masks.items() if (box := _bounding_box(mask, (0, 0, 0))) is not None}
+    tight = {v: box for v, mask in masks.items() if (box := bounding_box(mask)) is not None}
     boxes = {}
     for value, box in tight.items():
-        wide = list(_bounding_box(masks[value], margin) or box)
+        wide = list(bounding_box(masks[value], margin) or box)
         for other in (b for v, b in tight.items() if v != value):
             if other[axis].start >= box[axis].stop:
                 wide[axis] = slice(wide[axis].start, min(wide[axis].stop, other[axis].start))
@@ -146,18 +146,6 @@ def normalise(volume: Volume) -> Volume:
     array -= array.mean(dtype=np.float64)
     deviation = array.std(dtype=np.float64)
     return volume.with_array(array / np.float32(deviation) if deviation > 0 else np.zeros_like(array))
-
-
-def _bounding_box(mask: np.ndarray, margin: tuple[int, ...] | list[int]) -> tuple[slice, ...] | None:
-    """Slices around the True voxels of a bool array with a margin in voxels, clipped; None where there are none."""
-    slices = []
-    for axis, extra in enumerate(margin):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        found = np.flatnonzero(mask.any(axis=others))
-        if not found.size:
-            return None
-        slices.append(slice(max(int(found[0]) - extra, 0), min(int(found[-1]) + 1 + extra, mask.shape[axis])))
-    return tuple(slices)
 
 
 def _target_grid(volume: Volume, spacing_mm: tuple[float, ...]) -> sitk.ResampleImageFilter:

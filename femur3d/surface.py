@@ -20,7 +20,7 @@ from vtkmodules.vtkCommonCore import vtkPoints
 from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkGenericCell, vtkImageData, vtkPolyData, vtkStaticCellLocator
 from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
-from femur3d.volume import Volume
+from femur3d.volume import Volume, bounding_box
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,9 +108,9 @@ def mesh_from_mask(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
     """
     if mask.array.dtype != bool:
         raise ValueError(f"Expected a bool mask. Received: {mask.array.dtype}")
-    if not mask.array.any():
+    box = bounding_box(mask.array)
+    if box is None:
         return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
-    box = _bounding_box(mask.array)
     vertices_xyz, triangles = _marching_cubes(np.pad(mask.array[box], 1))
     first_zyx = [axis.start - 1 for axis in box]
     if np.linalg.det(mask.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
@@ -144,15 +144,6 @@ def point_distances(points_mm: np.ndarray, vertices_mm: np.ndarray, triangles: n
         locator.FindClosestPoint(point, nearest, cell, *out)
         distances_squared[index] = out[2]
     return np.sqrt(distances_squared)
-
-
-def _bounding_box(array: np.ndarray) -> tuple[slice, ...]:
-    """The smallest slices, one an axis, that hold all true voxels of a non-empty array."""
-    slices = []
-    for axis in range(array.ndim):
-        hits = np.flatnonzero(array.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
-        slices.append(slice(int(hits[0]), int(hits[-1]) + 1))
-    return tuple(slices)
 
 
 def _marching_cubes(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,19 @@ class Volume:
             if not np.allclose(mine, theirs, rtol=0, atol=tolerance):
                 return f"{name} {np.round(mine, 4).tolist()} against {np.round(theirs, 4).tolist()}"
         return None
+
+
+def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...] | None:
+    """The smallest slices, one an axis, that hold all true voxels of a bool array; None where there are none.
+
+    Args:
+        mask: bool (z, y, x).
+        margin: voxels (z, y, x) to add at both ends of each axis, clipped to the array.
+    """
+    box = []
+    for axis, extra in enumerate(margin):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if not found.size:
+            return None
+        box.append(slice(max(int(found[0]) - extra, 0), min(int(found[-1]) + 1 + extra, mask.shape[axis])))
+    return tuple(box)

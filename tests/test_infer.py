@@ -167,6 +167,16 @@ def test_inputs_that_would_overwrite_each_other(infer_main, tmp_path):
         infer_main()
 
 
+def test_a_result_never_replaces_its_scan(infer_main, tmp_path):
+    scan, _ = scan_and_label()
+    path = tmp_path / "out" / "a.nii.gz"
+    write_volume(scan, path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="replace the scan"):
+        infer_main("-i", path)
+    assert path.read_bytes() == before
+
+
 def test_missing_model(infer_main, tmp_path):
     with pytest.raises(InputError, match="no model"):
         infer_main("-i", "x.nii.gz", "--model", tmp_path)

@@ -92,6 +92,21 @@ def test_wrong_dataset_is_refused_and_nothing_is_left(tmp_path, tiny_experiment,
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):
+    def speck(scan, label):
+        array = np.where(label.array == 2, 0, label.array)
+        array[2, 2, 2] = 2
+        return scan, label.with_array(array)
+
+    folder = write_dataset(tmp_path / "d")
+    spoil(folder, "case_1", speck)
+    coarse = with_settings(
+        tiny_experiment, ["preparation.spacing_mm=(3.9, 3.9, 3.9)", "preparation.patch_size=(8,8,8)"]
+    )
+    with pytest.raises(InputError, match=r"case_1: label 2 has too few voxels"):
+        pack_dataset(folder, tmp_path / "p.h5", coarse, lambda name: None)
+
+
 def test_missing_label_and_too_large_a_patch(tmp_path, tiny_experiment):
     folder = write_dataset(tmp_path / "d")
     large = with_settings(tiny_experiment, ["preparation.patch_size=(48, 48, 48)"])
