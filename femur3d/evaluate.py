@@ -1,6 +1,7 @@
 """Compares predicted label maps with references and writes the paper's Table 1.
 
     python -m femur3d.evaluate --predictions out --references data/labelsTr -o evaluation [--images data/imagesTr]
+                               [--split val]
 
 Files are matched by case name. A reference without prediction is a failure: its distances are inf and its Dice is 0,
 and the command ends with code 4. Writes metrics.csv, summary.json, table.txt, and a picture per case with --images.
@@ -16,6 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from femur3d import cli, evaluation
+from femur3d.dataset_folder import read_split
 from femur3d.errors import EXIT_SOME_FAILED, UsageError
 from femur3d.figures import contour_figure
 from femur3d.report import FemurMetrics, format_table, write_report
@@ -26,6 +28,12 @@ flags.DEFINE_string("predictions", None, "Folder of predicted label maps.", requ
 flags.DEFINE_string("references", None, "Folder of reference label maps; ../dataset.json names labels.", required=True)
 flags.DEFINE_string("output", None, "Folder to write to.", short_name="o", required=True)
 flags.DEFINE_string("images", None, "Folder of the scans: writes CASE.png with the contours of both.")
+flags.DEFINE_enum(
+    "split",
+    "all",
+    ["all", "train", "val"],
+    "all references, or only a part of them by ../splits_final.json beside their folder.",
+)
 flags.DEFINE_enum(
     "labels",
     "auto",
@@ -44,6 +52,11 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"{output}: is a file.\nExpected a folder to write to for -o.")
     images = Path(FLAGS.images) if FLAGS.images else None
     cases = evaluation.find_cases(references, Path(FLAGS.predictions), images)
+    if FLAGS.split != "all":
+        wanted = getattr(read_split(references.resolve().parent), FLAGS.split)
+        cases = [case for case in cases if case.name in wanted]
+        if not cases:
+            raise UsageError(f"--split {FLAGS.split}: no such case beside {references}.\nExpected a splits_final.json.")
     names = evaluation.label_names(references)
     rows: list[FemurMetrics] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None):

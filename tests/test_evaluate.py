@@ -184,6 +184,21 @@ def test_command_line_with_pictures_and_a_missing_prediction(tmp_path: Path) -> 
     assert str(out / "summary.json") in ended.stdout
 
 
+def test_command_line_evaluates_one_part_of_the_split(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", BOTH)
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "b.nii.gz", BOTH)
+    (tmp_path / "splits_final.json").write_text('[{"train": ["a"], "val": ["b"]}]')
+    ended = evaluate(tmp_path, "--split", "val")
+    assert ended.returncode == 0, ended.stderr
+    assert "Failures: 0 of 2" in ended.stdout
+    (tmp_path / "splits_final.json").unlink()
+    ended = evaluate(tmp_path, "--split", "val")
+    assert ended.returncode == 2
+    assert "splits_final.json" in ended.stderr
+
+
 def test_command_line_refuses_another_geometry_in_two_lines(tmp_path: Path) -> None:
     write(tmp_path / "labelsTr" / "a.nii.gz", BOTH)
     write(tmp_path / "predictions" / "a.nii.gz", BOTH, spacing_mm=(1.0, 1.0, 3.0))
