@@ -18,7 +18,7 @@ SETTINGS = $(foreach s,$(SET),--set '$(s)')
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test lint demo phantom train-transfer train-scratch train-quick infer evaluate tensorboard bench clean
+.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-quick infer evaluate tensorboard bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -28,7 +28,7 @@ help:  ## print this list
 setup: $(READY)  ## make the virtual environment .venv and install femur3d with its tools
 
 $(READY): setup.py pyproject.toml
-	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and f"femur3d needs Python 3.10 to 3.13, {sys.executable} is {sys.version.split()[0]}.\nName another one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and f"femur3d needs Python 3.11 to 3.13, {sys.executable} is {sys.version.split()[0]}.\nName another one: make PYTHON=python3.12 ...")'
 	@echo 'Setting up .venv (a few minutes, once) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -60,6 +60,10 @@ demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the wh
 
 phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/phantom
 	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
+
+c3d: $(READY)  ## download C3D's weights (320 MB, CC BY-NC 3.0) and port them into data/c3d_encoder.h5
+	@$(BIN)/python tools/fetch_c3d.py -o data/conv3d_deepnetA_sport1m_iter_1900000
+	@$(BIN)/python tools/port_c3d.py --weights data/conv3d_deepnetA_sport1m_iter_1900000 -o data/c3d_encoder.h5
 
 train-transfer: EXPERIMENT = experiments/transfer.py
 train-transfer: $(READY)  ## the paper's experiment: the encoder starts from C3D weights; DATASET= RUN= SET=

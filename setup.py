@@ -1,4 +1,4 @@
-"""Installation of femur3d: `pip install .` (Python 3.10-3.13)."""
+"""Installation of femur3d: `pip install .` (Python 3.11-3.13)."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11; 3.10 is past its end of life
     packages=find_packages(include=["femur3d", "femur3d.*"]),
     install_requires=[
         "tensorflow>=2.20,<2.22",
@@ -23,7 +23,8 @@ setup(
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<2.22",
         "tqdm>=4.66,<5",  # progress bars
-        "filelock>=3.12,<4",  # one training per run folder
+        "filelock>=3.12,<4",  # one training a run folder, one download a file
+        "protobuf>=5.28,<8",  # C3D's weight file
         "vtk>=9.4,<10",  # marching cubes and cell locators on meshes
         "matplotlib>=3.8,<4",  # figures
     ],

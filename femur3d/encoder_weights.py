@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from pathlib import Path
 
 import keras
 
@@ -17,8 +15,8 @@ def check_encoder_weights(path: str | os.PathLike[str]) -> None:
     """Raises InputError, with the way out, where there is no such file."""
     if not os.path.isfile(path):
         raise InputError(
-            f"{path}: no C3D encoder weights here, and transfer starts from them.\nExpected HDF5 with conv1a/kernel, "
-            "conv1a/bias, … ported from C3D; the port is not in this version yet: run experiments/scratch.py instead."
+            f"{path}: no C3D encoder weights here, and this experiment starts from them.\n"
+            "Run `make c3d` (320 MB), or get C3D's weight file by hand and run: python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5"
         )
 
 
@@ -53,6 +51,10 @@ def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> 
     return names
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def encoder_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Where ported weights come from, as `tools/port_c3d.py` wrote it: `source_kind`, `source_sha256`, `source_file`.
+
+    `source_kind` is 'c3d', 'surrogate' or 'unknown'; what a file does not say is 'unknown' too.
+    """
+    with open_hdf5(path) as file:
+        return {name: str(file.attrs.get(name, "unknown")) for name in ("source_kind", "source_sha256", "source_file")}

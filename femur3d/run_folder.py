@@ -46,18 +46,20 @@ class RunFolder:
         with (self.path / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
-    def settle_config(self, experiment: Experiment, notes: Mapping[str, object]) -> None:
+    def settle_config(self, experiment: Experiment, encoder_source: Mapping[str, str]) -> None:
         """Writes config.json; a run that goes on must be the same experiment. Raises UsageError, InputError."""
         path = self.path / "config.json"
         if path.exists():
             self._check_same(path, experiment)
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps({**to_dict(experiment), "notes": notes}, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps({**to_dict(experiment), "encoder_source": encoder_source}, indent=2) + "\n", encoding="utf-8"
+            )
 
     def _check_same(self, path: Path, experiment: Experiment) -> None:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            stored.pop("notes", None)
+            stored.pop("encoder_source", None)
         except (ValueError, AttributeError) as error:
             raise InputError(f"{path}: not a run's configuration ({error}).\nChoose another --run.") from error
         before, now = _flat(from_dict(Experiment, stored, str(path))), _flat(experiment)

@@ -16,7 +16,7 @@ import femur3d
 from femur3d.checkpoint import checkpoints, restore_latest, save_checkpoint
 from femur3d.config import DOWNSAMPLING, HEADS, Experiment
 from femur3d.dataset import patch_stream
-from femur3d.encoder_weights import file_sha256, load_encoder_weights
+from femur3d.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.errors import EXIT_INTERNAL, FemurError
 from femur3d.hdf5 import PackedDataset
 from femur3d.model_folder import save_model
@@ -55,8 +55,8 @@ class Trainer:
         self.sampler = PatchSampler(packed, training, experiment.preparation.patch_size)
         self.network = build_network(experiment.network, training.seed)
         self.optimizer = make_optimizer(training, self.network)
-        notes = self._transfer()
-        run.settle_config(experiment, notes)
+        self._source = self._transfer()
+        run.settle_config(experiment, self._source)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
         loss = experiment.loss
         weights = dict(zip(HEADS, loss.head_weights, strict=True))
@@ -69,8 +69,10 @@ class Trainer:
         if not path:
             return {}
         names = load_encoder_weights(path, self.network)
-        self.run.say(f"Transferred from {path}: {', '.join(names)}; everything else is initialised at random.")
-        return {"encoder_weights_sha256": file_sha256(path)}
+        source = encoder_provenance(path)
+        self.run.say(f"Transferred from {path} (source: {source['source_kind']}): {', '.join(names)}")
+        self.run.say("Not transferred, initialised at random: batch normalisation, decoder and heads")
+        return source
 
     def stop(self, *_: object) -> None:
         """Asks the loop to save and end after the current update; a signal handler."""
@@ -145,6 +147,7 @@ class Trainer:
     def _save_model(self) -> None:
         provenance = {
             "experiment": self.experiment.name,
+            "encoder_source": self._source,
             "step": self.step,
             "dataset": self.packed.dataset,
             "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),

@@ -121,7 +121,7 @@ def test_encoder_weights_fill_the_encoder_and_nothing_else(tmp_path):
 
 
 def test_encoder_weights_that_do_not_fit(tmp_path):
-    with pytest.raises(InputError, match="scratch"):
+    with pytest.raises(InputError, match="make c3d"):
         load_encoder_weights(tmp_path / "none.h5", build_network(CONFIG))
     ported(tmp_path / "c3d.h5", build_network(CONFIG))
     wider = build_network(Network((4, 3, 4, 4), (4, 3, 2)))

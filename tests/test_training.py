@@ -1,8 +1,10 @@
 """The training loop on a tiny network: resuming, stopping, diverging, what it writes."""
 
 import csv
+import itertools
 import json
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -184,3 +186,29 @@ def test_metrics_beyond_the_step_are_dropped(tmp_path):
         log.add({"step": step, "loss": step / 2})
     MetricsLog(tmp_path / "m.csv", ("step", "loss"), 2).add({"step": 3, "loss": 9.0})
     assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
+
+
+def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file, tmp_path, capsys):
+    path = tmp_path / "ported.h5"
+    filters = (1, *tiny_experiment.network.encoder_filters)
+    shapes = dict(zip(("conv1a", "conv2a", "conv3a", "conv4a"), itertools.pairwise(filters), strict=True))
+    shapes |= {"conv3b": (filters[3],) * 2, "conv4b": (filters[4],) * 2}
+    with h5py.File(path, "w") as file:
+        for name, (inputs, outputs) in shapes.items():
+            file[f"{name}/kernel"] = np.full((3, 3, 3, inputs, outputs), 0.5)
+            file[f"{name}/bias"] = np.full(outputs, 0.25)
+        file.attrs.update(source_kind="surrogate", source_sha256="ab" * 32)
+    experiment = with_settings(tiny_experiment, [f"encoder_weights={path}"])
+    with PackedDataset(packed_file) as packed:
+        run = RunFolder(tmp_path / "r")
+        trainer = Trainer(experiment, packed, run)
+        run._lock.release()
+    assert (np.asarray(trainer.network.get_layer("conv3b").kernel) == 0.5).all()
+    assert not (np.asarray(trainer.network.get_layer("lower_conv_a").kernel) == 0.5).any()
+    said = capsys.readouterr().out
+    assert "source: surrogate" in said
+    assert "Not transferred" in said
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert config["encoder_source"] == {
+        "source_kind": "surrogate", "source_sha256": "ab" * 32, "source_file": "unknown",
+    }  # fmt: skip
