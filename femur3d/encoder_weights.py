@@ -16,7 +16,8 @@ def check_encoder_weights(path: str | os.PathLike[str]) -> None:
     if not os.path.isfile(path):
         raise InputError(
             f"{path}: no C3D encoder weights here, and this experiment starts from them.\n"
-            "Run `make c3d` (320 MB), or get C3D's weight file by hand and run: python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5"
+            "Run `make c3d` (320 MB), or get C3D's weight file by hand and port it: "
+            "python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5"
         )
 
 
