@@ -1,11 +1,15 @@
-"""The eight variants of a volume: rotations by 0, 90, 180 and 270° around z, each with and without a flip along y.
+"""Augmentation: the paper's eight variants of a volume and, for CPU recipes only, random distortions of a patch.
 
-Section 3, "Data augmentation": 10 training images become 80. z is array axis 0, y axis 1, x axis 2.
+Section 3, "Data augmentation": each image is rotated by 0, 90, 180 and 270° around z, with and without a flip along y:
+10 training images become 80. z is array axis 0, y axis 1, x axis 2.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+from scipy import ndimage
 
 # Variant v: rotation by 90°·(v mod 4) in the plane of array axes (1, 2), then for v ≥ 4 a flip along axis 1.
 VARIANTS = tuple(range(8))
@@ -22,3 +26,78 @@ def variant(array: np.ndarray, number: int) -> np.ndarray:
         raise ValueError(f"Expected a variant of 0 to 7. Received: {number}")
     turned = np.rot90(array, k=number % 4, axes=(1, 2))
     return turned[:, ::-1] if number >= 4 else turned
+
+
+MAX_DEGREES = 12.0  # around each axis
+MAX_SCALE = 1.15  # in each direction; and its inverse
+MAX_GAMMA = 1.5  # and its inverse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distortion:
+    """A random change of geometry and contrast; not in the paper.
+
+    Attributes:
+        matrix: 3×3, takes voxel offsets (z, y, x) from a patch's centre to offsets in the volume.
+        gamma: exponent of the intensities once they lie between 0 and 1.
+    """
+
+    matrix: np.ndarray
+    gamma: float
+
+    def reach(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Voxels (z, y, x) that the distorted patch reaches from its centre, at most."""
+        return tuple(np.ceil(np.abs(self.matrix) @ (np.asarray(patch_size) / 2)).astype(int) + 1)
+
+
+def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, ...]) -> Distortion:
+    """Rotations, scales and a gamma, uniform up to the limits above.
+
+    Args:
+        generator: where the random numbers come from.
+        spacing_mm: (x, y, z): the rotation is one in millimetres.
+    """
+    z, y, x = np.deg2rad(generator.uniform(-MAX_DEGREES, MAX_DEGREES, 3))
+    turn = _rotation(0, z) @ _rotation(1, y) @ _rotation(2, x)
+    scale = np.diag(MAX_SCALE ** generator.uniform(-1, 1, 3))
+    voxel = np.diag(spacing_mm[::-1])
+    matrix = np.linalg.inv(voxel) @ turn @ scale @ voxel
+    return Distortion(matrix, float(MAX_GAMMA ** generator.uniform(-1, 1)))
+
+
+def distort(
+    image: np.ndarray, label: np.ndarray, centre: np.ndarray, patch_size: tuple[int, ...], distortion: Distortion
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distorted patch of an image and its label; voxels outside repeat the border.
+
+    Args:
+        image, label: (z, y, x), at least what `Distortion.reach` says around the centre where the volume has it.
+        centre: of the patch, (z, y, x) in voxels of these arrays; may be fractional.
+        patch_size: (z, y, x).
+        distortion: what is done.
+
+    Returns:
+        image float32 and label uint8, each of patch_size.
+    """
+    offset = centre - distortion.matrix @ ((np.asarray(patch_size) - 1) / 2)
+
+    def sample(array: np.ndarray) -> np.ndarray:
+        values = array.astype(np.float32)
+        return ndimage.affine_transform(
+            values, distortion.matrix, offset, output_shape=patch_size, order=1, mode="nearest"
+        )
+
+    return _with_gamma(sample(image), distortion.gamma), (sample(label) > 0.5).astype(np.uint8)
+
+
+def _rotation(axis: int, radians: float) -> np.ndarray:
+    """3×3 rotation in (z, y, x) around one of the axes."""
+    matrix = np.eye(3)
+    a, b = [other for other in range(3) if other != axis]
+    matrix[[a, a, b, b], [a, b, a, b]] = np.cos(radians), -np.sin(radians), np.sin(radians), np.cos(radians)
+    return matrix
+
+
+def _with_gamma(patch: np.ndarray, gamma: float) -> np.ndarray:
+    low, high = patch.min(), patch.max()
+    return patch if low == high else ((patch - low) / (high - low)) ** gamma

@@ -117,6 +117,7 @@ class Training:
         batch_size: patches a batch; 2.
         batches_per_volume: n = 5 batches from each volume of an epoch.
         femur_share: share of the patches that are centred on a random femur voxel; 0 in the paper.
+        distort_share: share of the patches that are turned, scaled and changed in contrast at random; 0 in the paper.
         variants: which of the eight augmented variants are packed (`femur3d.augment`); all.
         seed: of initialisation, shuffling and crops **(ours)**.
         checkpoint_every, validate_every, log_every: updates **(ours)**.
@@ -132,6 +133,7 @@ class Training:
     batch_size: int = 2
     batches_per_volume: int = 5
     femur_share: float = 0.0
+    distort_share: float = 0.0
     variants: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
     seed: int = 0
     checkpoint_every: int = 200
@@ -149,6 +151,7 @@ class Training:
         _check(0 <= self.momentum < 1, f"momentum: expected 0 <= m < 1. Received: {self.momentum}")
         _check(0 <= self.clip_norm <= 1e6, f"clip_norm: expected 0 (none) or more. Received: {self.clip_norm}")
         _check(0 <= self.femur_share <= 1, f"femur_share: expected 0 to 1. Received: {self.femur_share}")
+        _check(0 <= self.distort_share <= 1, f"distort_share: expected 0 to 1. Received: {self.distort_share}")
         good = set(self.variants) <= set(range(8)) and len(set(self.variants)) == len(self.variants) > 0
         _check(good, f"variants: expected different numbers of 0 to 7, at least one. Received: {self.variants}")
         _check(0 <= self.seed < 2**32, f"seed: expected 0 to 2^32 - 1. Received: {self.seed}")

@@ -141,7 +141,7 @@ _EXPECTED = f"Expected the weights of the network in {CONFIG}."
 # What Keras's weights file calls the layers that have weights.
 _KINDS = {
     "Conv3D": "conv3d",
-    "Conv3DTranspose": "conv3d_transpose",
+    "Deconv3D": "deconv3d",
     "BatchNormalization": "batch_normalization",
 }
 

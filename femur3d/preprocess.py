@@ -78,7 +78,7 @@ def orient(volume: Volume, code: str) -> Volume:
 
 
 def resample_image(volume: Volume, spacing_mm: tuple[float, ...]) -> Volume:
-    """An image at another spacing (x, y, z), float32, covering the same extent; linear interpolation."""
+    """An image at another spacing (x, y, z), float32, by linear interpolation; its first voxel stays in place."""
     target = _target_grid(volume, spacing_mm)
     return _resample(dataclasses.replace(volume, array=volume.array.astype(np.float32)), target)
 
@@ -149,20 +149,24 @@ def normalise(volume: Volume) -> Volume:
 
 
 def _target_grid(volume: Volume, spacing_mm: tuple[float, ...]) -> sitk.ResampleImageFilter:
-    """A resampler onto the grid of the wanted spacing whose extent (voxel edges, not centres) matches the volume's."""
+    """A resampler onto a grid of the wanted spacing that begins at the volume's first voxel centre and ends in it.
+
+    Where the spacing divides the scan's slice distance, every slice of the scan is a slice of the grid: labels keep
+    their bits there. (With matching extents instead, 2.6 mm put each 5.2 mm slice half-way between two of the grid,
+    and the femurs of the real hips lost 3% of their voxels on the way there and back, instead of 1.5%.)
+    """
     old, new = np.asarray(volume.spacing_mm), np.asarray(spacing_mm, dtype=float)
-    size = np.maximum(np.round(np.asarray(volume.array.shape[::-1]) * old / new), 1).astype(int)
+    size = np.floor((np.asarray(volume.array.shape[::-1]) - 1) * old / new + 1e-6).astype(int) + 1
     if int(np.prod(size)) > MAX_VOXELS:
         raise InputError(
             f"The scan of {volume.array.shape[::-1]} voxels of {np.round(old, 3).tolist()} mm "
             f"needs {tuple(size.tolist())} voxels of {new.tolist()} mm.\n"
             f"Expected at most {MAX_VOXELS} voxels: crop the scan to the hips first."
         )
-    shift = np.reshape(volume.direction, (3, 3)) @ ((new - old) / 2)
     resampler = sitk.ResampleImageFilter()
     resampler.SetSize(size.tolist())
     resampler.SetOutputSpacing(new.tolist())
-    resampler.SetOutputOrigin((np.asarray(volume.origin_mm) + shift).tolist())
+    resampler.SetOutputOrigin(volume.origin_mm)
     resampler.SetOutputDirection(volume.direction)
     return resampler
 

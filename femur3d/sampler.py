@@ -10,12 +10,13 @@ import functools
 
 import numpy as np
 
+from femur3d.augment import distort, random_distortion
 from femur3d.config import Training
 from femur3d.hdf5 import PackedDataset
 from femur3d.patches import centred_origin, normalise_patch, random_origin
 
 # First element of the counter of each kind of draw, so that no two draws share their bits.
-_SHUFFLE, _ORIGIN, _FOCUS = range(3)
+_SHUFFLE, _ORIGIN, _FOCUS, _DISTORT = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,21 @@ class PatchSampler:
             labels: uint8 (batch, z, y, x).
         """
         number = self.volume_of(step)
-        patches = [self.packed.read_patch(number, origin, self.patch_size) for origin in self.origins_of(step)]
+        patches = [self._read(number, origin, step, i) for i, origin in enumerate(self.origins_of(step))]
         images = np.stack([normalise_patch(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])
+
+    def _read(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:
+        """One patch, distorted where the draw says so."""
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(self.training.seed, spawn_key=(_DISTORT, step, element)))
+        )
+        if generator.random() >= self.training.distort_share:
+            return self.packed.read_patch(number, origin, self.patch_size)
+        distortion = random_distortion(generator, self.packed.preparation["spacing_mm"])
+        size, shape = np.asarray(self.patch_size), np.asarray(self.packed.shape(number))
+        centre = np.asarray(origin) + (size - 1) / 2
+        start = np.maximum(np.floor(centre).astype(int) - distortion.reach(self.patch_size), 0)
+        stop = np.minimum(np.ceil(centre).astype(int) + distortion.reach(self.patch_size) + 1, shape)
+        image, label = self.packed.read_patch(number, tuple(start), tuple(stop - start))
+        return distort(image, label, centre - start, self.patch_size, distortion)

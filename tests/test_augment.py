@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from femur3d.augment import MIRROR, VARIANTS, variant
+from femur3d.augment import MIRROR, VARIANTS, Distortion, distort, random_distortion, variant
 
 ARRAY = np.arange(2 * 3 * 3).reshape(2, 3, 3)
 
@@ -43,3 +43,60 @@ def test_quarter_turns_swap_the_axes_of_an_oblong_array():
 def test_unknown_variant():
     with pytest.raises(ValueError, match="Received: 8"):
         variant(ARRAY, 8)
+
+
+IDENTITY = Distortion(np.eye(3), 1.0)
+
+
+def test_identity_distortion_gives_the_patch_itself():
+    rng = np.random.default_rng(0)
+    image, label = rng.normal(size=(12, 12, 12)), rng.random((12, 12, 12)) < 0.5
+    centre = np.array([2, 3, 4]) + (8 - 1) / 2
+    patch, mask = distort(image, label, centre, (8, 8, 8), IDENTITY)
+    box = (slice(2, 10), slice(3, 11), slice(4, 12))
+    low, high = image[box].min(), image[box].max()
+    np.testing.assert_allclose(patch, (image[box] - low) / (high - low), atol=1e-6)
+    np.testing.assert_array_equal(mask, label[box])
+
+
+def test_distortion_scales_about_the_centre_and_keeps_image_and_label_together():
+    z, y, x = np.ogrid[-16:17, -16:17, -16:17]
+    ball = z**2 + y**2 + x**2 <= 8**2
+    half = Distortion(np.eye(3) * 2.0, 1.0)  # a step of one voxel in the patch is one of two in the volume
+    patch, mask = distort(ball.astype(np.float32), ball, np.full(3, 16.0), (15, 15, 15), half)
+    z, y, x = np.ogrid[-7:8, -7:8, -7:8]
+    np.testing.assert_array_equal(mask, z**2 + y**2 + x**2 <= 4**2)
+    np.testing.assert_array_equal(patch > 0.5, mask)
+
+
+def test_random_distortions_are_rotations_and_scales_in_millimetres():
+    spacing = (1.5, 2.6, 1.0)
+    voxel = np.diag(spacing[::-1])
+    for seed in range(50):
+        distortion = random_distortion(np.random.default_rng(seed), spacing)
+        stretch = np.linalg.svd(voxel @ distortion.matrix @ np.linalg.inv(voxel), compute_uv=False)
+        assert stretch.max() <= 1.15 + 1e-9
+        assert stretch.min() >= 1 / 1.15 - 1e-9
+        assert np.linalg.det(distortion.matrix) > 0
+        assert 1 / 1.5 <= distortion.gamma <= 1.5
+
+
+def test_reach_is_far_enough():
+    """What is sampled from the part that `reach` asks for is what the whole volume gives."""
+    rng = np.random.default_rng(0)
+    image, label = rng.normal(size=(40, 40, 40)), rng.random((40, 40, 40)) < 0.5
+    for seed in range(20):
+        distortion = random_distortion(np.random.default_rng(seed), (1.0, 2.0, 1.0))
+        centre, reach = np.full(3, 19.5), np.array(distortion.reach((16, 16, 16)))
+        start, stop = 19 - reach, 20 + reach + 1
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        whole = distort(image, label, centre, (16, 16, 16), distortion)
+        part = distort(image[box], label[box], centre - start, (16, 16, 16), distortion)
+        for a, b in zip(whole, part, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_distortion_at_the_border_repeats_it():
+    patch, mask = distort(np.ones((4, 4, 4)), np.ones((4, 4, 4)), np.zeros(3), (8, 8, 8), IDENTITY)
+    assert mask.all()
+    assert (patch == 1).all()

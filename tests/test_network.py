@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network
+from femur3d.network.blocks import Deconv3D
 from femur3d.network.unet import build_network, upper_probability
 
 TINY = Network((2, 3, 4, 5), (4, 3, 2))
@@ -113,3 +114,15 @@ def test_network_is_equivariant_to_shifts_of_eight_voxels(tiny):
     moved = np.roll(image, 8, axis=1)
     still, shifted = (np.asarray(tiny(i, training=False)["upper"]) for i in (image, moved))
     np.testing.assert_allclose(np.roll(still, 8, axis=1)[:, 32:64], shifted[:, 32:64], atol=1e-7)
+
+
+def test_deconvolution_is_keras_transposed_convolution():
+    ours, theirs = Deconv3D(3), keras.layers.Conv3DTranspose(3, 2, strides=2)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
+    ours(x), theirs(x)
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=w.shape) for w in theirs.get_weights()]
+    ours.set_weights(weights)
+    theirs.set_weights(weights)
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
+    assert tuple(ours.compute_output_shape(x.shape)) == (2, 6, 8, 10, 3)

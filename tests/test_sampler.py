@@ -80,6 +80,21 @@ def test_femur_share_centres_patches_on_the_femur(sampler, tiny_experiment):
     assert uniform + 0.05 < half < all_of_them - 0.05
 
 
+def test_distorted_patches_are_pure_and_still_bright_where_the_femur_is(sampler, tiny_experiment):
+    def distorted(share):
+        return with_training(sampler, f"training.distort_share={share}", experiment=tiny_experiment)
+
+    for step in range(6):
+        (images, labels), again, plain = (distorted(s).batch(step) for s in (1.0, 1.0, 0.0))
+        np.testing.assert_array_equal(images, again[0])
+        np.testing.assert_array_equal(labels, again[1])
+        assert not np.array_equal(images, plain[0])
+        assert (images.shape, images.dtype, labels.dtype) == (plain[0].shape, np.float32, np.uint8)
+        for image, label in zip(images[..., 0], labels, strict=True):
+            if 0 < label.mean() < 1:
+                assert image[label == 1].mean() > image[label == 0].mean() + 1
+
+
 def test_patches_cover_the_whole_volume(sampler, tiny_experiment):
     uniform = with_training(sampler, "training.femur_share=0.0", experiment=tiny_experiment)
     starts = np.array(list(itertools.chain(*(uniform.origins_of(s) for s in range(400)))))
