@@ -74,7 +74,7 @@ train-scratch: $(READY)  ## the paper's ablation: everything starts from N(0, 0.
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
 train-quick: EXPERIMENT = experiments/quick.py
-train-quick: $(READY)  ## a recipe for two CPU cores, about an hour; DATASET= RUN= SET=
+train-quick: $(READY)  ## a recipe for two CPU cores, about 45 minutes; DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=

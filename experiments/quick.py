@@ -1,4 +1,4 @@
-"""A recipe for two CPU cores: the paper's network at a quarter of its width, trained in about an hour.
+"""A recipe for two CPU cores: the paper's network at a quarter of its width, trained in about 45 minutes.
 
     make train-quick DATASET=DIR RUN=runs/quick
 
@@ -37,7 +37,7 @@ def get_config() -> Experiment:
             clip_norm=1.0,  # at this rate one odd batch can undo hundreds of updates; seen at update 890 without it
             batches_per_volume=1,  # neighbouring updates see different patients
             femur_share=0.5,  # a random patch of a whole scan seldom shows a femur
-            distort_share=0.5,  # eight patients are few: without it, 4,000 updates learn them by heart
+            distort_share=0.5,  # eight patients are few: without it, 4,000 updates learnt them by heart
             variants=(0, 6),  # as it is and mirrored left-right: scans come upright, never turned by 90°
             validate_every=700,
         ),

@@ -19,6 +19,7 @@ from femur3d.errors import InputError, UsageError
 POOLINGS = 3
 DOWNSAMPLING = 2**POOLINGS
 HEADS = ("lower", "mid", "upper")
+MAX_FILTERS = 1024  # a network from a file takes 2 GB at most
 
 Section = TypeVar("Section")
 
@@ -37,12 +38,14 @@ class Preparation:
         spacing_mm: voxel size along (x, y, z) after resampling **(ours)**.
         margin_mm: what is kept around a femur's bounding box when training volumes are cut **(ours)**.
         patch_size: (z, y, x) voxels; section 3: 64×64×64.
+        normalisation: 'patch': every patch to zero mean and unit variance, section 3; there is no other.
     """
 
     orientation: str = "LPS"
     spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0)
     margin_mm: float = 30.0
     patch_size: tuple[int, ...] = (64, 64, 64)
+    normalisation: str = "patch"
 
     def __post_init__(self) -> None:
         letters = sorted(
@@ -53,6 +56,7 @@ class Preparation:
         _check(positive, f"spacing_mm: expected three values of 0.1 to 20 mm (x, y, z). Received: {self.spacing_mm}")
         _check(0 <= self.margin_mm <= 1000, f"margin_mm: expected 0 to 1000. Received: {self.margin_mm}")
         fits = len(self.patch_size) == 3 and all(8 <= n <= 512 and n % DOWNSAMPLING == 0 for n in self.patch_size)
+        _check(self.normalisation == "patch", f"normalisation: expected 'patch'. Received: {self.normalisation!r}")
         _check(fits, f"patch_size: expected three multiples of {DOWNSAMPLING}, 8 to 512. Received: {self.patch_size}")
 
 
@@ -75,8 +79,8 @@ class Network:
     def __post_init__(self) -> None:
         for name, count in (("encoder_filters", POOLINGS + 1), ("decoder_filters", POOLINGS)):
             filters = getattr(self, name)
-            good = len(filters) == count and all(1 <= f <= 4096 for f in filters)
-            _check(good, f"{name}: expected {count} numbers of 1 to 4096. Received: {filters}")
+            good = len(filters) == count and all(1 <= f <= MAX_FILTERS for f in filters)
+            _check(good, f"{name}: expected {count} numbers of 1 to {MAX_FILTERS}. Received: {filters}")
         known = self.initialisation in ("normal", "he")
         _check(known, f"initialisation: expected 'normal' or 'he'. Received: {self.initialisation!r}")
         _check(0 < self.bn_momentum < 1, f"bn_momentum: expected 0 < m < 1. Received: {self.bn_momentum}")
@@ -201,7 +205,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where}: expected a list. Received: {value!r}")
         return tuple(_typed(typing.get_args(hint)[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not hint or (hint is float and not math.isfinite(value)):
         raise InputError(f"{where}: expected {hint.__name__}. Received: {value!r}")
@@ -234,7 +238,7 @@ def with_settings(experiment: Experiment, settings: Iterable[str]) -> Experiment
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text.strip()
 
 

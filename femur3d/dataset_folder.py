@@ -9,6 +9,7 @@ splits_final.json            [{"train": [CASE, …], "val": [CASE, …]}, …], 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -54,6 +55,14 @@ def find_cases(folder: str | os.PathLike[str]) -> list[CasePaths]:
     images = _by_name(_scans(folder, "imagesTr"), lambda path: _labelled_name(path, labels))
     _check_pairs(folder, images, labels)
     return [CasePaths(name, images[name], labels[name]) for name in sorted(images)]
+
+
+def fingerprint(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 over the names, sizes and times of all files of a dataset: another one where any of them was changed."""
+    paths = [path for case in find_cases(folder) for path in (case.image, case.label)]
+    paths += [Path(folder) / name for name in ("dataset.json", "splits_final.json")]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def read_labels(folder: str | os.PathLike[str]) -> dict[str, int]:

@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from femur3d import cli, evaluation
 from femur3d.dataset_folder import read_split
-from femur3d.errors import EXIT_SOME_FAILED, UsageError
+from femur3d.errors import EXIT_SOME_FAILED, InputError, UsageError
 from femur3d.figures import contour_figure
 from femur3d.report import FemurMetrics, format_table, write_report
+from femur3d.volume import Volume
 from femur3d.volume_io import read_volume
 
 FLAGS = flags.FLAGS
@@ -44,42 +45,60 @@ flags.DEFINE_enum(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluates every case, prints the table and the files written; returns 0, or 4 where predictions are missing."""
-    if argv[1:]:
-        raise UsageError(f"Received arguments without a flag: {' '.join(argv[1:])}.\nExpected --predictions DIR etc.")
+    """Evaluates every case, prints the table and the files written; returns 0, or 4 where a prediction was no use."""
+    cli.no_arguments(argv)
     output, references = Path(FLAGS.output), Path(FLAGS.references)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: is a file.\nExpected a folder to write to for -o.")
-    images = Path(FLAGS.images) if FLAGS.images else None
-    cases = evaluation.find_cases(references, Path(FLAGS.predictions), images)
-    if FLAGS.split != "all":
-        wanted = getattr(read_split(references.resolve().parent), FLAGS.split)
-        cases = [case for case in cases if case.name in wanted]
-        if not cases:
-            raise UsageError(f"--split {FLAGS.split}: no such case beside {references}.\nExpected a splits_final.json.")
-    names = evaluation.label_names(references)
+    cases, names = _cases(references), evaluation.label_names(references)
     rows: list[FemurMetrics] = []
+    unusable: list[InputError] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None):
-        reference, prediction = evaluation.load_pair(case)
+        reference = evaluation.load_labels(case.reference)
+        try:
+            prediction = evaluation.load_prediction(case, reference)
+        except InputError as error:
+            unusable.append(error)
+            prediction = evaluation.nothing(reference)
         rows += evaluation.measure_case(case.name, reference, prediction, FLAGS.labels, names)
         if case.image:
-            image = read_volume(case.image)
-            evaluation.check_geometry(case.image, image, case.reference, reference)
-            contour_figure(image, reference, prediction, output / f"{case.name}.png")
+            _draw(case, reference, prediction, output)
+    missing = [case.name for case in cases if case.prediction is None]
+    if unusable and len(unusable) + len(missing) == len(cases):
+        raise unusable[0]
     print(format_table(rows))
     print(*write_report(rows, output), sep="\n")
-    return report_missing(cases, with_images=images is not None)
+    return _report_failures(missing, unusable, [case.name for case in cases if case.image is None])
 
 
-def report_missing(cases: Sequence[evaluation.Case], with_images: bool) -> int:
-    """Names the cases without prediction or image on stderr, and returns the exit code."""
-    missing = [case.name for case in cases if case.prediction is None]
+def _cases(references: Path) -> list[evaluation.Case]:
+    """The cases of the part of the split that is asked for. Raises InputError, UsageError."""
+    cases = evaluation.find_cases(references, Path(FLAGS.predictions), Path(FLAGS.images) if FLAGS.images else None)
+    if FLAGS.split == "all":
+        return cases
+    wanted = getattr(read_split(references.resolve().parent), FLAGS.split)
+    chosen = [case for case in cases if case.name in wanted]
+    if not chosen:
+        raise UsageError(f"--split {FLAGS.split}: no such case beside {references}.\nExpected a splits_final.json.")
+    return chosen
+
+
+def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> None:
+    assert case.image is not None
+    image = read_volume(case.image)
+    evaluation.check_geometry(case.image, image, case.reference, reference)
+    contour_figure(image, reference, prediction, output / f"{case.name}.png")
+
+
+def _report_failures(missing: Sequence[str], unusable: Sequence[InputError], no_image: Sequence[str]) -> int:
+    """Says on stderr which predictions counted as failures and which pictures are lacking; returns the exit code."""
+    for error in unusable:
+        print(f"Counted as a failure: {error}", file=sys.stderr)
     if missing:
         print(f"Counted as failures, no prediction: {', '.join(missing)}", file=sys.stderr)
-    no_image = [case.name for case in cases if case.image is None]
-    if with_images and no_image:
+    if FLAGS.images and no_image:
         print(f"No picture, no image: {', '.join(no_image)}", file=sys.stderr)
-    return EXIT_SOME_FAILED if missing else 0
+    return EXIT_SOME_FAILED if missing or unusable else 0
 
 
 if __name__ == "__main__":

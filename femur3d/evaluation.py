@@ -91,7 +91,7 @@ def label_names(references: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
         return {value: str(name) for name, value in labels.items() if isinstance(value, int) and value}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -99,18 +99,22 @@ def label_names(references: Path) -> dict[int, str]:
         ) from error
 
 
-def load_pair(case: Case) -> tuple[Volume, Volume]:
-    """Reference and prediction as uint8 label maps on one grid; a missing prediction is all background.
+def load_prediction(case: Case, reference: Volume) -> Volume:
+    """The prediction of a case as a uint8 label map on the reference's grid; a missing one is all background.
 
     Raises:
-        InputError: unreadable, another value than 0, 1, 2, or the two lie on different grids.
+        InputError: unreadable, another value than 0, 1, 2, or on another grid than the reference.
     """
-    reference = load_labels(case.reference)
     if case.prediction is None:
-        return reference, reference.with_array(np.zeros_like(reference.array))
+        return nothing(reference)
     prediction = load_labels(case.prediction)
     check_geometry(case.prediction, prediction, case.reference, reference)
-    return reference, prediction
+    return prediction
+
+
+def nothing(reference: Volume) -> Volume:
+    """A label map without femur on the reference's grid."""
+    return reference.with_array(np.zeros_like(reference.array))
 
 
 def load_labels(path: Path) -> Volume:

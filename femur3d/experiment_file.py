@@ -6,7 +6,7 @@ import importlib.util
 import os
 
 from femur3d.config import Experiment
-from femur3d.errors import UsageError
+from femur3d.errors import FemurError, UsageError
 
 
 def load_experiment(path: str | os.PathLike[str]) -> Experiment:
@@ -26,7 +26,9 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     try:
         spec.loader.exec_module(module)
         experiment = module.get_config()
-    except (SyntaxError, ImportError, AttributeError) as error:
+    except FemurError:
+        raise
+    except Exception as error:  # it is the user's code: whatever it raises is theirs to mend
         raise UsageError(f"{path}: {type(error).__name__}: {error}\nExpected a file with get_config().") from error
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: get_config() returned {type(experiment).__name__}.\nExpected an Experiment.")

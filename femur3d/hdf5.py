@@ -1,6 +1,6 @@
 """The packed dataset: one HDF5 file that holds every prepared volume and its variants, ready for random crops.
 
-    /                      attrs: schema, preparation (JSON), dataset (name)
+    /                      attrs: schema, preparation (JSON), dataset (name), source (of its files), content (SHA-256)
     /volumes/00000         attrs: case, label_value, variant, split, source, spacing_mm, origin_mm, direction
         image              float16 (z, y, x), zero mean and unit variance over the volume
         label              uint8 (z, y, x), 0 background, 1 femur
@@ -12,6 +12,7 @@ Contiguous and uncompressed: the layout that reads random 64³ crops fastest (`t
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -49,15 +50,19 @@ class Entry:
 class PackedWriter:
     """Writes volumes one after the other into a new file at `path`, which the caller renames into place."""
 
-    def __init__(self, path: str | os.PathLike[str], dataset: str, preparation: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], dataset: str, preparation: dict[str, Any], source: str = ""
+    ) -> None:
         self._file = h5py.File(path, "w")
-        self._file.attrs.update(schema=SCHEMA, dataset=dataset, preparation=json.dumps(preparation))
+        self._file.attrs.update(schema=SCHEMA, dataset=dataset, preparation=json.dumps(preparation), source=source)
+        self._content = hashlib.sha256()
         self._volumes = self._file.create_group("volumes")
 
     def __enter__(self) -> PackedWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._file.attrs["content"] = self._content.hexdigest()
         self._file.close()
 
     def add(self, entry: Entry, image: np.ndarray, label: np.ndarray, grid: Volume) -> None:
@@ -72,8 +77,9 @@ class PackedWriter:
         group = self._volumes.create_group(f"{len(self._volumes):05d}")
         geometry = {name: getattr(grid, name) for name in ("spacing_mm", "origin_mm", "direction")}
         group.attrs.update(**dataclasses.asdict(entry), **geometry)
-        group.create_dataset("image", data=image.astype(np.float16))
-        group.create_dataset("label", data=label.astype(np.uint8))
+        for name, array in (("image", image.astype(np.float16)), ("label", label.astype(np.uint8))):
+            group.create_dataset(name, data=array)
+            self._content.update(array.tobytes())
         voxels = np.argwhere(label)
         if len(voxels) > MAX_FEMUR_VOXELS:
             voxels = np.random.Generator(np.random.PCG64(0)).choice(voxels, MAX_FEMUR_VOXELS, replace=False)
@@ -85,6 +91,8 @@ class PackedDataset:
 
     Attributes:
         dataset: name of the source dataset.
+        source: fingerprint of the dataset folder's files, '' where it was not given.
+        content: SHA-256 of all images and labels: what a training that goes on must find again.
         preparation: the configuration it was prepared with, as a dict.
         entries: all volumes, in file order.
 
@@ -99,6 +107,8 @@ class PackedDataset:
             if self._file.attrs.get("schema") != SCHEMA:
                 raise KeyError(f"schema {self._file.attrs.get('schema')!r}")
             self.dataset: str = str(self._file.attrs["dataset"])
+            self.source: str = str(self._file.attrs["source"])
+            self.content: str = str(self._file.attrs["content"])
             self.preparation: dict[str, Any] = json.loads(self._file.attrs["preparation"])
             self._volumes = list(self._file["volumes"].values())
             self.entries = [_entry(v) for v in self._volumes]
@@ -173,9 +183,13 @@ def plain_datasets(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, t
         InputError: a soft or external link, external storage or a virtual dataset: something that points elsewhere.
     """
     found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-    pending = [file["/"]]
+    pending, seen = [file["/"]], set()
     while pending:
         group = pending.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            raise InputError(f"{path}: {group.name} is a group that stands elsewhere too.\nExpected a plain tree.")
+        seen.add(address)
         for name in group:
             where = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -189,6 +203,6 @@ def plain_datasets(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, t
                         f"{path}: {where} is stored outside the file.\nExpected arrays in the file itself."
                     )
                 found[where.lstrip("/")] = (item.shape, item.dtype)
-            if len(found) + len(pending) > 100_000:
+            if len(found) + len(pending) + len(seen) > 100_000:
                 raise InputError(f"{path}: more than 100,000 entries.\nExpected a file that femur3d wrote.")
     return found

@@ -42,7 +42,8 @@ flags.DEFINE_string("output", None, "folder for the results", short_name="o", re
 flags.DEFINE_string("model", None, "folder of a trained model, e.g. runs/quick/model", required=True)
 flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
 flags.DEFINE_float("overlap", 0.5, "share of a patch that its neighbour covers too", 0.0, 0.9)
-flags.DEFINE_bool("continue", False, "skip the scans whose results are there already")
+flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
+flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
 flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
 flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with the contours, too")
 
@@ -59,8 +60,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"[{number}/{len(scans)}] {path}", flush=True)
         try:
             _segment_file(path, folder, segmenter, model)
-        except (InputError, OSError) as error:
+        except InputError as error:
             print(str(error), file=sys.stderr, flush=True)
+            failed += 1
+        except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
+            print(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr, flush=True)
             failed += 1
     if failed == len(scans):
         return EXIT_INPUT
@@ -73,7 +77,7 @@ def _scans(paths: Sequence[str]) -> list[Path]:
         raise UsageError("No input was given.\nExpected -i with a scan file or a folder.")
     scans: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if scan_extension(p)) if path.is_dir() else []
+        inside = sorted(p for p in path.iterdir() if _is_scan(p)) if path.is_dir() else []
         scans += inside or [path]
     names = [case_name(p) for p in scans]
     twice = next((n for n in names if names.count(n) > 1), None)
@@ -85,14 +89,31 @@ def _scans(paths: Sequence[str]) -> list[Path]:
     return scans
 
 
+def _is_scan(path: Path) -> bool:
+    return bool(scan_extension(path)) and not path.name.startswith(".")
+
+
+def _is_done(folder: Path, name: str, model: TrainedModel) -> bool:
+    """Whether all files that are asked for are there, made by this model with these flags."""
+    wanted = {".nii.gz": True, "_prob.nii.gz": FLAGS.probability, "_preview.png": FLAGS.preview}
+    if not all((folder / f"{name}{end}").exists() for end, is_wanted in wanted.items() if is_wanted):
+        return False
+    try:
+        summary = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        made_with = (summary["model"]["weights_sha256"], summary["labels"], summary["overlap"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return made_with == (model.weights_sha256, FLAGS.labels, FLAGS.overlap)
+
+
 def _segment_file(path: Path, folder: Path, segmenter: Segmenter, model: TrainedModel) -> None:
     name = case_name(path)
     target = folder / f"{name}.nii.gz"
-    if FLAGS["continue"].value and target.exists() and (folder / f"{name}.json").exists():
+    if FLAGS["continue"].value and _is_done(folder, name, model):
         print(f"  {target} is there: skipped")
         return
     start = time.perf_counter()
-    scan = read_volume(path)
+    scan = read_volume(path, series=FLAGS.series)
     _check_scan(scan, path)
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
 

@@ -39,7 +39,7 @@ def l2_penalty(weights: Iterable[Any]) -> Any:
 def total_loss(
     labels: Any,
     logits: Mapping[str, Any],
-    kernels: Sequence[Any],
+    weights: Sequence[Any],
     head_weights: Mapping[str, float],
     l2: float,
     dice_weight: float = 0.0,
@@ -49,7 +49,7 @@ def total_loss(
     Args:
         labels: (batch, z, y, x).
         logits: `lower`, `mid`, `upper`, each (batch, z, y, x, 2).
-        kernels: the network's trainable weights.
+        weights: the network's trainable weights; the penalty takes the kernels among them.
         head_weights: α by head.
         l2: λ.
         dice_weight: weight of `soft_dice_loss` beside each head's cross-entropy; 0 in the paper.
@@ -58,7 +58,7 @@ def total_loss(
         `loss`, `ce_lower`, `ce_mid`, `ce_upper`, `l2_penalty` (λ·ψ), and `dice_upper` where it has a weight; scalars.
     """
     terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head]) for head in head_weights}
-    terms["l2_penalty"] = l2 * l2_penalty(kernels)
+    terms["l2_penalty"] = l2 * l2_penalty(weights)
     loss = terms["l2_penalty"] + sum(alpha * terms[f"ce_{head}"] for head, alpha in head_weights.items())
     if dice_weight:
         dice = {head: soft_dice_loss(labels, logits[head]) for head in head_weights}

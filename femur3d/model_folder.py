@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from femur3d.atomic import replacing
 from femur3d.config import Network, Preparation, from_dict, to_dict
@@ -62,6 +63,7 @@ def save_model(
             "network": to_dict(network_config),
             "preparation": to_dict(preparation),
             "classes": CLASSES,
+            "sides": "from anatomy in world coordinates",
             "provenance": provenance,
             "weights_sha256": _sha256(new / WEIGHTS),
         }
@@ -78,7 +80,12 @@ def _swap(new: Path, folder: Path) -> None:
     old = folder.with_name(f"{new.name}-old")
     if folder.exists():
         os.replace(folder, old)
-    os.replace(new, folder)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -100,6 +107,8 @@ def load_model(folder: Path) -> TrainedModel:
     network = build_network(network_config)
     check_weights(folder / WEIGHTS, network)
     network.load_weights(folder / WEIGHTS)
+    if not all(np.isfinite(w).all() for w in network.get_weights()):
+        raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
     return TrainedModel(network, network_config, preparation, config["provenance"], digest)
 
 
@@ -112,10 +121,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_CONFIG_BYTES}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}).\nExpected the file that femur3d.train wrote.") from error
     names = {"format", "network", "preparation", "classes", "provenance", "weights_sha256"}
-    if not isinstance(config, dict) or config.get("format") != FORMAT or not names <= set(config):
+    known = isinstance(config, dict) and config.get("format") == FORMAT and config.get("classes") == list(CLASSES)
+    if not known or not names <= set(config):
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise InputError(f"{path}: format {found!r}.\nExpected {FORMAT!r} with {', '.join(sorted(names))}.")
     return config

@@ -10,7 +10,7 @@ import numpy as np
 from femur3d.atomic import replacing
 from femur3d.augment import variant
 from femur3d.config import Experiment, Preparation, to_dict
-from femur3d.dataset_folder import CasePaths, find_cases, load_case, read_labels, read_split
+from femur3d.dataset_folder import CasePaths, find_cases, fingerprint, load_case, read_labels, read_split
 from femur3d.errors import InputError
 from femur3d.hdf5 import Entry, PackedWriter
 from femur3d.preprocess import Hip, prepare_case
@@ -44,7 +44,9 @@ def pack_dataset(
     count = 0
     with (
         replacing(output) as temporary,
-        PackedWriter(temporary, os.path.basename(os.path.realpath(folder)), to_dict(experiment.preparation)) as writer,
+        PackedWriter(
+            temporary, os.path.basename(os.path.realpath(folder)), to_dict(experiment.preparation), fingerprint(folder)
+        ) as writer,
     ):
         for case, part in jobs:
             progress(case.name)

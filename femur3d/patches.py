@@ -28,8 +28,8 @@ def random_origin(shape: Index, patch_size: Index, seed: int, counter: Sequence[
     """Origin index of a random patch, uniform over all places where it fits (paper, section 3: random patches).
 
     A pure function: the same arguments give the same origin in any order, process or thread, so a resumed training
-    sees the patches of an unbroken one. Raw bits of Philox are used because NumPy keeps them stable between versions,
-    which it does not promise for `Generator.integers`.
+    sees the patches of an unbroken one. Raw bits of Philox are the same in every version of NumPy, which it does
+    not promise for `Generator.integers`.
 
     Args:
         shape: volume shape (z, y, x); further axes are ignored.

@@ -60,7 +60,8 @@ def prepare_case(scan: Volume, label: Volume, preparation: Preparation) -> list[
 def restore(prediction: Volume, scan: Volume) -> Volume:
     """A map on the network's grid, float32, taken back to the scan's own grid by linear interpolation in the world.
 
-    Undoes orientation, resampling and cutting at once. Scan voxels more than one voxel outside the map become 0.
+    Undoes orientation, resampling and cutting at once. The map's border is repeated one voxel beyond it; further out
+    the result is 0.
     """
     padded = dataclasses.replace(
         prediction, array=np.pad(prediction.array, 1, mode="edge"), origin_mm=_tuple3(prediction.world_mm((-1, -1, -1)))
@@ -92,9 +93,10 @@ def resample_mask(mask: Volume, spacing_mm: tuple[float, ...]) -> Volume:
 
 
 def signed_distance_mm(mask: Volume) -> np.ndarray:
-    """Distance to the mask's boundary, which lies half-way between inner and outer voxels; negative inside; float32.
+    """Distance to the nearest voxel centre across the mask's boundary, in mm; negative inside; float32.
 
-    Computed in the mask's bounding box and a margin of 20 mm; beyond it the distance is that of the margin's edge.
+    It changes sign half-way between an inner and an outer voxel, so interpolation puts the surface there. Computed in
+    the mask's bounding box and a margin of 20 mm, and never more than 20 mm.
     """
     spacing = mask.spacing_mm[::-1]
     box = bounding_box(mask.array, [int(np.ceil(20 / s)) + 1 for s in spacing])
@@ -145,6 +147,8 @@ def normalise(volume: Volume) -> Volume:
     array = volume.array.astype(np.float32)
     array -= array.mean(dtype=np.float64)
     deviation = array.std(dtype=np.float64)
+    if not np.isfinite(deviation):
+        raise InputError("Intensities beyond the range of float32.\nExpected an MR scan; rescale it first.")
     return volume.with_array(array / np.float32(deviation) if deviation > 0 else np.zeros_like(array))
 
 
@@ -156,15 +160,15 @@ def _target_grid(volume: Volume, spacing_mm: tuple[float, ...]) -> sitk.Resample
     and the femurs of the real hips lost 3% of their voxels on the way there and back, instead of 1.5%.)
     """
     old, new = np.asarray(volume.spacing_mm), np.asarray(spacing_mm, dtype=float)
-    size = np.floor((np.asarray(volume.array.shape[::-1]) - 1) * old / new + 1e-6).astype(int) + 1
-    if int(np.prod(size)) > MAX_VOXELS:
+    size = np.floor((np.asarray(volume.array.shape[::-1]) - 1) * old / new + 1e-6) + 1
+    if not size.prod() <= MAX_VOXELS:
         raise InputError(
             f"The scan of {volume.array.shape[::-1]} voxels of {np.round(old, 3).tolist()} mm "
-            f"needs {tuple(size.tolist())} voxels of {new.tolist()} mm.\n"
+            f"needs {size.prod():.3g} voxels of {new.tolist()} mm.\n"
             f"Expected at most {MAX_VOXELS} voxels: crop the scan to the hips first."
         )
     resampler = sitk.ResampleImageFilter()
-    resampler.SetSize(size.tolist())
+    resampler.SetSize(size.astype(int).tolist())
     resampler.SetOutputSpacing(new.tolist())
     resampler.SetOutputOrigin(volume.origin_mm)
     resampler.SetOutputDirection(volume.direction)

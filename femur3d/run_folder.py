@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -16,8 +17,10 @@ from femur3d.atomic import replacing
 from femur3d.config import Experiment, from_dict, to_dict
 from femur3d.errors import InputError, UsageError
 
-# What may be changed when a run goes on: how far and how often, not what is learnt.
-CHANGEABLE = ("steps", "checkpoint_every", "validate_every", "log_every")
+# What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
+CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
+CHANGEABLE_WHEN_HALVING = (*CHANGEABLE, "steps")
+NOTES = ("encoder_source", "data")  # what config.json holds besides the experiment
 
 
 class RunFolder:
@@ -33,12 +36,15 @@ class RunFolder:
         self.model = path / "model"
         self.tensorboard = path / "tensorboard"
         self.packed = path / "packed.h5"
+        self._config = path / "config.json"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(path / ".lock")
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise UsageError(f"{path}: another process is training in it.\nChoose another --run, or wait.") from error
+        for leftover in path.rglob(".writing-*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
 
     def say(self, line: str) -> None:
         """Prints a line and appends it, with the time, to log.txt."""
@@ -46,30 +52,47 @@ class RunFolder:
         with (self.path / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
-    def settle_config(self, experiment: Experiment, encoder_source: Mapping[str, str]) -> None:
-        """Writes config.json; a run that goes on must be the same experiment. Raises UsageError, InputError."""
-        path = self.path / "config.json"
-        if path.exists():
-            self._check_same(path, experiment)
-        with replacing(path) as temporary:
-            temporary.write_text(
-                json.dumps({**to_dict(experiment), "encoder_source": encoder_source}, indent=2) + "\n", encoding="utf-8"
-            )
+    def stored(self) -> dict[str, Any]:
+        """What config.json holds besides the experiment, `encoder_source` and `data`; {} in a new run."""
+        if not self._config.exists():
+            return {}
+        return {name: value for name, value in self._read().items() if name in NOTES}
 
-    def _check_same(self, path: Path, experiment: Experiment) -> None:
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            stored.pop("encoder_source", None)
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not a run's configuration ({error}).\nChoose another --run.") from error
-        before, now = _flat(from_dict(Experiment, stored, str(path))), _flat(experiment)
-        changed = [n for n in now if before[n] != now[n] and n.rpartition(".")[2] not in CHANGEABLE]
+    def check_experiment(self, experiment: Experiment) -> None:
+        """Raises UsageError where the run was begun with another experiment, InputError for a damaged config.json."""
+        if not self._config.exists():
+            return
+        stored = {name: value for name, value in self._read().items() if name not in NOTES}
+        before, now = _flat(from_dict(Experiment, stored, str(self._config))), _flat(experiment)
+        may_change = CHANGEABLE_WHEN_HALVING if experiment.training.schedule == "halving" else CHANGEABLE
+        changed = [n for n in now if before[n] != now[n] and n.rpartition(".")[2] not in may_change]
         if changed:
             name = changed[0]
             raise UsageError(
                 f"{self.path}: begun with {name}={before[name]}, now {now[name]}.\n"
-                f"Expected the same experiment (only {', '.join(CHANGEABLE)} may change); choose another --run."
+                f"Expected the same experiment (only {', '.join(may_change)} may change); choose another --run."
             )
+
+    def write_config(self, experiment: Experiment, encoder_source: Mapping[str, str], data: str) -> None:
+        """Writes config.json. Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
+        before = self.stored().get("data", data)
+        if before != data:
+            raise InputError(
+                f"{self.path}: begun with data {str(before)[:16]}…, now {data[:16]}….\n"
+                "Expected the same dataset; choose another --run for another one."
+            )
+        content = {**to_dict(experiment), "encoder_source": dict(encoder_source), "data": data}
+        with replacing(self._config) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            stored = json.loads(self._config.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
+        if not isinstance(stored, dict):
+            raise InputError(f"{self._config}: not a run's configuration.\nChoose another --run.")
+        return stored
 
 
 def _flat(experiment: Experiment) -> dict[str, object]:

@@ -19,6 +19,7 @@ with cli.hushed():
 from tqdm import tqdm
 
 from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.dataset_folder import fingerprint
 from femur3d.encoder_weights import check_encoder_weights
 from femur3d.errors import InputError
 from femur3d.experiment_file import load_experiment
@@ -38,11 +39,14 @@ def main(argv: Sequence[str]) -> int:
     """Parses, prepares the data, trains."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
-    if experiment.encoder_weights:
-        check_encoder_weights(experiment.encoder_weights)
     # One operator at a time: two trainings from one seed then give the same bits, at no cost (DESIGN section 4).
     tf.config.threading.set_inter_op_parallelism_threads(1)
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
     run = RunFolder(Path(FLAGS.run))
+    run.check_experiment(experiment)
+    if experiment.encoder_weights and not run.stored():
+        check_encoder_weights(experiment.encoder_weights)
     with PackedDataset(_packed_file(Path(FLAGS.dataset), run, experiment)) as packed:
         _check_packed(packed, experiment)
         trainer = Trainer(experiment, packed, run)
@@ -61,18 +65,24 @@ def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
         )
     if dataset.is_file():
         return dataset
-    if not run.packed.exists():
+    if not run.packed.exists() or not run.stored():
         run.say(f"Packing {dataset} into {run.packed}")
         pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))
+    with PackedDataset(run.packed) as packed:
+        if packed.source != fingerprint(dataset):
+            raise InputError(
+                f"{dataset}: not the dataset, or not as it was, that {run.packed} was packed from.\n"
+                "Expected the same files; choose another --run."
+            )
     return run.packed
 
 
 def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
     if packed.preparation != to_dict(experiment.preparation):
         wanted = to_dict(experiment.preparation)
-        name = next(n for n in wanted if packed.preparation.get(n) != wanted[n])
+        name = next((n for n in wanted if packed.preparation.get(n) != wanted[n]), "an unknown field")
         raise InputError(
-            f"The packed dataset has {name}={packed.preparation.get(name)}, the experiment {wanted[name]}.\n"
+            f"The packed dataset has {name}={packed.preparation.get(name)}, the experiment {wanted.get(name)}.\n"
             "Expected a file packed with this experiment: run femur3d.pack again."
         )
     missing = [v for v in experiment.training.variants if not packed.select("train", [v])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import signal
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 import femur3d
 from femur3d.checkpoint import checkpoints, restore_latest, save_checkpoint
-from femur3d.config import DOWNSAMPLING, HEADS, Experiment
+from femur3d.config import HEADS, Experiment
 from femur3d.dataset import patch_stream
 from femur3d.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.errors import EXIT_INTERNAL, FemurError
@@ -36,8 +37,8 @@ COLUMNS = (
 STEP_PER_FORWARD = 4.5  # time of an update over that of a forward pass of its batch; measured, for the forecast only
 
 
-class DivergedError(FemurError):
-    """The loss is not finite any more."""
+class TrainingError(FemurError):
+    """An update failed, or something is not finite any more."""
 
     exit_code = EXIT_INTERNAL
 
@@ -55,8 +56,8 @@ class Trainer:
         self.sampler = PatchSampler(packed, training, experiment.preparation.patch_size)
         self.network = build_network(experiment.network, training.seed)
         self.optimizer = make_optimizer(training, self.network)
-        self._source = self._transfer()
-        run.settle_config(experiment, self._source)
+        self._source = self._encoder_source()
+        run.write_config(experiment, self._source, packed.content)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
         loss = experiment.loss
         weights = dict(zip(HEADS, loss.head_weights, strict=True))
@@ -64,25 +65,30 @@ class Trainer:
         self.predict = make_predict(self.network)
         self._stopping = False
 
-    def _transfer(self) -> dict[str, str]:
+    def _encoder_source(self) -> dict[str, str]:
+        """Fills the encoder where the experiment says so; a run that goes on keeps what it began with."""
         path = self.experiment.encoder_weights
         if not path:
             return {}
+        if checkpoints(self.run.checkpoints):
+            return self.run.stored().get("encoder_source", {})
         names = load_encoder_weights(path, self.network)
         source = encoder_provenance(path)
         self.run.say(f"Transferred from {path} (source: {source['source_kind']}): {', '.join(names)}")
         self.run.say("Not transferred, initialised at random: batch normalisation, decoder and heads")
         return source
 
-    def stop(self, *_: object) -> None:
-        """Asks the loop to save and end after the current update; a signal handler."""
+    def stop(self, signum: int = 0, *_: object) -> None:
+        """Asks the loop to save and end after the current update; a signal handler. A second signal ends at once."""
         self._stopping = True
+        if signum:
+            signal.signal(signum, signal.SIG_DFL)
 
     def train(self, bar: tqdm) -> bool:
         """Trains to the last step. Returns False where it was asked to stop before.
 
         Raises:
-            DivergedError: the loss is not finite; the last checkpoint is from before.
+            TrainingError: an update failed, or loss, gradient or weights are not finite; the checkpoints are sound.
         """
         training = self.experiment.training
         self._announce()
@@ -93,40 +99,52 @@ class Trainer:
             while self.step < training.steps and not self._stopping:
                 window.add(self._update(batches, window))
                 bar.update()
-                if self.step % training.log_every == 0 or self.step == training.steps:
+                row: dict[str, float] = {}
+                if self._is_due(training.log_every):
                     row = window.close()
-                    bar.set_postfix(loss=f"{row['loss']:.3f}")
-                    if bar.disable:  # no terminal: plain lines instead of a bar
-                        self._say_progress(row)
-                    self._log(row, board, metrics)
-                    window = _Window()
+                    self._say_progress(row, bar)
+                if self._is_due(training.validate_every):
+                    row |= self._validate(board)
+                if row:
+                    board.scalars(self.step, row)
+                    metrics.add({"step": self.step, **row})
+                    window = _Window() if self._is_due(training.log_every) else window
                 if self.step % training.checkpoint_every == 0:
-                    save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+                    self._save_checkpoint()
         return self._finish()
 
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.experiment.training.steps
+
     def _update(self, batches: Any, window: _Window) -> dict[str, float]:
-        with window.waiting():
-            images, labels = next(batches)
-        scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
-        if not math.isfinite(scalars["loss"]):
-            raise DivergedError(self._obituary(scalars["loss"]))
+        try:
+            with window.waiting():
+                images, labels = next(batches)
+            scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
+        except tf.errors.OpError as error:  # the packed file cannot be read, or memory runs out
+            raise TrainingError(self._obituary(str(error.message).strip().partition("\n")[0])) from error
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(scalars[name]):
+                raise TrainingError(self._obituary(f"the {name} is {scalars[name]}"))
         self.step += 1
         return scalars
 
-    def _log(self, row: dict[str, float], board: TensorBoardLog, metrics: MetricsLog) -> None:
-        training = self.experiment.training
-        if self.step % training.validate_every == 0 or self.step == training.steps:
-            row = {**row, **self._validate(board)}
-        board.scalars(self.step, row)
-        metrics.add({"step": self.step, **row})
+    def _save_checkpoint(self) -> None:
+        if not all(np.isfinite(w).all() for w in self.network.get_weights()):
+            raise TrainingError(self._obituary("the weights are not finite any more"))
+        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
 
-    def _say_progress(self, row: dict[str, float]) -> None:
-        left = _duration((self.experiment.training.steps - self.step) / row["steps_per_s"])
-        self.run.say(f"Step {self.step}: loss {row['loss']:.4f}, {row['steps_per_s']:.2f} steps/s, {left} left")
+    def _say_progress(self, row: dict[str, float], bar: tqdm) -> None:
+        bar.set_postfix(loss=f"{row['loss']:.3f}")
+        if bar.disable:  # no terminal: plain lines instead of a bar
+            left = _duration((self.experiment.training.steps - self.step) / row["steps_per_s"])
+            self.run.say(f"Step {self.step}: loss {row['loss']:.4f}, {row['steps_per_s']:.2f} steps/s, {left} left")
 
     def _validate(self, board: TensorBoardLog) -> dict[str, float]:
         scores = []
         for result in validate(self.packed, self.predict, self.experiment.preparation.patch_size):
+            if self._stopping:
+                return {}
             board.validated(self.step, result)
             scores.append(result.dice)
         if not scores:
@@ -137,7 +155,7 @@ class Trainer:
         return {"validation_dice": mean}
 
     def _finish(self) -> bool:
-        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+        self._save_checkpoint()
         self._save_model()
         finished = self.step >= self.experiment.training.steps
         again = "" if finished else " The same command goes on from here."
@@ -176,21 +194,21 @@ class Trainer:
 
     def _forward_seconds(self) -> float:
         """Time of a forward pass of one batch of training's size, after a first one that builds the graph."""
-        size = tuple(n - n % DOWNSAMPLING for n in self.experiment.preparation.patch_size)
-        patches = np.zeros((self.experiment.training.batch_size, *size), np.float32)
+        shape = (self.experiment.training.batch_size, *self.experiment.preparation.patch_size)
+        patches = np.zeros(shape, np.float32)
         self.predict(patches)
         start = time.perf_counter()
         self.predict(patches)
         return time.perf_counter() - start
 
-    def _obituary(self, loss: float) -> str:
-        number = self.sampler.volume_of(self.step)
-        entry = self.packed.entries[number]
+    def _obituary(self, what: str) -> str:
+        """What happened in the update after `step`, to whose patches, and where to go on from."""
+        entry = self.packed.entries[self.sampler.volume_of(self.step)]
         kept = checkpoints(self.run.checkpoints)
         return (
-            f"The loss is {loss} at step {self.step + 1}; its patches come from {entry.case}, "
+            f"Update {self.step + 1} failed, {what}; its patches come from {entry.case}, "
             f"label {entry.label_value}, variant {entry.variant}.\n"
-            f"Last good checkpoint: {kept[-1] if kept else 'none'}. Try a lower training.rate."
+            f"Last good checkpoint: {kept[-1] if kept else 'none'}. If it did not stay finite, lower training.rate."
         )
 
 

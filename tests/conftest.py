@@ -37,6 +37,9 @@ def tiny_experiment() -> Experiment:
         training=Training(
             steps=6,
             rate=1e-2,
+            nesterov=True,
+            clip_norm=1.0,
+            distort_share=0.5,
             batches_per_volume=2,
             femur_share=0.5,
             variants=(0, 6),

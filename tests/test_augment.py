@@ -96,6 +96,12 @@ def test_reach_is_far_enough():
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_gamma_bends_the_intensities_between_their_extremes():
+    image = np.linspace(10, 20, 8**3).reshape(8, 8, 8)
+    patch, _ = distort(image, image > 0, np.full(3, 3.5), (8, 8, 8), Distortion(np.eye(3), 1.5))
+    np.testing.assert_allclose(patch, ((image - 10) / 10) ** 1.5, atol=1e-6)
+
+
 def test_distortion_at_the_border_repeats_it():
     patch, mask = distort(np.ones((4, 4, 4)), np.ones((4, 4, 4)), np.zeros(3), (8, 8, 8), IDENTITY)
     assert mask.all()

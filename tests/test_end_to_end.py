@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     experiment = ["--experiment", "experiments/demo.py"]
     settings = [
         "--set", "preparation.spacing_mm=(4, 4, 4)", "--set", "preparation.patch_size=(32, 32, 32)",
-        "--set", "training.steps=120", "--set", "training.validate_every=120",
+        "--set", "training.steps=120", "--set", "training.validate_every=120", "--set", "training.schedule=halving",
     ]  # fmt: skip
     run("-m", "femur3d.pack", "--dataset", folder / "data", "-o", folder / "packed.h5", *experiment, *settings)
     train = ["-m", "femur3d.train", "--dataset", folder / "data", "--run", folder / "run", *experiment, *settings]

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.evaluation import find_cases, label_names, load_labels, load_pair, measure_case, split_femurs
+from femur3d.evaluation import find_cases, label_names, load_labels, load_prediction, measure_case, split_femurs
 from femur3d.volume import Volume
 
 SHAPE = (6, 8, 30)
@@ -156,7 +156,8 @@ def test_a_missing_prediction_is_all_background(tmp_path: Path) -> None:
     write(tmp_path / "labelsTr" / "b.nii.gz", BOTH)
     write(tmp_path / "predictions" / "a.nii.gz", BOTH)
     case = find_cases(tmp_path / "labelsTr", tmp_path / "predictions")[1]
-    reference, prediction = load_pair(case)
+    reference = load_labels(case.reference)
+    prediction = load_prediction(case, reference)
     assert reference.array.any()
     assert not prediction.array.any()
 
@@ -182,6 +183,20 @@ def test_command_line_with_pictures_and_a_missing_prediction(tmp_path: Path) -> 
     assert rows[4] == ("empty", "hip_l", "1.0", "inf")
     assert json.loads((out / "summary.json").read_text())["mean_mm"]["failures"] == 3
     assert str(out / "summary.json") in ended.stdout
+
+
+def test_command_line_counts_a_bad_prediction_as_a_failure(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "a.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "b.nii.gz", BOTH, spacing_mm=(1.0, 1.0, 3.0))
+    (tmp_path / "predictions" / "c.nii.gz").write_bytes(b"")
+    ended = evaluate(tmp_path)
+    assert ended.returncode == 4, ended.stderr
+    assert "Failures: 4 of 6" in ended.stdout
+    assert "b.nii.gz" in ended.stderr
+    assert "c.nii.gz" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_command_line_evaluates_one_part_of_the_split(tmp_path: Path) -> None:

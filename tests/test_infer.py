@@ -62,7 +62,7 @@ def infer_main(model, tmp_path):
 
     def main(*words):
         flags.FLAGS.unparse_flags()
-        for name in ("input", "output", "model", "labels", "overlap", "continue", "probability", "preview"):
+        for name in ("input", "output", "model", "labels", "overlap", "continue", "probability", "preview", "series"):
             flags.FLAGS[name].value = flags.FLAGS[name].default
         argv = ["infer", "-o", str(tmp_path / "out"), "--model", str(model), *map(str, words)]
         return infer.main(flags.FLAGS(argv))
@@ -135,6 +135,7 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
     (scans / "b.nii.gz").write_bytes(b"")
     write_volume(scan.with_array(np.full(scan.array.shape, 5.0)), scans / "c.nrrd")
     write_volume(scan, scans / "d.mha")
+    (scans / "._d.mha").write_bytes(b"hidden")
     assert infer_main("-i", scans) == 4
     errors = capsys.readouterr().err
     assert "b.nii.gz" in errors
@@ -145,6 +146,8 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
     assert infer_main("-i", scans, "--continue") == 4
     assert (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns == before
     assert "skipped" in capsys.readouterr().out
+    assert infer_main("-i", scans, "--continue", "--labels", "sides") == 4
+    assert (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns > before  # other labels were asked for
 
 
 def test_several_inputs_follow_one_flag(infer_main, tmp_path):

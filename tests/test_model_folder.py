@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 
 import h5py
 import keras
@@ -78,7 +79,7 @@ def test_weights_file_must_be_just_what_the_network_needs(folder, tamper):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"format": "femur3d-model-1"}', '{"format": "other"}'],
+    ["", "{", "[]", "{}", "[" * 200_000, '{"format": "femur3d-model-1"}', '{"format": "other"}'],
 )
 def test_config_that_is_not_one(folder, text):
     (folder / "config.json").write_text(text)
@@ -93,6 +94,29 @@ def test_config_with_wrong_values(folder):
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match="encoder_filters"):
         load_model(folder)
+
+
+def test_weights_that_are_not_finite(folder):
+    with h5py.File(folder / "model.weights.h5", "a") as file:
+        file["layers/conv3d/vars/0"][0, 0, 0, 0, 0] = np.nan
+    rehash(folder)
+    with pytest.raises(InputError, match="not finite"):
+        load_model(folder)
+
+
+def test_failed_swap_puts_the_old_model_back(folder, monkeypatch):
+    real = os.replace
+
+    def replace(source, target):
+        if str(target) == str(folder) and not str(source).endswith("-old"):
+            raise OSError("no")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="no"):
+        save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPARATION, {})
+    assert load_model(folder).provenance == {"step": 7}
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 
 def test_no_model(tmp_path):

@@ -95,7 +95,7 @@ def test_wrong_dataset_is_refused_and_nothing_is_left(tmp_path, tiny_experiment,
 def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):
     def speck(scan, label):
         array = np.where(label.array == 2, 0, label.array)
-        array[2, 2, 2] = 2
+        array[3, 3, 3] = 2
         return scan, label.with_array(array)
 
     folder = write_dataset(tmp_path / "d")
@@ -133,7 +133,7 @@ def test_files_that_are_not_packed_datasets(tmp_path, packed_file):
         PackedDataset(tmp_path / "other.h5")
 
 
-@pytest.mark.parametrize("kind", ["soft", "external", "storage", "virtual"])
+@pytest.mark.parametrize("kind", ["soft", "external", "storage", "virtual", "cycle"])
 def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
     path = tmp_path / "p.h5"
     shutil.copy(packed_file, path)
@@ -142,6 +142,8 @@ def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
             file["volumes/link"] = h5py.SoftLink("/volumes/00000")
         elif kind == "external":
             file["volumes/link"] = h5py.ExternalLink(str(packed_file), "/volumes/00000")
+        elif kind == "cycle":
+            file["volumes/again"] = file["/"]
         elif kind == "storage":
             file.create_dataset("x", (4,), "u1", external=[("/etc/hostname", 0, 4)])
         else:

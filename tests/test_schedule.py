@@ -35,6 +35,14 @@ def test_polynomial_rate():
     assert float(schedule(100)) == float(schedule(150)) == 0
 
 
+def test_clip_norm_bounds_the_whole_gradient():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    optimizer = make_optimizer(Training(rate=1.0, momentum=0.0, clip_norm=1.0), model)
+    optimizer.apply([keras.ops.array([[3.0]]), keras.ops.array([4.0])], model.trainable_variables)
+    np.testing.assert_allclose([float(w[0].squeeze()) for w in map(np.asarray, model.weights)], [-0.6, -0.8], rtol=1e-5)
+    assert make_optimizer(Training(), model).global_clipnorm is None
+
+
 def test_optimizer_is_built_as_configured():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     optimizer = make_optimizer(Training(momentum=0.8, nesterov=True), model)

@@ -29,7 +29,7 @@ from femur3d.errors import EXIT_INTERNAL, FemurError, InputError, UsageError
 with cli.hushed():
     import keras
 
-    from femur3d.config import Network
+    from femur3d.config import MAX_FILTERS, Network
     from femur3d.encoder_weights import load_encoder_weights
     from femur3d.network.encoder import STAGES
     from femur3d.network.unet import build_network
@@ -102,10 +102,11 @@ def stage_filters(net: Net) -> tuple[int, ...]:
     """Filters of the encoder's stages, as in the file. Raises InputError where one stage has several widths."""
     for stage in STAGES:
         widths = [len(net.layers[name].blobs[0]) for name in stage]
-        if len(set(widths)) > 1 or max(widths) > 4096:
+        if len(set(widths)) > 1 or max(widths) > MAX_FILTERS:
             raise InputError(
                 f"{net.path}: {', '.join(stage)} have {', '.join(map(str, widths))} filters.\n"
-                f"Expected one width in a stage, at most 4096; C3D's stages have {_listed(Network().encoder_filters)}."
+                f"Expected one width in a stage, at most {MAX_FILTERS}; "
+                f"C3D's stages have {_listed(Network().encoder_filters)}."
             )
     return tuple(len(net.layers[stage[0]].blobs[0]) for stage in STAGES)
 
