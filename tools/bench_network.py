@@ -4,8 +4,8 @@
 
 Both sides get the same weights, must give the same logits and must have as many parameters. Each lives in a process of
 its own, so that no thread pool meets another one, and they take turns: A, B, A, B, ... The peer is eager PyTorch, with
-channels first and with channels last (torch.channels_last_3d), each on all cores; the faster one counts. Close other
-programs first. `pip install femur3d[bench]` installs the peer.
+channels first (its default) and with channels last (torch.channels_last_3d), each on all cores. Close other programs
+first. `pip install femur3d[bench]` installs the peer.
 """
 
 from __future__ import annotations
@@ -228,16 +228,17 @@ def take_turns(entrants: Sequence[tuple[Side, str]], repeats: int) -> list[list[
 
 
 def rows(task: str, mine: Side, peer: Side | None, repeats: int) -> Iterator[str]:
-    """The lines of one task: each contestant, then the ratio to the faster layout of the peer."""
+    """The lines of one task: each contestant, then the ratio to each layout of the peer."""
     entrants = [(mine, task)] + ([(peer, f"{task}, {layout}") for layout in LAYOUTS] if peer else [])
     names = ["femur3d", *(f"PyTorch, {layout}" for layout in LAYOUTS)]
     timings = take_turns(entrants, repeats)
     medians, bests = [statistics.median(t) for t in timings], [min(t) for t in timings]
     for (side, _), name, median, best in zip(entrants, names, medians, bests, strict=False):
-        yield f"{task:15}{name:26}{side.call('parameters')[0]:12,}{median:11.3f}{best:11.3f}"
+        yield f"{task:15}{name:34}{side.call('parameters')[0]:12,}{median:11.3f}{best:11.3f}"
     if peer:
-        ratio, best_ratio = (own / min(others) for own, *others in (medians, bests))
-        yield f"{task:15}{'femur3d / faster PyTorch':26}{'':12}{ratio:11.2f}{best_ratio:11.2f}"
+        for i, name in enumerate(names[1:], start=1):
+            ratio, best_ratio = medians[0] / medians[i], bests[0] / bests[i]
+            yield f"{task:15}{f'femur3d / {name}':34}{'':12}{ratio:11.2f}{best_ratio:11.2f}"
 
 
 def machine() -> str:
@@ -274,7 +275,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"Network   filters {network.encoder_filters} and {network.decoder_filters}, patches of {PATCH.value}³")
         if peer:
             print(f"Check     same weights, logits of both differ by {check_same(mine, peer):.0e} of the largest")
-        print(f"\n{'task':15}{'contestant':26}{'parameters':>12}{'median s':>11}{'min s':>11}")
+        print(f"\n{'task':15}{'contestant':34}{'parameters':>12}{'median s':>11}{'min s':>11}")
         for task in TASKS:
             print(*rows(task, mine, peer, REPEATS.value), sep="\n", flush=True)
     print(f"\nA training step has {BATCH.value} patches; a forward pass has one and stops at UpperCls.")
