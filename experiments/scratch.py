@@ -2,7 +2,7 @@
 
     make train-scratch DATASET=DIR RUN=runs/scratch
 
-Score: not measured here. 14,000 updates at full width take about 30 hours on two CPU cores; see the README.
+Score: not measured here. 14,000 updates at full width take 26 hours on two CPU cores; see the README.
 """
 
 from femur3d.config import Experiment

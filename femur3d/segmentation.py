@@ -12,7 +12,7 @@ import numpy as np
 from femur3d.model_folder import TrainedModel
 from femur3d.postprocess import label_map
 from femur3d.predictor import make_predict
-from femur3d.preprocess import prepare_scan, restore
+from femur3d.preprocess import prepare_scan, restore, rounded
 from femur3d.sliding_window import patch_count, predict_volume
 from femur3d.volume import Volume
 
@@ -60,11 +60,12 @@ class Segmenter:
             progress: called with the numbers of patches done and in all.
         """
         marks = [time.perf_counter()]
-        prepared = prepare_scan(scan, self._preparation)
+        grid = rounded(scan)
+        prepared = prepare_scan(grid, self._preparation)
         marks.append(time.perf_counter())
         on_network_grid = prepared.with_array(self._slide(prepared.array, progress))
         marks.append(time.perf_counter())
-        probability = restore(on_network_grid, scan)
+        probability = scan.with_array(restore(on_network_grid, grid).array)
         result = label_map(probability, labels=labels)
         marks.append(time.perf_counter())
         seconds = dict(zip(("preparation", "network", "postprocessing"), np.diff(marks).round(3).tolist(), strict=True))

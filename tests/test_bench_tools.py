@@ -14,7 +14,9 @@ TINY_PIPELINE = ["--size", "40,36,32", "--patch", "16", "--width", "0.0625", "--
 
 
 def bench(tool: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(TOOLS / tool), *flags], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(TOOLS / tool), *flags], capture_output=True, encoding="utf-8", check=False
+    )
 
 
 def timings(output: str) -> dict[tuple[str, str], list[float]]:

@@ -213,7 +213,7 @@ except caffe_blobs.BlobError as error:
     print(repr(str(error)))
 print(peak() - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
     *said, peak = done.stdout.splitlines()
     return float(peak), "".join(said)
 

@@ -19,7 +19,12 @@ PYTHON = [sys.executable]
 def run(*words, code=0):
     """Runs a command in a process of its own; returns its output once its exit code is seen to be right."""
     done = subprocess.run(
-        [*PYTHON, *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, check=False
+        [*PYTHON, *map(str, words)],
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
@@ -87,7 +92,7 @@ def test_stopped_training_loses_no_work(trained, tmp_path, signum):
     command = [*train, "--run", tmp_path / "run", "--set", "training.steps=2000", "--set", "training.log_every=5",
                "--set", "training.checkpoint_every=5"]  # fmt: skip
     process = subprocess.Popen(
-        [*PYTHON, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*PYTHON, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
     )
     for line in process.stdout:
         if line.startswith("Step 10:"):

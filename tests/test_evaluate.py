@@ -42,7 +42,7 @@ def write(path: Path, volume: Volume, spacing_mm=(1.0, 1.0, 2.0)) -> Path:
 def evaluate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "femur3d.evaluate", "--predictions", str(folder / "predictions")]
     command += ["--references", str(folder / "labelsTr"), "-o", str(folder / "out"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 BOTH = label_volume(l1=[LEFT], l2=[RIGHT])

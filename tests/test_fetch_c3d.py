@@ -557,7 +557,7 @@ def test_the_licence_is_shown_before_the_first_request_and_a_failure_is_two_line
 
     server = host(waits_for_the_reader)
     flags = ("-o", str(path), "--url", server.url)
-    with subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(*flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
         shown = "".join(process.stdout.readline() for _ in range(3))
         read.set()  # the server answers from here on only
         _, errors = process.communicate(timeout=10)
@@ -573,7 +573,7 @@ def test_the_licence_is_shown_before_the_first_request_and_a_failure_is_two_line
 @pytest.mark.parametrize("flags", [["--url", "file:///etc/passwd"], ["stray"]])
 def test_wrong_flags_end_in_code_2(tmp_path, flags):
     done = subprocess.run(
-        command("-o", str(tmp_path / "f"), *flags), capture_output=True, text=True, check=False, cwd=tmp_path
+        command("-o", str(tmp_path / "f"), *flags), capture_output=True, encoding="utf-8", check=False, cwd=tmp_path
     )
     assert done.returncode == 2
     assert flags[-1] in done.stderr

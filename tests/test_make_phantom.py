@@ -15,7 +15,7 @@ TOOL = pathlib.Path(__file__).parents[1] / "tools" / "make_phantom.py"
 
 
 def make(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(TOOL), *flags], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, str(TOOL), *flags], capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.fixture(scope="module")

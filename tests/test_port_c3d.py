@@ -202,7 +202,7 @@ def test_stages_of_two_widths_are_refused(tmp_path, name, into):
 def run(*words):
     """The command as a user types it."""
     command = [sys.executable, str(TOOLS / "port_c3d.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 
 @pytest.mark.slow

@@ -200,7 +200,7 @@ def test_what_is_no_pair_of_masks_is_refused() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_rendering_library_is_loaded() -> None:
     code = "import femur3d.surface; print(open('/proc/self/maps').read())"
-    maps = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    maps = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert "libvtkFiltersCore" in maps
     assert "libGL" not in maps
     assert "libvtkRendering" not in maps
