@@ -13,15 +13,20 @@ REFERENCES ?= $(DATASET)/labelsTr
 EXPERIMENT ?= experiments/quick.py
 # Settings of an experiment, e.g. SET="training.steps=500 network.initialisation=he"
 SET ?=
+# Of the ablation: where the transfer arm's encoder starts, and trainings an arm.
+WEIGHTS ?= data/c3d_encoder.h5
+SEEDS ?= 3
+# Filters of the surrogate as a part of C3D's
+WIDTH ?= 0.25
 SETTINGS = $(foreach s,$(SET),--set '$(s)')
 
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-quick infer evaluate tensorboard bench clean
+.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-quick surrogate ablation infer evaluate tensorboard bench clean
 
 help:  ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
 	@echo '  Variables: DATASET=$(DATASET) RUN=runs/NAME SCAN=PATH OUT=$(OUT) SET="section.field=value ..." PYTHON=$(PYTHON)'
 
@@ -76,6 +81,16 @@ train-scratch: $(READY)  ## the paper's ablation: everything starts from N(0, 0.
 train-quick: EXPERIMENT = experiments/quick.py
 train-quick: $(READY)  ## a recipe for two CPU cores, about 45 minutes; DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
+
+surrogate: $(READY)  ## a stand-in for C3D, trained on procedural clips, into data/surrogate_encoder.h5; WIDTH=
+	@$(BIN)/python tools/pretrain_surrogate.py -o data/surrogate_weights --width $(WIDTH)
+	@$(BIN)/python tools/port_c3d.py --weights data/surrogate_weights -o data/surrogate_encoder.h5
+
+ablation: EXPERIMENT = experiments/scratch.py
+ablation: RUN = runs/ablation
+ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervision; DATASET= WEIGHTS= SEEDS= RUN= SET=
+	@$(BIN)/python tools/run_ablation.py --dataset $(DATASET) --experiment $(EXPERIMENT) --weights $(WEIGHTS) \
+	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
 	@$(BIN)/python -m femur3d.infer -i $(SCAN) -o $(OUT) --model $(MODEL) --labels sides --preview

@@ -21,6 +21,18 @@ def check_encoder_weights(path: str | os.PathLike[str]) -> None:
         )
 
 
+def check_source_is_named(path: str | os.PathLike[str], kind: str) -> None:
+    """Raises InputError where surrogate weights lie in a file whose name does not say so.
+
+    Whoever trains with a surrogate has to ask for it by name: nobody shall take it for C3D.
+    """
+    if kind == "surrogate" and "surrogate" not in os.path.basename(path):
+        raise InputError(
+            f"{path}: these are weights of a surrogate, not of C3D, and the file's name does not say so.\n"
+            "Expected `surrogate` in the name, as in data/surrogate_encoder.h5."
+        )
+
+
 def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> list[str]:
     """Copies kernel and bias of conv1a … conv4b into the network.
 
@@ -32,9 +44,11 @@ def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> 
         The names of the layers that were filled.
 
     Raises:
-        InputError: a missing or damaged file, or arrays that do not fit the network.
+        InputError: a missing or damaged file, one of a surrogate that is not called so, or arrays that do not fit the
+            network.
     """
     check_encoder_weights(path)
+    check_source_is_named(path, encoder_provenance(path)["source_kind"])
     names = [name for stage in STAGES for name in stage]
     with open_hdf5(path) as file:
         found = plain_datasets(file, path)

@@ -1,4 +1,4 @@
-"""Reads weight files of C3D's own Caffe: a binary NetParameter whose blobs have five dimensions.
+"""Reads and writes weight files of C3D's own Caffe: a binary NetParameter whose blobs have five dimensions.
 
     net = read_net("conv3d_deepnetA_sport1m_iter_1900000")
     kernel, bias = net.layers["conv1a"].blobs  # (out, in, length, height, width), float32
@@ -14,7 +14,7 @@ import hashlib
 import math
 import os
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 MAX_BYTES = 2**30  # more than three times C3D's published file; protobuf itself ends at 2 GiB
 MAX_RECORDS = 20_000  # C3D's file has some hundred; each one costs protobuf more memory than it takes in the file
+CONVOLUTION3D, INNER_PRODUCT = 30, 14  # LayerParameter.type
 COLOURS = 3
 EXPECTED = (
     "Expected C3D's weight file: a binary NetParameter of C3D's own Caffe, with layers conv1a, conv2a, … and blobs "
@@ -67,7 +68,7 @@ class Layer:
 
     Attributes:
         name: e.g. 'conv1a'; as of the network, at most 200 printable characters.
-        type: Caffe's number of the kind of layer: 30 a 3-D convolution, 14 an inner product.
+        type: Caffe's number of the kind of layer, as CONVOLUTION3D or INNER_PRODUCT.
         blobs: kernel (out, in, length, height, width) and bias, which has `out` values in any of its five dimensions;
             finite little-endian float32, read-only.
     """
@@ -123,6 +124,27 @@ def read_blob(path: str | os.PathLike[str]) -> np.ndarray:
     """
     parsed = _parse(_read(path, EXPECTED_BLOB), "BlobProto", path, EXPECTED_BLOB)
     return _array(parsed, f"{path}", EXPECTED_BLOB)
+
+
+def write_net(
+    path: str | os.PathLike[str], name: str, layers: Mapping[str, tuple[int, np.ndarray, np.ndarray]]
+) -> None:
+    """Writes a file that `read_net` and C3D's own Caffe understand.
+
+    Args:
+        path: the file.
+        name: of the network.
+        layers: by name: type, kernel and bias, both with five dimensions; stored as float32.
+    """
+    net = _MESSAGES["NetParameter"](name=name.encode())
+    for layer_name, (kind, *blobs) in layers.items():
+        record = net.layers.add(name=layer_name.encode(), type=kind)
+        for blob in blobs:
+            num, channels, length, height, width = blob.shape
+            record.blobs.add(
+                num=num, channels=channels, length=length, height=height, width=width, data=blob.astype("<f4").tobytes()
+            )
+    Path(path).write_bytes(net.SerializeToString())
 
 
 def check_convolutions(net: Net, names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ with cli.hushed():
     import keras
 
     from femur3d.config import MAX_FILTERS, Network
-    from femur3d.encoder_weights import load_encoder_weights
+    from femur3d.encoder_weights import check_source_is_named, load_encoder_weights
     from femur3d.network.encoder import STAGES
     from femur3d.network.unet import build_network
 
@@ -72,10 +72,11 @@ def port(weights: Path, output: Path) -> list[ProofRow]:
     """Reads the source, writes the encoder's weights to `output` once they are proved, and prints what was done.
 
     Raises:
-        InputError: a source that is not C3D's.
+        InputError: a source that is not of C3D's format, or a surrogate with an output that is not called so.
         ProofError: the proof failed; nothing was written.
     """
     net = read_source(weights)
+    check_source_is_named(output, source_kind(net))
     filters = stage_filters(net)
     _print_layers(net, filters)
     net = dataclasses.replace(net, layers={name: net.layers[name] for name in ENCODER})  # frees the larger part

@@ -1,0 +1,178 @@
+"""The paper's ablation (Table 2): every arm with every seed trained, segmented, evaluated, and compared.
+
+    python tools/run_ablation.py --dataset DIR -o runs/ablation --weights data/c3d_encoder.h5 [--seeds 3]
+                             [--experiment experiments/scratch.py] [--set training.steps=500 ...]
+
+Three arms that differ in one thing each and see the same patches in the same order:
+
+    transfer   the encoder starts from --weights (C3D's, or a surrogate's: the tables say which)
+    scratch    everything starts from N(0, 0.01)
+    plain      scratch without deep supervision (α = 0, 0, 1): the 3D U-Net that the method grew from
+
+Stop it whenever you like: the same command goes on where it was. At the end, the folder's report/ holds the paper's
+Table 2 with paired differences, the results of every femur and the curves of convergence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ablation_report import Run, load_run, write_reports
+from absl import flags
+
+from femur3d import cli
+from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.dataset_folder import find_cases, fingerprint, read_split
+from femur3d.encoder_weights import check_encoder_weights
+from femur3d.errors import InputError, UsageError
+from femur3d.experiment_file import load_experiment
+from femur3d.hdf5 import PackedDataset
+from femur3d.packing import pack_dataset
+from femur3d.run_folder import NOTES
+
+FLAGS = flags.FLAGS
+ARMS = ("transfer", "scratch", "plain")
+NO_DEEP_SUPERVISION = "(0.0, 0.0, 1.0)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of the ablation.
+
+    Attributes:
+        arm: of ARMS.
+        seed: of initialisation and patches.
+        settings: what distinguishes it from the experiment file, as `--set` takes it.
+        experiment: with the settings applied.
+        folder: the run directory.
+    """
+
+    arm: str
+    seed: int
+    settings: tuple[str, ...]
+    experiment: Experiment
+    folder: Path
+
+
+def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: int, output: Path) -> list[Job]:
+    """All trainings, seed by seed, so that an ablation stopped early has whole comparisons."""
+    differences = {
+        "transfer": [f"encoder_weights={weights}"],
+        "scratch": ["encoder_weights="],
+        "plain": ["encoder_weights=", f"loss.head_weights={NO_DEEP_SUPERVISION}"],
+    }
+    made = []
+    for seed in range(seeds):
+        for arm in ARMS:
+            own = (*settings, *differences[arm], f"training.seed={seed}")
+            made.append(Job(arm, seed, own, with_settings(experiment, own), output / f"{arm}_seed{seed}"))
+    return made
+
+
+def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
+    """The packed dataset of the ablation, made once. Raises InputError where it is of another dataset or recipe."""
+    path = output / "packed.h5"
+    if not path.exists():
+        print(f"Packing {dataset} into {path}", flush=True)
+        pack_dataset(dataset, path, experiment, lambda case: print(f"  {case}", flush=True))
+    with PackedDataset(path) as packed:
+        if packed.source != fingerprint(dataset) or packed.preparation != to_dict(experiment.preparation):
+            raise InputError(
+                f"{path}: packed from another dataset or with another preparation.\n"
+                "Expected those that this ablation was begun with; choose another -o."
+            )
+    return path
+
+
+def is_trained(job: Job) -> bool:
+    """Whether the run has made all its updates, with just this experiment."""
+    try:
+        stored = json.loads((job.folder / "config.json").read_text(encoding="utf-8"))
+        model = json.loads((job.folder / "model" / "config.json").read_text(encoding="utf-8"))
+        step = model["provenance"]["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    same = {name: value for name, value in stored.items() if name not in NOTES} == to_dict(job.experiment)
+    return same and step == job.experiment.training.steps
+
+
+def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:
+    """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them."""
+    folder, left = job.folder, list[list[object]]()
+    if not is_trained(job):
+        settings = [word for setting in job.settings for word in ("--set", setting)]
+        left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
+    if left or not (folder / "evaluation" / "metrics.csv").exists():
+        wanted = set(read_split(dataset).val)
+        scans = [case.image for case in find_cases(dataset) if case.name in wanted]
+        segmented = folder / "segmented"
+        left.append(["femur3d.infer", "-o", segmented, "--model", folder / "model", "--continue", "-i", *scans])
+        references = ["--references", dataset / "labelsTr", "--split", "val"]
+        left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / "evaluation"])
+    return [[sys.executable, "-m", *map(str, command)] for command in left]
+
+
+def call(command: Sequence[str]) -> None:
+    """Runs a command to its end; SIGINT and SIGTERM are handed on to it, so that it can save its work.
+
+    Raises:
+        SystemExit: with the command's exit code where it is not 0.
+    """
+    print("$", shlex.join(["python", *command[1:]]), flush=True)
+    child = subprocess.Popen(command, process_group=0)  # a group of its own: Ctrl-C reaches it through us, once
+    before = {s: signal.signal(s, lambda number, _: child.send_signal(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code:
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def _define_flags() -> None:
+    """Not at import: tests use the functions above."""
+    flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout with a validation split", required=True)
+    flags.DEFINE_string(
+        "output", None, "folder of the ablation; an existing one goes on", short_name="o", required=True
+    )
+    flags.DEFINE_string("weights", "data/c3d_encoder.h5", "ported encoder weights of the transfer arm")
+    flags.DEFINE_string("experiment", "experiments/scratch.py", "what all arms share")
+    flags.DEFINE_integer("seeds", 3, "trainings of each arm", lower_bound=1)
+    flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all arms; repeatable")
+    flags.DEFINE_string("published", None, "JSON file with the paper's rows: {arm: {metric: value}}")
+    flags.DEFINE_string("report", None, "folder of the report; by default report/ in the output")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Checks everything that can be checked first, then works through the jobs, then reports."""
+    cli.no_arguments(argv)
+    output, dataset = Path(FLAGS.output), Path(FLAGS.dataset)
+    own = [s for s in FLAGS.set if s.split("=")[0].strip() in ("training.seed", "encoder_weights", "loss.head_weights")]
+    if own:
+        raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
+    check_encoder_weights(FLAGS.weights)
+    todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output)
+    packed = packed_file(dataset, output, todo[0].experiment)
+    runs: list[Run] = []
+    for number, job in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {job.arm}, seed {job.seed}", flush=True)
+        for command in commands(job, FLAGS.experiment, packed, dataset):
+            call(command)
+        runs.append(load_run(job.arm, job.seed, job.folder))
+    made_by = shlex.join(["python", "tools/run_ablation.py", *sys.argv[1:]])
+    written = write_reports(runs, Path(FLAGS.report or output / "report"), made_by, FLAGS.published)
+    print(*written, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
