@@ -22,7 +22,7 @@ KEPT = 2
 
 
 def _state(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
-    """Every variable with a name that is the same in every process."""
+    """Every variable with a name that is the same in every process that builds this network first."""
     yield from ((f"network/{v.path}", v) for v in network.variables)
     yield from ((f"optimizer/{i:04d}", v) for i, v in enumerate(optimizer.variables))
 

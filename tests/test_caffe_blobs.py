@@ -65,6 +65,47 @@ def test_values_names_and_order(read):
         np.testing.assert_array_equal(found.layers[name].blobs[1], bias.reshape(1, 1, 1, 1, -1), strict=True)
 
 
+def five_dimensional(array):
+    return array.reshape((1,) * (5 - array.ndim) + array.shape)
+
+
+def test_written_file_reads_back(tmp_path):
+    weights = random_weights((2, 3, 4, 5), fc=(6, 7, 8))
+    kinds = {name: 30 if name.startswith("conv") else 14 for name in weights}
+    layers = {name: (kinds[name], *map(five_dimensional, blobs)) for name, blobs in weights.items()}
+    caffe_blobs.write_net(tmp_path / "weights", "surrogate, klein und schön", layers)
+    found = read_net(tmp_path / "weights")
+    assert found.name == "surrogate, klein und schön"
+    assert list(found.layers) == list(weights)
+    caffe_blobs.check_convolutions(found, ENCODER)
+    for name, blobs in weights.items():
+        assert found.layers[name].type == kinds[name]
+        for a, b in zip(found.layers[name].blobs, blobs, strict=True):
+            np.testing.assert_array_equal(a, five_dimensional(b), strict=True)
+
+
+def test_written_bytes_are_caffes(tmp_path):
+    """The same as this project's other writer, which knows no protobuf."""
+    layers = {"conv1a": (30, KERNEL, five_dimensional(BIAS)), "fc": (14, KERNEL[:1, :1, :1], five_dimensional(BIAS))}
+    caffe_blobs.write_net(tmp_path / "weights", "some net", layers)
+    expected = bytes_field(1, b"some net")
+    for name, (kind, *blobs) in layers.items():
+        content = b"".join(bytes_field(6, blob(b)) for b in blobs)
+        expected += bytes_field(2, bytes_field(4, name.encode()) + number_field(5, kind) + content)
+    assert (tmp_path / "weights").read_bytes() == expected
+    assert (caffe_blobs.CONVOLUTION3D, caffe_blobs.INNER_PRODUCT) == (30, 14)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [KERNEL.astype(np.float64), KERNEL.astype(">f4"), KERNEL.astype(np.int64), np.asfortranarray(KERNEL)],
+    ids=["float64", "big-endian", "integers", "Fortran order"],
+)
+def test_written_floats_are_the_values_in_c_order(tmp_path, kernel):
+    caffe_blobs.write_net(tmp_path / "weights", "net", {"conv1a": (30, kernel, five_dimensional(BIAS))})
+    np.testing.assert_array_equal(read_net(tmp_path / "weights").layers["conv1a"].blobs[0], KERNEL, strict=True)
+
+
 def test_types_beyond_the_enum_and_names_beyond_utf8(read):
     strange = bytes_field(4, b"\xff\xfe\n") + number_field(5, 12345) + bytes_field(6, blob(BIAS))
     found = read(ONE_LAYER + bytes_field(2, strange) + bytes_field(1, b"\xc3\x28\0"))

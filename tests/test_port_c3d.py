@@ -16,7 +16,7 @@ from caffe_writer import blob, layer, net, random_weights, write_net
 
 import femur3d
 from femur3d.config import Network
-from femur3d.encoder_weights import load_encoder_weights
+from femur3d.encoder_weights import check_source_is_named, load_encoder_weights
 from femur3d.errors import InputError, UsageError
 from femur3d.network.unet import build_network
 
@@ -107,6 +107,47 @@ def test_kind_of_source(tmp_path, name, kind):
     found = port_c3d.read_source(write_net(tmp_path / "weights", WEIGHTS, name))
     assert port_c3d.source_kind(found) == kind
     assert port_c3d.source_kind(dataclasses.replace(found, sha256=port_c3d.PUBLISHED_SHA256)) == "c3d"
+
+
+NOT_CALLED_SO = r"c3d_encoder\.h5: these are weights of a surrogate.*\n.*`surrogate` in the name"
+
+
+@pytest.fixture(scope="module")
+def surrogate(tmp_path_factory):
+    """A surrogate's weights, in a folder that is called so too: folders do not count."""
+    return write_net(tmp_path_factory.mktemp("surrogate") / "surrogate_weights", WEIGHTS, "surrogate-2-to-5")
+
+
+def test_port_of_a_surrogate_has_to_be_called_so(surrogate):
+    output = surrogate.parent / "new" / "c3d_encoder.h5"
+    with pytest.raises(InputError, match=NOT_CALLED_SO):
+        port_c3d.port(surrogate, output)
+    assert [p.name for p in surrogate.parent.iterdir()] == ["surrogate_weights"]
+
+
+def test_renamed_port_of_a_surrogate_is_not_loaded(surrogate, tmp_path):
+    named, renamed = tmp_path / "my-surrogate.h5", tmp_path / "c3d_encoder.h5"
+    port_c3d.port(surrogate, named)
+    attrs = read_h5(named)[1]
+    assert (attrs["source_kind"], attrs["source_network"]) == ("surrogate", "surrogate-2-to-5")
+    network = build_network(Network(WIDTHS, (4, 3, 2)), seed=5)
+    before = network.get_weights()
+    named.rename(renamed)
+    with pytest.raises(InputError, match=NOT_CALLED_SO):
+        load_encoder_weights(renamed, network)
+    for a, b in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    renamed.rename(named)
+    assert load_encoder_weights(named, network) == list(ENCODER)
+    np.testing.assert_array_equal(network.get_layer("conv4b").bias, WEIGHTS["conv4b"][1])
+
+
+def test_only_the_name_of_a_surrogates_file_matters():
+    check_source_is_named("data/c3d_encoder.h5", "c3d")
+    check_source_is_named("data/x.h5", "unknown")
+    check_source_is_named("data/surrogate.h5", "surrogate")
+    with pytest.raises(InputError, match="these are weights of a surrogate"):
+        check_source_is_named("surrogate/x.h5", "surrogate")
 
 
 def test_round_trip_into_the_network(ported):

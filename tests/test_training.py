@@ -197,7 +197,7 @@ def test_metrics_beyond_the_step_are_dropped(tmp_path):
 
 
 def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file, tmp_path, capsys):
-    path = tmp_path / "ported.h5"
+    path = tmp_path / "surrogate.h5"
     filters = (1, *tiny_experiment.network.encoder_filters)
     shapes = dict(zip(("conv1a", "conv2a", "conv3a", "conv4a"), itertools.pairwise(filters), strict=True))
     shapes |= {"conv3b": (filters[3],) * 2, "conv4b": (filters[4],) * 2}
@@ -259,7 +259,7 @@ def test_other_data_in_the_same_run_is_refused(finished_run, dataset_dir, tiny_e
 def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
     """A run that goes on keeps what it began with: the file may be gone, or another one."""
     network = build_network(tiny_experiment.network)
-    path = tmp_path / "ported.h5"
+    path = tmp_path / "surrogate.h5"
     with h5py.File(path, "w") as file:
         for name in ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b"):
             for part in ("kernel", "bias"):

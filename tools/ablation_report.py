@@ -138,7 +138,7 @@ def check_runs(runs: Sequence[Run]) -> None:
     ):
         if len(values) > 1:
             first, second, *_ = sorted(map(str, values))
-            raise InputError(f"The runs differ in their {what}: {first[:200]} and {second[:200]}.\nChoose another -o.")
+            raise InputError(f"The runs differ in their {what}: {first[:500]} and {second[:500]}.\nChoose another -o.")
 
 
 def read_published(path: str | None) -> dict[str, dict[str, float]]:
@@ -147,7 +147,10 @@ def read_published(path: str | None) -> dict[str, dict[str, float]]:
         return {}
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {str(arm): {m: float(row[m]) for m in TABLE_METRICS if m in row} for arm, row in rows.items()}
+        found = {str(arm): {m: float(row[m]) for m in TABLE_METRICS if m in row} for arm, row in rows.items()}
+        if not all(found.values()):
+            raise ValueError(f"a row without any of {', '.join(TABLE_METRICS)}")
+        return found
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: cannot be read ({error}).\nExpected {{"transfer": {{"mean_mm": …, "dice": …}}, "scratch": …}}.'
@@ -162,7 +165,7 @@ def _head(runs: Sequence[Run], made_by: str) -> list[str]:
 
 def table(runs: Sequence[Run], published: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Table 2: the published rows, then each of ours (the average over all femurs) and the mean of each arm."""
-    width = max(len(run.label) for run in runs) + 10
+    width = max([len(run.label) + 8 for run in runs] + [len(arm) + 11 for arm in published]) + 2
     lines = [f"{'':{width}}" + "".join(f"{heading:>11}" for heading, _ in TABLE_METRICS.values()) + "  failures"]
     for arm, row in published.items():
         lines.append(_table_line(f"{arm}, published", row, width, None))
@@ -226,7 +229,7 @@ def comparison_lines(runs: Sequence[Run]) -> list[str]:
             lines.append(f"{name}{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}")
             lines.append(f"           {each}")
     if count:
-        lines.append(f"  With {count} cases the smallest p that this test can give is {2 / 2**count:.2g}.")
+        lines.append(f"  The smallest p that this test can give, with cases: {count}, is {2 / 2**count:.3g}.")
     return lines
 
 

@@ -62,7 +62,7 @@ def motion(kind: str, t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """How far (u, v) is from the middle of a shape, in units in which its boundary is at 1."""
+    """How far (u, v) is from the middle of a shape (of a ring: from its line), where the boundary is at 1."""
     if shape == "square":
         return np.maximum(np.abs(u), np.abs(v)) / 0.85
     if shape == "triangle":

@@ -24,18 +24,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablation_report import Run, load_run, write_reports
+from ablation_report import Run, load_run, read_published, write_reports
 from absl import flags
 
 from femur3d import cli
 from femur3d.config import Experiment, to_dict, with_settings
 from femur3d.dataset_folder import find_cases, fingerprint, read_split
-from femur3d.encoder_weights import check_encoder_weights
 from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
 from femur3d.hdf5 import PackedDataset
 from femur3d.packing import pack_dataset
 from femur3d.run_folder import NOTES
+
+with cli.hushed():
+    from femur3d.encoder_weights import check_encoder_weights
 
 FLAGS = flags.FLAGS
 ARMS = ("transfer", "scratch", "plain")
@@ -97,10 +99,16 @@ def is_trained(job: Job) -> bool:
         stored = json.loads((job.folder / "config.json").read_text(encoding="utf-8"))
         model = json.loads((job.folder / "model" / "config.json").read_text(encoding="utf-8"))
         step = model["provenance"]["step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        same = {name: value for name, value in stored.items() if name not in NOTES} == to_dict(job.experiment)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    same = {name: value for name, value in stored.items() if name not in NOTES} == to_dict(job.experiment)
     return same and step == job.experiment.training.steps
+
+
+def is_evaluated(job: Job) -> bool:
+    """Whether the run's evaluation is there and is of its model, not of one before it."""
+    metrics, model = job.folder / "evaluation" / "metrics.csv", job.folder / "model" / "config.json"
+    return metrics.exists() and metrics.stat().st_mtime_ns >= model.stat().st_mtime_ns
 
 
 def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:
@@ -109,7 +117,7 @@ def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> lis
     if not is_trained(job):
         settings = [word for setting in job.settings for word in ("--set", setting)]
         left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
-    if left or not (folder / "evaluation" / "metrics.csv").exists():
+    if left or not is_evaluated(job):
         wanted = set(read_split(dataset).val)
         scans = [case.image for case in find_cases(dataset) if case.name in wanted]
         segmented = folder / "segmented"
@@ -123,18 +131,24 @@ def call(command: Sequence[str]) -> None:
     """Runs a command to its end; SIGINT and SIGTERM are handed on to it, so that it can save its work.
 
     Raises:
-        SystemExit: with the command's exit code where it is not 0.
+        SystemExit: with the command's exit code where it is not 0, or 130 where a signal came in its last moment.
     """
     print("$", shlex.join(["python", *command[1:]]), flush=True)
     child = subprocess.Popen(command, process_group=0)  # a group of its own: Ctrl-C reaches it through us, once
-    before = {s: signal.signal(s, lambda number, _: child.send_signal(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        received.append(number)
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = child.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if code:
-        sys.exit(code if code > 0 else 128 - code)
+    if code or received:
+        sys.exit(128 - code if code < 0 else code or cli.EXIT_INTERRUPTED)
 
 
 def _define_flags() -> None:
@@ -159,6 +173,9 @@ def main(argv: Sequence[str]) -> int:
     if own:
         raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
     check_encoder_weights(FLAGS.weights)
+    read_published(FLAGS.published)
+    if not read_split(dataset).val:
+        raise InputError(f"{dataset}: its split has no validation cases.\nExpected some to compare the arms on.")
     todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output)
     packed = packed_file(dataset, output, todo[0].experiment)
     runs: list[Run] = []
