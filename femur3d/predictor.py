@@ -14,12 +14,19 @@ from femur3d.network.unet import upper_probability
 def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """P(femur) by UpperCls: float32 (batch, z, y, x) normalised patches → float32 (batch, z, y, x).
 
-    The function sees the network's weights as they are at each call.
+    The function sees the network's weights as they are at each call. It raises MemoryError where TensorFlow runs out
+    of memory.
     """
     model = upper_probability(network)
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def forward(images: tf.Tensor) -> tf.Tensor:
         return model(images[..., tf.newaxis], training=False)
 
-    return lambda patches: forward(tf.constant(patches)).numpy()
+    def predict(patches: np.ndarray) -> np.ndarray:
+        try:
+            return forward(tf.constant(patches)).numpy()
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"not enough for patches of {patches.shape[1:]} voxels") from error
+
+    return predict

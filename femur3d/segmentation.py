@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import time
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
+from femur3d.config import DOWNSAMPLING
+from femur3d.errors import InputError
 from femur3d.model_folder import TrainedModel
+from femur3d.network.folded import fold_network
 from femur3d.postprocess import label_map
 from femur3d.predictor import make_predict
 from femur3d.preprocess import prepare_scan, restore, rounded
 from femur3d.sliding_window import patch_count, predict_volume
 from femur3d.volume import Volume
+from femur3d.volume_io import NiftiGeometry, write_volume
 
 Progress = Callable[[int, int], None]
+SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little
+AIR = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,11 +35,43 @@ class Segmentation:
         labels: uint8 label map; 1 femur, or 1 left and 2 right.
         probability: float32, P(femur).
         seconds: time of each stage.
+        nifti: geometry of the NIfTI file that the scan came from, where it came from one.
     """
 
     labels: Volume
     probability: Volume
     seconds: dict[str, float]
+    nifti: NiftiGeometry | None = None
+
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        """Millilitres of every label that there is."""
+        voxel_ml = math.prod(self.labels.spacing_mm) / 1000
+        values, counts = np.unique(self.labels.array, return_counts=True)
+        return {int(v): round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the label map as a scan file: .nii.gz, .nii, .nrrd or .mha."""
+        write_volume(self.labels, path, like=self.nifti)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How much work goes into a scan.
+
+    Attributes:
+        overlap: of neighbouring patches, 0 to less than 1; 0.5 is a stride of 32 voxels for 64³ **(ours)**.
+        dtype: the network computes in, 'float32' or 'bfloat16'.
+        skip_air: whether patches that hold air only are passed over.
+    """
+
+    overlap: float = 0.5
+    dtype: str = "float32"
+    skip_air: bool = False
+
+
+EXACT = Mode()
+FAST = Mode(overlap=0.125, dtype="bfloat16", skip_air=True)
 
 
 class Segmenter:
@@ -39,14 +79,14 @@ class Segmenter:
 
     Args:
         model: what `load_model` returns.
-        overlap: of neighbouring patches, 0 to less than 1; 0.5 is a stride of 32 voxels for 64³ **(ours)**.
+        mode: overlap of the patches and how the network computes.
         batch_size: patches a forward pass.
     """
 
-    def __init__(self, model: TrainedModel, overlap: float = 0.5, batch_size: int = 1) -> None:
+    def __init__(self, model: TrainedModel, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preparation = model.preparation
-        self._predict = make_predict(model.network)
-        self._stride = tuple(max(round(n * (1 - overlap)), 1) for n in model.preparation.patch_size)
+        self._predict = make_predict(fold_network(model.network, model.network_config, mode.dtype))
+        self._mode = mode
         self._batch_size = batch_size
 
     def __call__(
@@ -58,12 +98,17 @@ class Segmenter:
             scan: any orientation and spacing.
             labels: 'femur' (1) or 'sides' (1 left, 2 right, from anatomy in world coordinates).
             progress: called with the numbers of patches done and in all.
+
+        Raises:
+            InputError: the scan is not finite or constant, or needs too many voxels on the network's grid.
+            MemoryError: even the smallest patches need too much.
         """
         marks = [time.perf_counter()]
+        _check_values(scan.array)
         grid = rounded(scan)
         prepared = prepare_scan(grid, self._preparation)
         marks.append(time.perf_counter())
-        on_network_grid = prepared.with_array(self._slide(prepared.array, progress))
+        on_network_grid = prepared.with_array(self._slide(prepared.array, self._preparation.patch_size, progress))
         marks.append(time.perf_counter())
         probability = scan.with_array(restore(on_network_grid, grid).array)
         result = label_map(probability, labels=labels)
@@ -71,14 +116,40 @@ class Segmenter:
         seconds = dict(zip(("preparation", "network", "postprocessing"), np.diff(marks).round(3).tolist(), strict=True))
         return Segmentation(result, probability, seconds)
 
-    def _slide(self, array: np.ndarray, progress: Progress | None) -> np.ndarray:
-        patch_size = self._preparation.patch_size
-        total = patch_count(array.shape, patch_size, self._stride)
+    def _slide(self, array: np.ndarray, patch_size: tuple[int, ...], progress: Progress | None) -> np.ndarray:
+        """The probability map; where memory runs out, with patches of half the size."""
+        stride = tuple(max(round(n * (1 - self._mode.overlap)), 1) for n in patch_size)
+        total = patch_count(array.shape, patch_size, stride)
 
         def report(done: int) -> None:
             if progress is not None:
                 progress(done, total)
 
-        return predict_volume(
-            array, self._predict, patch_size, self._stride, batch_size=self._batch_size, progress=report
-        )
+        try:
+            return predict_volume(
+                array,
+                self._predict,
+                patch_size,
+                stride,
+                batch_size=self._batch_size,
+                progress=report,
+                skip=air_below(array) if self._mode.skip_air else None,
+            )
+        except MemoryError:
+            smaller = tuple(max(n // 2 // DOWNSAMPLING * DOWNSAMPLING, SMALLEST_PATCH) for n in patch_size)
+            if math.prod(smaller) >= math.prod(patch_size):
+                raise
+            return self._slide(array, smaller, progress)
+
+
+def _check_values(array: np.ndarray) -> None:
+    low, high = array.min(), array.max()  # NaN where a voxel is NaN
+    if not np.isfinite([low, high]).all() or low == high:
+        raise InputError(f"A scan with voxels from {low} to {high}.\nExpected an MR scan: finite voxels that differ.")
+
+
+def air_below(array: np.ndarray) -> Callable[[np.ndarray], bool]:
+    """Tells whether a patch of a scan holds air only: no voxel above a tenth of the way from darkest to bright."""
+    darkest, bright = np.percentile(array[::4, ::4, ::4], (1, 99))
+    level = darkest + AIR * (bright - darkest)
+    return lambda patch: bool(np.max(patch) < level)

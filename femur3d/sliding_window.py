@@ -20,6 +20,7 @@ def predict_volume(
     batch_size: int = 1,
     normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
     progress: Callable[[int], None] | None = None,
+    skip: Callable[[np.ndarray], bool] | None = None,
 ) -> np.ndarray:
     """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
 
@@ -37,6 +38,7 @@ def predict_volume(
         batch_size: patches a call; fewer where the volume has fewer.
         normalise: applied to each patch, padding included, before `predict`.
         progress: called after each batch with the number of patches done; `patch_count` gives the total.
+        skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
 
     Returns:
         Probabilities, float32 (z, y, x), shape of `array`.
@@ -55,11 +57,14 @@ def predict_volume(
     total = np.zeros(padded.shape, np.float32)
     for start in range(0, len(origins), batch_size):
         some = origins[start : start + batch_size]
-        batch = _gather(padded, some, patch_size, batch_size, normalise)
-        _add(total, some, _predict_checked(predict, batch), patch_size)
+        if skip is not None:
+            some = np.array([origin for origin in some if not skip(crop(padded, origin, patch_size))])
+        if len(some):
+            batch = _gather(padded, some, patch_size, batch_size, normalise)
+            _add(total, some, _predict_checked(predict, batch), patch_size)
         if progress is not None:
-            progress(start + len(some))
-    total /= _cover_counts(padded.shape, patch_size, stride)
+            progress(min(start + batch_size, len(origins)))
+    _divide_by_cover(total, patch_size, stride)
     return np.ascontiguousarray(total[inside])
 
 
@@ -112,13 +117,18 @@ def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patc
         crop(total, origin, patch_size)[...] += probability
 
 
-def _cover_counts(shape: Index, patch_size: Index, stride: Index) -> np.ndarray:
-    """Number of patches that cover each voxel, float32 (z, y, x): the product of the counts along each axis."""
+def _divide_by_cover(total: np.ndarray, patch_size: Index, stride: Index) -> None:
+    """Divides each voxel (z, y, x), in place, by the number of patches that cover it: a product of one for each axis.
+
+    Slice by slice, so that no second array of the volume's size is needed.
+    """
     counts = []
-    for size, patch, step in zip(shape, patch_size, stride, strict=True):
+    for size, patch, step in zip(total.shape, patch_size, stride, strict=True):
         count = np.zeros(size, np.float32)
         for start in grid_starts(size, patch, step):
             count[start : start + patch] += 1
         counts.append(count)
     z, y, x = counts
-    return z[:, None, None] * y[:, None] * x
+    in_slice = y[:, None] * x
+    for slice_, count in zip(total, z, strict=True):
+        slice_ /= count * in_slice

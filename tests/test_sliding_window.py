@@ -125,3 +125,28 @@ def test_refuses_predictions_of_another_shape() -> None:
 def test_refuses(shape: tuple, batch_size: int, stride: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         predict_volume(np.zeros(shape), identity, (2, 2, 2), stride, batch_size)
+
+
+def test_skipped_patches_are_background_and_are_not_predicted():
+    array, seen = np.zeros((8, 8, 16), np.float32), []
+    array[:, :, 12:] = 5
+
+    def predict(batch):
+        seen.append(batch.shape[0])
+        return np.ones_like(batch)
+
+    done = []
+    found = predict_volume(
+        array, predict, (8, 8, 8), (8, 8, 8), progress=done.append, skip=lambda patch: bool(patch.max() < 1)
+    )
+    assert seen == [1]
+    assert (found[:, :, :8] == 0).all()
+    assert (found[:, :, 8:] == 1).all()
+    assert done == [1, 2]  # skipped patches count as done
+
+
+def test_half_skipped_overlap_counts_the_skipped_patch_as_zero():
+    array = np.zeros((8, 8, 12), np.float32)
+    array[:, :, 8:] = 5
+    found = predict_volume(array, np.ones_like, (8, 8, 8), (8, 8, 4), skip=lambda patch: bool(patch.max() < 1))
+    np.testing.assert_array_equal(found[0, 0], [0] * 4 + [0.5] * 4 + [1] * 4)

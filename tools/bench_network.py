@@ -11,25 +11,19 @@ first. `pip install femur3d[bench]` installs the peer.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
-import multiprocessing
-import os
-import platform
-import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
+from contestants import ContestantError, Side, Tasks, cores, machine, start_side
 
 from femur3d import cli
 from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Network, Preparation, Training
-from femur3d.errors import EXIT_INTERNAL, FemurError, UsageError
+from femur3d.errors import UsageError
 
 WIDTH = flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
 PATCH = flags.DEFINE_integer("patch", 64, "Edge of a patch in voxels, a multiple of 8.")
@@ -41,19 +35,8 @@ GOAL = 0.7  # of the ratios at full width
 WARM_UPS = 2  # the first call builds a graph and fills caches
 PAUSE_S = 0.3  # lets the threads of the process that was just measured go to sleep
 TOLERANCE = 1e-3  # of the logits, as a part of the largest
-BUSY = 0.5  # load average
-# PyTorch's threads (OpenMP) meet after each operator, so that one that has lost its core holds up the other ones.
-BUSY_WARNING = "other programs keep this machine busy: every time is too long, PyTorch's most; don't quote the ratios."
 TASKS = ("training step", "forward pass")
 LAYOUTS = ("channels first", "channels last")  # as torch_peer knows them
-
-Tasks = Mapping[str, Callable[..., Any]]
-
-
-class ContestantError(FemurError):
-    """The two sides do not compute the same, or one has died."""
-
-    exit_code = EXIT_INTERNAL
 
 
 def make_experiment(width: float, patch: int, batch: int) -> Experiment:
@@ -78,11 +61,6 @@ def draw_batch(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal(shape, np.float32), rng.integers(0, 2, shape, np.uint8)
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # ---- femur3d: imported in its own process only -----------------------------------------------------------------------
 
 
@@ -92,13 +70,14 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
         import tensorflow as tf
     import keras
 
+    from femur3d.network.folded import fold_network
     from femur3d.network.unet import build_network
     from femur3d.predictor import make_predict
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     network = build_network(experiment.network)
     images, _ = draw_batch(experiment)
-    predict = make_predict(network)
+    predict = make_predict(fold_network(network, experiment.network))  # as in femur3d.segmentation
     return {
         "version": lambda: f"TensorFlow {tf.__version__}, Keras {keras.__version__}",
         "parameters": lambda: sum(int(np.prod(v.shape)) for v in network.trainable_variables),
@@ -147,48 +126,6 @@ def torch_tasks(experiment: Experiment) -> Tasks:
 # ---- two processes that take turns -----------------------------------------------------------------------------------
 
 MAKERS: dict[str, Callable[[Experiment], Tasks]] = {"femur3d": femur3d_tasks, "torch": torch_tasks}
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One of the two processes, seen from the parent."""
-
-    name: str
-    connection: Connection
-
-    def call(self, task: str, *arguments: Any) -> tuple[Any, float]:
-        """The result of a task and the seconds it took, transfer not counted. Raises ContestantError."""
-        self.connection.send((task, arguments))
-        try:
-            return self.connection.recv()
-        except EOFError as error:
-            raise ContestantError(f"The process of {self.name} died in {task!r}; what it said stands above.") from error
-
-
-@contextlib.contextmanager
-def start_side(name: str, experiment: Experiment) -> Iterator[Side]:
-    """Starts the process of 'femur3d' or 'torch' and ends it with the `with` statement."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, name, experiment), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield Side(name, here)
-    finally:
-        process.terminate()
-        process.join()
-
-
-def serve(connection: Connection, name: str, experiment: Experiment) -> None:
-    """The process of one side: answers tasks until it is ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    tasks = MAKERS[name](experiment)
-    while True:
-        task, arguments = connection.recv()
-        start = time.perf_counter()
-        result = tasks[task](*arguments)
-        connection.send((result, time.perf_counter() - start))
 
 
 def check_same(mine: Side, peer: Side) -> float:
@@ -241,16 +178,6 @@ def rows(task: str, mine: Side, peer: Side | None, repeats: int) -> Iterator[str
             yield f"{task:15}{f'femur3d / {name}':34}{'':12}{ratio:11.2f}{best_ratio:11.2f}"
 
 
-def machine() -> str:
-    """Cores, processor, load and Python of this machine, and a warning where the load spoils the ratios."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    name = (names or [platform.processor() or platform.machine()])[0]
-    line = f"{cores()} cores, {name}, load average {load:.1f} at the start; Python {platform.python_version()}"
-    return line if load < BUSY else f"{line}\nWarning   {BUSY_WARNING}"
-
-
 def peer_wanted(flag: str | None) -> bool:
     """Whether PyTorch takes part. Raises UsageError where it is asked for and not installed."""
     installed = importlib.util.find_spec("torch") is not None
@@ -268,7 +195,7 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         names = ["femur3d", "torch"] if peer_wanted(PEER.value) else ["femur3d"]
         print(f"Machine   {machine()}")
-        sides = [stack.enter_context(start_side(name, experiment)) for name in names]
+        sides = [stack.enter_context(start_side(name, MAKERS[name], experiment)) for name in names]
         mine, peer = sides[0], sides[1] if len(sides) > 1 else None
         network = experiment.network
         print(f"Versions  {', '.join(side.call('version')[0] for side in sides)}")

@@ -17,11 +17,13 @@ class BlockOptions:
         initialisation: 'normal' is N(0, 0.01), the paper's (section 3); 'he' is He's normal for ReLU.
         bn_momentum: decay of batch normalisation's moving statistics.
         seed: of the initial kernels; each layer adds its own name to it.
+        normalise: whether the blocks have batch normalisation; without it see `network.folded`.
     """
 
     initialisation: str = "normal"
     bn_momentum: float = 0.99
     seed: int = 0
+    normalise: bool = True
 
     def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
         """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
@@ -82,5 +84,6 @@ def deconv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
 
 
 def _normalise_and_rectify(x: Any, name: str, options: BlockOptions) -> Any:
-    x = keras.layers.BatchNormalization(momentum=options.bn_momentum, name=f"{name}_bn")(x)
+    if options.normalise:
+        x = keras.layers.BatchNormalization(momentum=options.bn_momentum, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

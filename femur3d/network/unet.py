@@ -11,18 +11,19 @@ from femur3d.network.encoder import encode
 from femur3d.network.heads import classify
 
 
-def build_network(config: Network, seed: int = 0) -> keras.Model:
+def build_network(config: Network, seed: int = 0, normalise: bool = True) -> keras.Model:
     """The network of Fig. 1, freshly initialised.
 
     Args:
         config: filters and initialisation.
         seed: of the initial kernels.
+        normalise: False leaves batch normalisation out, see `network.folded`.
 
     Returns:
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
         each (batch, z, y, x, 2).
     """
-    options = BlockOptions(config.initialisation, config.bn_momentum, seed)
+    options = BlockOptions(config.initialisation, config.bn_momentum, seed, normalise)
     image = keras.Input((None, None, None, 1), name="image")
     features = encode(image, config.encoder_filters, options)
     levels = decode(features, config.decoder_filters, options)

@@ -1,0 +1,182 @@
+"""Times the segmentation of a whole volume against MONAI's sliding_window_inference with PyTorch: network, same tiles.
+
+    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--peer monai|none] [--layouts first,last]
+
+Both sides have the same weights, take 64³ patches at stride 32 of the same volume, normalise each and average their
+probabilities. femur3d then does it once more in its fast mode (bfloat16, less overlap, air skipped). Printed are the
+seconds, the ratios, how far the label maps (P > 0.5) of both sides agree, and femur3d's memory. The volume is a
+phantom's image (synthetic) and the weights are random: good for times and for the agreement of two programs; what the
+fast mode costs in quality only a trained model can tell. Close other programs first. `pip install femur3d[bench]`
+installs the peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from contestants import Tasks, cores, machine, start_side
+
+from femur3d import cli
+from femur3d.config import Network
+from femur3d.errors import UsageError
+from femur3d.overlap import count_overlap, dice
+from femur3d.patches import normalise_patch
+
+PATCH = (64, 64, 64)
+OVERLAP = 0.5  # stride 32
+GOALS = "Goals at full width, 300,200,100: at least 1.6 and 8 times as fast as MONAI; at most 0.01% of voxels differ."
+
+
+def scaled_network(width: float) -> Network:
+    """The paper's filters times `width`, He's initialisation."""
+
+    def scaled(filters: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(1, round(width * f)) for f in filters)
+
+    paper = Network()
+    return Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters), initialisation="he")
+
+
+def phantom_array(size: tuple[int, int, int]) -> np.ndarray:
+    """The image of a phantom, float32 (z, y, x), zero mean and unit variance; `size` is (x, y, z)."""
+    from femur3d.phantom import make_phantom
+
+    image = make_phantom(0, size)[0].array.astype(np.float32)
+    return (image - image.mean()) / image.std()
+
+
+def femur3d_tasks(config: Network, size: tuple[int, int, int]) -> Tasks:
+    """What the process of femur3d answers to; thread settings as in femur3d.infer."""
+    with cli.hushed():
+        import tensorflow as tf
+
+    from femur3d.config import Preparation
+    from femur3d.model_folder import TrainedModel
+    from femur3d.network.unet import build_network
+    from femur3d.segmentation import EXACT, FAST, Segmenter
+
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.matmul(tf.ones((8, 8)), tf.ones((8, 8)))  # wakes TensorFlow: what it takes when idle is not ours
+    idle_mib = _peak_mib()
+    network, array = build_network(config), phantom_array(size)
+    model = TrainedModel(network, config, Preparation(patch_size=PATCH), {}, "")
+    modes = {"exact": Segmenter(model, EXACT), "fast": Segmenter(model, FAST)}
+    return {
+        "version": lambda: f"TensorFlow {tf.__version__}",
+        "weights": lambda: {layer.name: layer.get_weights() for layer in network.layers if layer.weights},
+        "first tile": lambda: modes["exact"]._predict(np.zeros((1, *PATCH), np.float32)).shape,
+        "exact": lambda: modes["exact"]._slide(array, PATCH, None),
+        "fast": lambda: modes["fast"]._slide(array, PATCH, None),
+        "memory": lambda: (idle_mib, _peak_mib()),
+    }
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def monai_tasks(config: Network, size: tuple[int, int, int]) -> Tasks:
+    """What the process of MONAI answers to: the same in PyTorch's two layouts."""
+    import monai
+    import torch
+    import torch_peer
+    from monai.inferers import sliding_window_inference
+
+    torch.set_num_threads(cores())
+    networks = {layout: torch_peer.build_layers(config).eval() for layout in torch_peer.FORMATS}
+    networks["channels last"].to(memory_format=torch.channels_last_3d)
+    volume = torch.from_numpy(phantom_array(size))[None, None]
+
+    def slide(layout: str) -> np.ndarray:
+        def predict(windows: Any) -> Any:
+            patches = np.stack([normalise_patch(w) for w in windows[:, 0].numpy()])
+            x = torch.from_numpy(patches)[:, None].to(memory_format=torch_peer.FORMATS[layout])
+            logits = torch_peer.compute_logits(networks[layout], x, ("upper",))["upper"]
+            return (logits[:, 1:] - logits[:, :1]).sigmoid()
+
+        with torch.inference_mode():
+            return sliding_window_inference(volume, PATCH, 1, predict, overlap=OVERLAP, mode="constant")[0, 0].numpy()
+
+    tasks: dict[str, Callable[..., Any]] = {
+        "version": lambda: f"MONAI {monai.__version__}, PyTorch {torch.__version__}",
+        "load": lambda weights: [torch_peer.load_weights(network, weights) for network in networks.values()],
+    }
+    return tasks | {layout: (lambda layout=layout: slide(layout)) for layout in networks}
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> str:
+    """Share of voxels that P > 0.5 calls differently, and the Dice of the two."""
+    first, second = a > 0.5, b > 0.5
+    score = dice(count_overlap(first, second))
+    return f"{np.mean(first != second):.4%} of voxels differ, Dice {score:.5f}"
+
+
+def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str]) -> None:
+    """Starts the sides, lets them work one after the other, prints."""
+    with contextlib.ExitStack() as stack:
+        print(f"Machine   {machine()}")
+        start = time.perf_counter()
+        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size))
+        mine.call("first tile")
+        print(f"Start-up  {time.perf_counter() - start:.1f} s to the first tile, phantom and second mode included")
+        exact, seconds = mine.call("exact")
+        idle, peak = mine.call("memory")[0]
+        print(f"Memory    {peak - idle:,.0f} MiB above an idle TensorFlow ({idle:,.0f} MiB), exact mode")
+        print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, patches of 64³, stride 32")
+        print(f"Volume    {'×'.join(map(str, size))} (x, y, z), a phantom (synthetic); {mine.call('version')[0]}")
+        print(f"{'femur3d, exact':30}{seconds:10.1f} s", flush=True)
+        fast_seconds = mine.call("fast")[1]
+        print(f"{'femur3d, fast':30}{fast_seconds:10.1f} s", flush=True)
+        if layouts:
+            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size))
+            peer.call("load", mine.call("weights")[0])
+            print(peer.call("version")[0])
+        for layout in layouts:
+            theirs, their_seconds = peer.call(layout)
+            print(f"{f'MONAI, {layout}':30}{their_seconds:10.1f} s   against exact: {agreement(exact, theirs)}")
+            ratios = f"{their_seconds / seconds:.2f} times as fast, {their_seconds / fast_seconds:.1f} in its fast mode"
+            print(f"{'':30}femur3d is {ratios}", flush=True)
+    print(GOALS)
+
+
+def wanted_layouts(peer: str | None, layouts: Sequence[str]) -> list[str]:
+    """PyTorch's layouts to time; none without MONAI. Raises UsageError where it is asked for and not installed."""
+    installed = all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
+    if peer == "monai" and not installed:
+        raise UsageError("--peer monai: MONAI is not installed.\nExpected it from pip install femur3d[bench].")
+    if peer is None and not installed:
+        print("MONAI is not installed (pip install femur3d[bench]): femur3d alone.")
+    return [f"channels {name}" for name in layouts] if installed and peer != "none" else []
+
+
+def _define_flags() -> None:
+    """Not at import: the processes of the contestants import this module too."""
+    flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
+    flags.DEFINE_list("size", ["300", "200", "100"], "Voxels along x,y,z.")
+    flags.DEFINE_enum("peer", None, ["monai", "none"], "By default monai where it is installed.")
+    flags.DEFINE_multi_enum(
+        "layouts", ["first", "last"], ["first", "last"], "PyTorch's channels: first is its default."
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parses and runs."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    if len(values.size) != 3 or not all(word.isdigit() and int(word) >= 8 for word in values.size):
+        raise UsageError(f"--size: received {','.join(values.size)}.\nExpected three numbers of at least 8.")
+    x, y, z = (int(word) for word in values.size)
+    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts))
+    return 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

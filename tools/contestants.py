@@ -1,0 +1,95 @@
+"""Benchmarks of two contestants: each lives in a process of its own and answers to tasks, by turns.
+
+So no thread pool of one meets the other's, and what the machine does meanwhile hits both alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from femur3d.errors import EXIT_INTERNAL, FemurError
+
+BUSY = 0.5  # load average
+# PyTorch's threads (OpenMP) meet after each operator, so that one that has lost its core holds up the other ones.
+BUSY_WARNING = "other programs keep this machine busy: every time is too long, PyTorch's most; don't quote the ratios."
+
+Tasks = Mapping[str, Callable[..., Any]]
+
+
+class ContestantError(FemurError):
+    """The two sides do not compute the same, or one has died."""
+
+    exit_code = EXIT_INTERNAL
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """The process of a contestant, seen from the parent."""
+
+    name: str
+    connection: Connection
+
+    def call(self, task: str, *arguments: Any) -> tuple[Any, float]:
+        """The result of a task and the seconds it took, transfer not counted. Raises ContestantError."""
+        self.connection.send((task, arguments))
+        try:
+            return self.connection.recv()
+        except EOFError as error:
+            raise ContestantError(f"The process of {self.name} died in {task!r}; what it said stands above.") from error
+
+
+@contextlib.contextmanager
+def start_side(name: str, make_tasks: Callable[..., Tasks], *arguments: Any) -> Iterator[Side]:
+    """Starts the process of a contestant and ends it with the `with` statement.
+
+    Args:
+        name: for messages.
+        make_tasks: called in the new process: its tasks by name; a function of a module, so that it can be sent there.
+        *arguments: of `make_tasks`.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, make_tasks, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield Side(name, here)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def serve(connection: Connection, make_tasks: Callable[..., Tasks], arguments: tuple[Any, ...]) -> None:
+    """The process of a contestant: answers tasks until it is ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    tasks = make_tasks(*arguments)
+    while True:
+        task, arguments = connection.recv()
+        start = time.perf_counter()
+        result = tasks[task](*arguments)
+        connection.send((result, time.perf_counter() - start))
+
+
+def machine() -> str:
+    """Cores, processor, load and Python of this machine, and a warning where the load spoils the ratios."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    name = (names or [platform.processor() or platform.machine()])[0]
+    line = f"{cores()} cores, {name}, load average {load:.1f} at the start; Python {platform.python_version()}"
+    return line if load < BUSY else f"{line}\nWarning   {BUSY_WARNING}"
