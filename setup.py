@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HIGHDICOM = "highdicom>=0.28,<0.30"  # DICOM segmentations; its interface still changes from 0.x to 0.x
+
 setup(
     name="femur3d",
     version="0.1.0",
@@ -18,7 +20,7 @@ setup(
         "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading
         "numpy>=1.26,<3",
         "SimpleITK>=2.4,<3",
-        "scipy>=1.11,<2",
+        "scipy>=1.15,<2",
         "h5py>=3.11,<4",
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<2.22",
@@ -29,7 +31,8 @@ setup(
         "matplotlib>=3.8,<4",  # figures
     ],
     extras_require={
-        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.9,<1", "mypy>=1.13,<3"],
-        "bench": ["torch>=2.6"],  # the peer of tools/bench_network.py
+        "dicomseg": [HIGHDICOM],
+        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.9,<1", "mypy>=1.13,<3", "nibabel>=5.2,<6", HIGHDICOM],
+        "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
     },
 )

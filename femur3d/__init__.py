@@ -1,6 +1,24 @@
 """femur3d: proximal femur segmentation in 3D MR images (Zeng et al., MLMI 2017) in TensorFlow 2 and Keras 3.
 
-Importing the package imports no TensorFlow; the modules that need it do so themselves.
+    from femur3d import segment
+    result = segment("scan.nii.gz", "runs/quick/model")
+
+Importing the package imports no TensorFlow; `segment` and the modules that need it do so themselves.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "segment"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "segment":
+        raise AttributeError(f"module 'femur3d' has no attribute {name!r}")
+    from femur3d import cli
+
+    with cli.hushed():
+        from femur3d.api import segment
+    return segment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -14,15 +15,21 @@ from absl import flags
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
 
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
     """Hides what TensorFlow writes to standard error while it is imported, and its later messages below errors.
 
+    Not where the command line says --verbose.
+
     TensorFlow 2.19 and later write start-up lines before they read TF_CPP_MIN_LOG_LEVEL (tensorflow#100442), so the
     file descriptor itself is turned away; where the import fails, what was hidden is shown.
     """
+    if "--verbose" in sys.argv:
+        yield
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -48,6 +55,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that temporary files are removed
     sys.exit(_exit_code(main))
 
 

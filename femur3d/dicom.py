@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from femur3d.dicom_contrast import mixed_contrast
+from femur3d.dicom_header import DESCRIPTION, NUMBER, UID, Slice, read_slice
 from femur3d.errors import InputError
-from femur3d.scan_checks import check_voxel_count, claims_dicom_image, damaged, is_dicom_file, unreadable
+from femur3d.scan_checks import check_voxel_count, damaged, itk_error, quiet_itk, unreadable
 
 EVEN_FRACTION = 0.01  # a slice may lie this far off the even grid, in slice distances …
 EVEN_MM = 0.02  # … or in mm, whichever is larger: positions are often stored with two decimals
 DIRECTION_TOLERANCE = 1e-3  # of direction cosines and, relatively, of pixel spacings within a series
-
-_UID, _NUMBER, _DESCRIPTION, _POSITION = "0020|000e", "0020|0011", "0008|103e", "0020|0032"
-_NEEDED = {_UID: "SeriesInstanceUID", _POSITION: "ImagePositionPatient", "0020|0037": "ImageOrientationPatient"}
-_NEEDED["0028|0030"] = "PixelSpacing"
-
-_ITK_PREFIX = re.compile(r"^(?:s?itk::ERROR:|ITK ERROR:)?\s*(?:\w+\(0x[0-9a-f]+\):\s*)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,42 +45,6 @@ class Series:
         return f"{self.number} = {self.description or 'no description'} ({size} voxels of {spacing} mm)"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Slice:
-    """The header of one file: size (columns, rows); direction with columns along the row, the column and the normal."""
-
-    path: Path
-    tags: dict[str, str]
-    size: tuple[int, int]
-    spacing_mm: tuple[float, float]
-    position_mm: np.ndarray
-    direction: np.ndarray
-    pixel_id: int
-    problem: str  # why the file cannot be a slice of a scan, and what to do; '' where it can
-
-    @property
-    def height_mm(self) -> float:
-        """Position along the slice's own normal."""
-        return float(self.position_mm @ self.direction[:, 2])
-
-
-@contextlib.contextmanager
-def quiet_itk() -> Iterator[None]:
-    """Within the block ITK prints no warnings to stderr; its errors are raised as ever."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-def itk_error(error: Exception) -> str:
-    """The last line of a SimpleITK error, without the names of its source files: the one that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return _ITK_PREFIX.sub("", lines[-1])[:200].rstrip(".")
-
-
 def list_series(folder: str | Path) -> list[Series]:
     """The DICOM series directly inside a folder (not in its sub-folders), ordered by the scanner's series number.
 
@@ -102,8 +60,9 @@ def list_series(folder: str | Path) -> list[Series]:
 def read_series(folder: Path, series: int | None = None) -> sitk.Image:
     """One series as a 3-D image: slices ordered by position along their normal, whatever the files are called.
 
-    The slices must lie on an even grid: along the normal to 1% of the slice distance or 0.02 mm, whichever is larger,
-    and within the slice plane to half a pixel over the whole stack (no gantry tilt).
+    The slices must show one contrast (see dicom_contrast.py) and lie on an even grid: along the normal to 1% of the
+    slice distance or 0.02 mm, whichever is larger, and within the slice plane to half a pixel over the whole stack (no
+    gantry tilt).
 
     Args:
         folder: holds the files; other files may lie beside them.
@@ -115,8 +74,7 @@ def read_series(folder: Path, series: int | None = None) -> sitk.Image:
     Raises:
         InputError: nothing to read, several series and no choice, or slices missing, repeated, uneven or mixed.
     """
-    slices = _chosen(folder, _grouped(folder), series)
-    _check_alike(folder, slices)
+    slices = _checked(folder, series)
     spacing_mm = _slice_spacing(folder, slices)
     image = _pixels(folder, slices)
     first = slices[0]
@@ -126,26 +84,38 @@ def read_series(folder: Path, series: int | None = None) -> sitk.Image:
     return image
 
 
-def _grouped(folder: Path) -> list[list[_Slice]]:
+def series_files(folder: Path, series: int | None = None) -> list[Path]:
+    """The files of the series that `read_series` reads, in the order of its slices. Raises InputError where mixed."""
+    return [one.path for one in _checked(folder, series)]
+
+
+def _checked(folder: Path, series: int | None) -> list[Slice]:
+    """The slices of the chosen series, by position, all of one kind."""
+    slices = _chosen(folder, _grouped(folder), series)
+    _check_alike(folder, slices)
+    return slices
+
+
+def _grouped(folder: Path) -> list[list[Slice]]:
     """The slices of each series, sorted by position; the series sorted by the scanner's number. InputError if none.
 
-    Series without a single usable slice (screenshots, reports in colour) are left out, unless there is nothing else.
+    Series of pictures only (screenshots, reports in colour) are left out, unless there is nothing else.
     """
-    groups: dict[str, list[_Slice]] = {}
+    groups: dict[str, list[Slice]] = {}
     files = _files(folder)
     with quiet_itk():
         for path in files:
-            if (found := _read_header(path)) is not None:
-                groups.setdefault(found.tags.get(_UID, ""), []).append(found)
+            if (found := read_slice(path)) is not None:
+                groups.setdefault(found.tags.get(UID, ""), []).append(found)
     if not groups:
         names = ", ".join(path.name for path in files[:3]) + (", …" if len(files) > 3 else "") or "no files"
         message = f"{folder}: no DICOM images in this folder (it holds {names})"
         raise InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")
     all_series = list(groups.values())
-    usable = [slices for slices in all_series if not all(s.problem for s in slices)] or all_series
-    for slices in usable:
+    scans = [slices for slices in all_series if not all(s.is_picture for s in slices)] or all_series
+    for slices in scans:
         slices.sort(key=lambda s: (s.height_mm, s.path.name))
-    return sorted(usable, key=lambda slices: (_series_number(slices[0]), slices[0].tags.get(_UID, "")))
+    return sorted(scans, key=lambda slices: (_series_number(slices[0]), slices[0].tags.get(UID, "")))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -156,65 +126,20 @@ def _files(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
-def _series_number(one: _Slice) -> int:
-    number = one.tags.get(_NUMBER, "")
+def _series_number(one: Slice) -> int:
+    number = one.tags.get(NUMBER, "")
     return int(number) if number.lstrip("-").isdigit() else 0
 
 
-def _read_header(path: Path) -> _Slice | None:
-    """Header of one file; None where it is no DICOM image. InputError where it is a damaged one."""
-    if not _may_be_dicom(path):
-        return None
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        if claims_dicom_image(path):
-            raise damaged(path, itk_error(error)) from error
-        return None  # a DICOM file without an image (DICOMDIR, report, …) or something else altogether
-    keys = (*_NEEDED, _NUMBER, _DESCRIPTION)
-    tags = {key: reader.GetMetaData(key).strip(" \0") for key in keys if reader.HasMetaDataKey(key)}
-    return _Slice(
-        path=path,
-        tags=tags,
-        size=reader.GetSize()[:2],
-        spacing_mm=reader.GetSpacing()[:2],
-        position_mm=np.array(reader.GetOrigin()[:3]),
-        direction=np.reshape(reader.GetDirection(), (3, 3)),
-        pixel_id=reader.GetPixelIDValue(),
-        problem=_problem(reader, tags),
-    )
-
-
-def _problem(reader: sitk.ImageFileReader, tags: dict[str, str]) -> str:
-    """Why a DICOM image cannot be a slice of a scan, and on a second line what to do; '' where it can."""
-    if reader.GetSize()[2] != 1:
-        return "a multi-frame DICOM file.\nFiles of one slice are read: convert it to NIfTI, for example with dcm2niix."
-    if reader.GetNumberOfComponents() != 1:
-        return "a DICOM image in colour.\nGive a series of grey-value slices."
-    missing = [name for tag, name in _NEEDED.items() if not tags.get(tag)]
-    return f"a DICOM image without {', '.join(missing)}.\nExport the series again with its geometry." if missing else ""
-
-
-def _may_be_dicom(path: Path) -> bool:
-    """DICOM's mark, or a name under which files of old systems come without it."""
-    try:
-        return is_dicom_file(path) or path.suffix.lower() in ("", ".dcm", ".ima")
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def _summary(number: int, slices: Sequence[_Slice]) -> Series:
+def _summary(number: int, slices: Sequence[Slice]) -> Series:
     first = slices[0]
     gaps = np.diff([s.height_mm for s in slices])
     spacing = (*first.spacing_mm, float(np.median(gaps)) if len(gaps) else 0.0)
     size = (*first.size, len(slices))
-    return Series(number, first.tags.get(_UID, ""), first.tags.get(_DESCRIPTION, ""), size, spacing, len(slices))
+    return Series(number, first.tags.get(UID, ""), first.tags.get(DESCRIPTION, ""), size, spacing, len(slices))
 
 
-def _chosen(folder: Path, groups: list[list[_Slice]], series: int | None) -> list[_Slice]:
+def _chosen(folder: Path, groups: list[list[Slice]], series: int | None) -> list[Slice]:
     """The slices of series number `series`, or of the only one."""
     if series is None and len(groups) == 1:
         return groups[0]
@@ -225,8 +150,8 @@ def _chosen(folder: Path, groups: list[list[_Slice]], series: int | None) -> lis
     raise InputError(f"{folder}: {received}.\nChoose a series by its number: {known}.")
 
 
-def _check_alike(folder: Path, slices: Sequence[_Slice]) -> None:
-    """InputError unless there are at least two usable slices, all of one size, pixel spacing and orientation."""
+def _check_alike(folder: Path, slices: Sequence[Slice]) -> None:
+    """InputError unless there are at least two usable slices, all of one size, spacing, orientation and contrast."""
     first = slices[0]
     for one in slices:
         if one.problem:
@@ -244,9 +169,12 @@ def _check_alike(folder: Path, slices: Sequence[_Slice]) -> None:
                 names = f"{first.path.name} has {np.round(mine, 3).tolist()}, {other.path.name}"
                 message = f"{folder}: one series with mixed {what}: {names} has {np.round(theirs, 3).tolist()}"
                 raise InputError(f"{message}.\nKeep the slices of one stack only.")
+    if mixed := mixed_contrast([(one.path.name, one.tags) for one in slices]):
+        advice = "Put the slices of each contrast, echo or time point into a folder of their own"
+        raise InputError(f"{folder}: one series with mixed {mixed}.\n{advice}.")
 
 
-def _slice_spacing(folder: Path, slices: Sequence[_Slice]) -> float:
+def _slice_spacing(folder: Path, slices: Sequence[Slice]) -> float:
     """Distance between neighbouring slices, mm. InputError where a slice is missing, repeated or out of place."""
     normal = slices[0].direction[:, 2]
     positions = np.stack([s.position_mm for s in slices])
@@ -269,13 +197,13 @@ def _slice_spacing(folder: Path, slices: Sequence[_Slice]) -> float:
     return spacing
 
 
-def _uneven(folder: Path, slices: Sequence[_Slice], where: int, what: str, advice: str) -> InputError:
+def _uneven(folder: Path, slices: Sequence[Slice], where: int, what: str, advice: str) -> InputError:
     """The error for the slice pair (where, where + 1) of `slices`."""
     message = f"{folder}: slices {slices[where].path.name} and {slices[where + 1].path.name} {what}"
     return InputError(f"{message}.\n{advice}: evenly spaced slices are needed ({EVEN_FRACTION:.0%}).")
 
 
-def _pixels(folder: Path, slices: Sequence[_Slice]) -> sitk.Image:
+def _pixels(folder: Path, slices: Sequence[Slice]) -> sitk.Image:
     """The stacked slices, rescale slopes applied; float64 where these give different types from slice to slice."""
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")

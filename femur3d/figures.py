@@ -111,7 +111,7 @@ def _draw(
     size = (len(panels) * (wide * inches + 0.1), max(tall, deep) * inches + 1.0)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, color="white")
+    figure.suptitle(title, color="white", parse_math=False)
     limits = tuple(np.percentile(grey, (1, 99.5)).tolist())
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (axis, index) in zip(grid, panels, strict=True):

@@ -1,18 +1,22 @@
 """Segments the femurs of hip MR scans with a trained model.
 
-python -m femur3d.infer -i PATH [PATH ...] -o DIR --model DIR [--labels femur|sides] [--overlap 0.5] [--continue]
+    python -m femur3d.infer -i PATH [PATH ...] -o DIR --model DIR [--labels femur|sides] [--fast] [--continue] ...
 
-PATH is a scan file (.nii, .nii.gz, .nrrd, .mha, .mhd), a folder with a DICOM series, or a folder of scan files.
-Writes DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json.
+PATH is a scan file (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder with a DICOM series, a folder of these, or a zip
+of any of them. Writes DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; more on request.
+Nothing is sent anywhere.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import itertools
 import platform
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,147 +28,175 @@ with cli.hushed():
     import tensorflow as tf
 
 import keras
-import numpy as np
 from tqdm import tqdm
 
 import femur3d
-from femur3d.atomic import replacing
+from femur3d.dicom_seg import require_highdicom
 from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError
-from femur3d.figures import contour_figure
 from femur3d.model_folder import TrainedModel, load_model
-from femur3d.segmentation import Segmentation, Segmenter
-from femur3d.volume import Volume
-from femur3d.volume_io import case_name, read_volume, scan_extension, write_volume
+from femur3d.results import Case, Wanted, is_done, write_results, write_summary
+from femur3d.scan_sources import Scan, open_sources
+from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
+from femur3d.volume_io import ScanFile, read_scan, scan_extension
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("input", None, "scan file, DICOM folder or folder of scans; more may follow", short_name="i")
+flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
 flags.DEFINE_string("model", None, "folder of a trained model, e.g. runs/quick/model", required=True)
 flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
-flags.DEFINE_float("overlap", 0.5, "share of a patch that its neighbour covers too", 0.0, 0.9)
+flags.DEFINE_bool("fast", False, "several times as fast, not quite the same: bfloat16, overlap 0.125, air skipped")
+flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
+flags.DEFINE_enum("format", "nii.gz", ["nii.gz", "nii", "nrrd", "mha", "input"], "of the label map; input: the scan's")
 flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
-flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with the contours, too")
+flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contours and the surface, too")
+flags.DEFINE_enum("surface", None, ["stl", "ply"], "write a smooth mesh of each femur, LPS millimetres, too")
+flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
+flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
+flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
+
+SAME_FORMAT = (".nii.gz", ".nii", ".nrrd", ".mha")  # other formats of scans are answered in the first of these
 
 
 def main(argv: Sequence[str]) -> int:
     """Parses, loads the model once, segments scan after scan."""
-    scans = _scans([*(FLAGS.input or []), *argv[1:]])
-    folder = Path(FLAGS.output)
-    tf.config.threading.set_inter_op_parallelism_threads(1)  # the same bits every time, at no cost
-    model = load_model(Path(FLAGS.model))
-    segmenter = Segmenter(model, FLAGS.overlap)
-    failed = 0
-    for number, path in enumerate(scans, start=1):
-        print(f"[{number}/{len(scans)}] {path}", flush=True)
-        try:
-            _segment_file(path, folder, segmenter, model)
-        except InputError as error:
-            print(str(error), file=sys.stderr, flush=True)
-            failed += 1
-        except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
-            print(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr, flush=True)
-            failed += 1
-    if failed == len(scans):
-        return EXIT_INPUT
-    return EXIT_SOME_FAILED if failed else 0
+    paths, folder = [Path(p) for p in [*(FLAGS.input or []), *argv[1:]]], Path(FLAGS.output)
+    if FLAGS.dicom_seg:
+        require_highdicom()
+    with open_sources(paths, FLAGS.series, leave_out=folder) as scans:
+        cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
+        _check_results_replace_no_scan(cases)
+        tf.config.threading.set_inter_op_parallelism_threads(1)  # the same bits every time, at no cost
+        model = load_model(Path(FLAGS.model))
+        mode = _mode()
+        todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and _is_done(scans[i], cases[i], model))]
+        if len(todo) < len(scans):
+            print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
+        segmenter, failed = Segmenter(model, mode), 0
+        for number, (i, reading) in enumerate(_read_ahead([(i, scans[i]) for i in todo]), start=1):
+            print(f"[{number}/{len(todo)}] {scans[i].source}", flush=True)
+            failed += not _attempt(scans[i], cases[i], reading, segmenter, model)
+        return _outcome(failed, len(todo), len(scans))
 
 
-def _scans(paths: Sequence[str]) -> list[Path]:
-    """The scans that the inputs stand for, each with a case name of its own. Raises UsageError."""
-    if not paths:
-        raise UsageError("No input was given.\nExpected -i with a scan file or a folder.")
-    scans: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if _is_scan(p)) if path.is_dir() else []
-        scans += inside or [path]
-    names = [case_name(p) for p in scans]
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice:
-        raise UsageError(f"Two inputs are called {twice!r} and would write the same result.\nSegment them one by one.")
-    for path, name in zip(scans, names, strict=True):
-        if (Path(FLAGS.output) / f"{name}.nii.gz").resolve() == path.resolve():
-            raise UsageError(f"{path}: the result would replace the scan.\nExpected another folder for -o.")
-    return scans
+def _mode() -> Mode:
+    base = FAST if FLAGS.fast else EXACT
+    return base if FLAGS.overlap is None else dataclasses.replace(base, overlap=FLAGS.overlap)
 
 
-def _is_scan(path: Path) -> bool:
-    return bool(scan_extension(path)) and not path.name.startswith(".")
+def _wanted(path: Path) -> Wanted:
+    extension = f".{FLAGS.format}"
+    if FLAGS.format == "input":
+        extension = next((e for e in SAME_FORMAT if e == scan_extension(path)), SAME_FORMAT[0])
+    return Wanted(
+        FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
+        FLAGS.dicom_seg and path.is_dir(),
+    )  # fmt: skip
 
 
-def _is_done(folder: Path, name: str, model: TrainedModel) -> bool:
-    """Whether all files that are asked for are there, made by this model with these flags."""
-    wanted = {".nii.gz": True, "_prob.nii.gz": FLAGS.probability, "_preview.png": FLAGS.preview}
-    if not all((folder / f"{name}{end}").exists() for end, is_wanted in wanted.items() if is_wanted):
-        return False
+def _check_results_replace_no_scan(cases: Sequence[Case]) -> None:
+    for case in cases:
+        if case.file(_wanted(case.path).format).resolve() == case.path.resolve():
+            raise UsageError(f"{case.path}: the result would replace the scan.\nExpected another folder for -o.")
+
+
+def _read_ahead(scans: Sequence[tuple[int, Scan]]) -> Iterator[tuple[int, Future[ScanFile]]]:
+    """Each scan's number and its reading, which began while the scan before was being segmented."""
+    with ThreadPoolExecutor(1) as pool:
+        numbers, left = [number for number, _ in scans], iter([scan for _, scan in scans])
+        ahead = [pool.submit(read_scan, s.path, series=s.series) for s in itertools.islice(left, 2)]
+        for number in numbers:
+            yield number, ahead.pop(0)
+            ahead += [pool.submit(read_scan, s.path, series=s.series) for s in itertools.islice(left, 1)]
+
+
+def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> bool:
+    """Segments one scan; says on stderr what is wrong with it, or returns True."""
     try:
-        summary = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        made_with = (summary["model"]["weights_sha256"], summary["labels"], summary["overlap"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return made_with == (model.weights_sha256, FLAGS.labels, FLAGS.overlap)
+        _segment(scan, case, reading, segmenter, model)
+        return True
+    except InputError as error:
+        message = str(error)
+    except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
+        message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    print(scan.told(message), file=sys.stderr, flush=True)
+    return False
 
 
-def _segment_file(path: Path, folder: Path, segmenter: Segmenter, model: TrainedModel) -> None:
-    name = case_name(path)
-    target = folder / f"{name}.nii.gz"
-    if FLAGS["continue"].value and _is_done(folder, name, model):
-        print(f"  {target} is there: skipped")
-        return
+def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> None:
     start = time.perf_counter()
-    scan = read_volume(path, series=FLAGS.series)
-    _check_scan(scan, path)
+    read = reading.result()
+    marks = {"reading": time.perf_counter() - start}
+    for note in read.notes:
+        print(f"  Note: {note}", flush=True)
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = segmenter(scan, FLAGS.labels, progress)
-    _write(result, scan, folder, name)
-    seconds = {**result.seconds, "total": round(time.perf_counter() - start, 3)}
-    summary = _summary(result, path, model, seconds)
-    with replacing(folder / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    volumes = ", ".join(f"label {k}: {v:.1f} ml" for k, v in summary["volumes_ml"].items()) or "no femur found"
+        result = segmenter(read.volume, FLAGS.labels, progress)
+    files = write_results(result, read, case, _wanted(case.path), model.weights_sha256)
+    seconds = {**marks, **result.seconds, "total": time.perf_counter() - start}
+    write_summary(case, _summary(scan, case, read, result, model, files, seconds))
+    _say(result, case.folder / files[0], seconds)
+
+
+def _say(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
+    volumes = ", ".join(f"label {k}: {v:.1f} ml" for k, v in result.volumes_ml.items()) or "no femur found"
     print(f"  {target}: {volumes} ({seconds['total']:.1f} s)", flush=True)
+    if FLAGS.verbose:
+        print("  " + ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds.items()), flush=True)
 
 
-def _check_scan(scan: Volume, path: Path) -> None:
-    low, high = scan.array.min(), scan.array.max()
-    if low == high:
-        raise InputError(f"{path}: every voxel is {low}.\nExpected an MR scan.")
-
-
-def _write(result: Segmentation, scan: Volume, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_volume(result.labels, folder / f"{name}.nii.gz")
-    if FLAGS.probability:
-        write_volume(result.probability, folder / f"{name}_prob.nii.gz")
-    if FLAGS.preview:
-        contour_figure(scan, None, result.labels, folder / f"{name}_preview.png")
-
-
-def _summary(result: Segmentation, path: Path, model: TrainedModel, seconds: dict[str, float]) -> dict[str, Any]:
-    """What CASE.json says: volumes, model, versions, timings."""
-    voxel_ml = float(np.prod(result.labels.spacing_mm)) / 1000
-    values, counts = np.unique(result.labels.array, return_counts=True)
-    volumes = {str(v): round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
+def _made_with(scan: Scan, case: Case, model: TrainedModel) -> dict[str, Any]:
+    """What decides the results: an earlier summary that says the same makes the work done."""
     return {
-        "input": path.name,
-        "labels": FLAGS.labels,
-        "volumes_ml": volumes,
+        "input": scan.source,
+        "series": scan.series,
+        "options": {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))},
         "model": {"weights_sha256": model.weights_sha256, "provenance": model.provenance},
+    }
+
+
+def _is_done(scan: Scan, case: Case, model: TrainedModel) -> bool:
+    return is_done(case, _made_with(scan, case, model))
+
+
+def _summary(
+    scan: Scan,
+    case: Case,
+    read: ScanFile,
+    result: Segmentation,
+    model: TrainedModel,
+    files: Sequence[str],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """What CASE.json says."""
+    return {
+        **_made_with(scan, case, model),
+        "notes": list(read.notes),
+        "volumes_ml": {str(label): volume for label, volume in result.volumes_ml.items()},
+        "files": list(files),
         "versions": {
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
             "python": platform.python_version(),
         },
-        "overlap": FLAGS.overlap,
-        "seconds": seconds,
+        "command": shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
+        "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
     }
+
+
+def _outcome(failed: int, tried: int, given: int) -> int:
+    """Says how a batch ended and returns the exit code."""
+    if given > 1:
+        print(f"{tried - failed} segmented, {given - tried} skipped, {failed} failed", flush=True)
+    if failed == given:
+        return EXIT_INPUT
+    return EXIT_SOME_FAILED if failed else 0
 
 
 if __name__ == "__main__":

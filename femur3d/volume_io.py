@@ -1,10 +1,16 @@
-"""Scan files and DICOM folders to `Volume` and back. SimpleITK lives here, in dicom.py and in preprocess.py only."""
+"""Scan files and DICOM folders to `Volume` and back.
+
+SimpleITK lives here, in scan_checks.py, the DICOM modules and preprocess.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,24 +18,31 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.atomic import replacing
-from femur3d.dicom import Series, itk_error, list_series, quiet_itk, read_series
+from femur3d.dicom import Series, list_series, read_series
 from femur3d.errors import InputError
+from femur3d.nifti import NiftiGeometry, NiftiHeader, check_nifti, placement, put_geometry
+from femur3d.rigid import LIMIT_VOXELS, SHEAR_KEPT, SHEAR_ROUNDING, farthest_mm, nearest_rotation, shear
 from femur3d.scan_checks import (
+    CHUNK,
     check_file,
     check_voxel_count,
     damaged,
     is_dicom_file,
+    itk_error,
     not_finite,
-    read_nifti_header,
+    quiet_itk,
     unreadable,
 )
 from femur3d.volume import Volume
 
 __all__ = [
     "SCAN_EXTENSIONS",
+    "NiftiGeometry",
+    "ScanFile",
     "Series",
     "case_name",
     "list_series",
+    "read_scan",
     "read_volume",
     "scan_extension",
     "sitk_from_volume",
@@ -40,7 +53,23 @@ __all__ = [
 SCAN_EXTENSIONS = (".nii.gz", ".nhdr", ".nrrd", ".mha", ".mhd", ".nii")  # longest first
 _TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
 _WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # types that the file formats lack
-_ORTHONORMAL = 1e-6  # directions this close to a rotation are kept as stored
+_NIFTI = (".nii", ".nii.gz")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScanFile:
+    """A scan as it was read.
+
+    Attributes:
+        volume: voxels and geometry; the direction is a rotation or reflection.
+        notes: what the user ought to know about how the geometry was understood or put right; a sentence each, without
+            the path and a full stop; mostly none.
+        nifti: geometry of a NIfTI file as stored, for `write_volume(…, like=…)`; None for other files.
+    """
+
+    volume: Volume
+    notes: tuple[str, ...] = ()
+    nifti: NiftiGeometry | None = None
 
 
 def scan_extension(path: str | os.PathLike[str]) -> str:
@@ -74,76 +103,158 @@ def sitk_from_volume(volume: Volume) -> sitk.Image:
     return image
 
 
+def read_scan(path: str | os.PathLike[str], *, series: int | None = None) -> ScanFile:
+    """Reads a scan that is to be segmented: see `read_volume`; and what the user ought to know about it.
+
+    Raises:
+        InputError: as `read_volume`, and where all voxels have one value.
+    """
+    path = Path(path)
+    found = _read(path, series)
+    low, high = found.volume.array.min(), found.volume.array.max()
+    if low == high:
+        raise InputError(f"{path}: every voxel is {low}.\nAn MR scan is needed: export it again, or give another file.")
+    return found
+
+
 def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> Volume:
-    """Reads a scan file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series.
+    """Reads a scan or label map: a file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series.
 
     The dtype is the stored one; where the file carries a rescale slope and intercept they are applied, which may
     give floats. DICOM slices are ordered by position. A direction that is not quite orthonormal (sheared or rounded
     files) is replaced by the nearest rotation as long as no corner of the scan moves by more than half the smallest
-    voxel size.
+    voxel size, and a note of `read_scan` says so; the rounding of six decimals (1e-5) is not worth one. Which transform
+    of a NIfTI file counts: see `nifti.placement`.
 
     Args:
         path: the file or folder.
         series: which series of a DICOM folder that holds several, as numbered by `list_series`.
 
     Returns:
-        The scan, array (z, y, x), at least 2 voxels along every axis.
+        The volume, array (z, y, x), at least 2 voxels along every axis.
 
     Raises:
-        InputError: the scan is missing, damaged, not three-dimensional, not scalar, too large (over 2**29 voxels),
-            without usable geometry, or holds NaN or infinite voxels.
+        InputError: the file is missing, damaged, not three-dimensional, not scalar, too large (over 2**29 voxels),
+            without usable geometry, or holds NaN or infinite voxels; the series is incomplete or mixed.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
-    stored = volume_from_sitk(read_series(path, series)) if path.is_dir() else _read_file(path)
-    _check_finite(path, stored.array)
-    return _orthonormal(path, stored)
+    return _read(Path(path), series).volume
 
 
-def write_volume(volume: Volume, path: str | os.PathLike[str]) -> None:
+def write_volume(volume: Volume, path: str | os.PathLike[str], like: NiftiGeometry | None = None) -> None:
     """Writes .nii, .nii.gz, .nrrd or .mha: to a temporary name first, then renamed; compressed where the format can.
 
     NRRD and MetaImage keep the geometry to about 1e-15. NIfTI stores it as float32: spacing, origin and direction come
-    back to about 1e-7 of their size (1e-5 mm within 100 mm of the world's origin).
+    back to about 1e-7 of their size (1e-5 mm within 100 mm of the world's origin). A NIfTI file written `like` another
+    lies on exactly its grid in every program: it has the other's voxel sizes, units, qform, sform and codes, bit for
+    bit, also where reading put the direction right.
 
     Args:
         volume: what to write; a bool array is written as uint8, float16 as float32.
         path: the file; its folder is created if needed.
+        like: `ScanFile.nifti` of the scan whose grid the volume lies on; of no effect in other formats than NIfTI.
 
     Raises:
         InputError: unknown extension, axes far from right angles, or the file cannot be written there.
+        ValueError: the volume has another size than `like`.
     """
     path = Path(path)
     extension = scan_extension(path)
     if not extension or extension in _TWO_FILES:
         written = ", ".join(e for e in SCAN_EXTENSIONS if e not in _TWO_FILES)
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
+    image = sitk_from_volume(_straight(path, volume)[0])
     try:
         with quiet_itk(), replacing(path) as temporary:
-            sitk.WriteImage(sitk_from_volume(_orthonormal(path, volume)), str(temporary), useCompression=True)
+            if like is None or extension not in _NIFTI:
+                sitk.WriteImage(image, str(temporary), useCompression=True)
+            else:
+                _write_like(image, temporary, like)
     except (RuntimeError, OSError) as error:
         message = f"{path}: cannot be written ({itk_error(error)})"
         raise InputError(f"{message}.\nCheck permissions and free space.") from error
 
 
-def _read_file(path: Path) -> Volume:
-    """A single scan file, checked before its voxels take memory."""
+def _read(path: Path, series: int | None) -> ScanFile:
+    """A file or DICOM folder, its voxels checked and its direction put right."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
+    stored = ScanFile(volume_from_sitk(read_series(path, series))) if path.is_dir() else _read_file(path)
+    _check_finite(path, stored.volume.array)
+    volume, notes = _straight(path, stored.volume)
+    return dataclasses.replace(stored, volume=volume, notes=stored.notes + notes)
+
+
+def _write_like(image: sitk.Image, path: Path, like: NiftiGeometry) -> None:
+    """Writes NIfTI with the geometry of another file, by way of an uncompressed file beside it."""
+    plain = path.with_name(path.name.removesuffix(".gz"))
+    try:
+        sitk.WriteImage(image, str(plain), useCompression=False)
+        put_geometry(plain, like)
+        if plain != path:
+            _pack(plain, path)
+    finally:
+        if plain != path:
+            plain.unlink(missing_ok=True)
+
+
+def _pack(plain: Path, packed: Path) -> None:
+    """A file packed by gzip, without its name and time: the same bytes whenever it is written."""
+    with (
+        plain.open("rb") as source,
+        packed.open("wb") as stream,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=stream, mtime=0) as target,
+    ):
+        shutil.copyfileobj(source, target, CHUNK)
+
+
+def _read_file(path: Path) -> ScanFile:
+    """A single scan file, checked before its voxels take memory; the direction as stored."""
     extension = scan_extension(path)
     if not extension:
         raise _unknown_extension(path)
     check_file(path, extension)
-    sform = _lone_sform(path) if extension in (".nii", ".nii.gz") else None
+    if extension in _NIFTI:
+        return _read_nifti(path)
+    return ScanFile(_read_image(path))
+
+
+def _read_nifti(path: Path) -> ScanFile:
+    """A NIfTI file: voxels by SimpleITK, geometry by its header.
+
+    SimpleITK refuses a file whose only transform is a little sheared, and in the permissive mode of ITK 5.4 it takes
+    the transpose of the right direction.
+    """
+    header = check_nifti(path)
+    with _permissive_nifti() if _is_refused_by_itk(header) else contextlib.nullcontext():
+        array = _read_image(path).array
+    affine, notes = placement(path, header)
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = (affine[:3, :3] / sizes).ravel()
+    if np.allclose(sizes, header.voxel_mm[:3], rtol=1e-4, atol=0):
+        sizes = np.array(header.voxel_mm[:3])  # the same without the rounding of the matrix
+    volume = Volume(array, _tuple3(sizes), _tuple3(affine[:3, 3]), tuple(direction.tolist()))
+    return ScanFile(volume, notes, header.geometry)
+
+
+def _is_refused_by_itk(header: NiftiHeader) -> bool:
+    """Whether SimpleITK may find no right-angled transform in a NIfTI header."""
+    if header.sform is None or header.qform is not None:
+        return False
+    sizes = np.linalg.norm(header.sform[:3, :3], axis=0)
+    return sizes.min() == 0 or shear(header.sform[:3, :3] / sizes) > SHEAR_KEPT
+
+
+def _read_image(path: Path) -> Volume:
+    """A scan file as SimpleITK reads it, its header checked before its voxels are read."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        with quiet_itk(), contextlib.nullcontext() if sform is None else _permissive_nifti():
+        with quiet_itk():
             reader.ReadImageInformation()
             _check_header(path, reader)
-            volume = volume_from_sitk(reader.Execute())
+            return volume_from_sitk(reader.Execute())
     except RuntimeError as error:
         raise damaged(path, itk_error(error)) from error
-    return volume if sform is None else _placed(volume, sform)
 
 
 def _unknown_extension(path: Path) -> InputError:
@@ -173,28 +284,6 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
         raise InputError(f"{path}: voxel sizes {spacing} mm.\nVoxel sizes must be positive numbers: export it again.")
 
 
-def _lone_sform(path: Path) -> np.ndarray | None:
-    """The sform of a NIfTI file that has no qform beside it: 4×4 to LPS millimetres. None for all other files.
-
-    SimpleITK refuses such a file where the matrix is a little sheared, and in the permissive mode of ITK 5.4 it takes
-    the transpose of the right direction; so the voxels are read in that mode and placed by `_placed`.
-    """
-    header = read_nifti_header(path)
-    if header.qform is not None or header.sform is None:
-        return None
-    if np.linalg.norm(header.sform[:3, :3], axis=0).min() == 0:
-        message = f"{path}: its sform matrix is not usable: {header.sform[:3].tolist()}"
-        raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
-    return header.sform
-
-
-def _placed(volume: Volume, affine: np.ndarray) -> Volume:
-    """The same voxels with the geometry of a 4×4 matrix (i, j, k, 1) → LPS millimetres, shear included."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    direction = (affine[:3, :3] / spacing).ravel()
-    return Volume(volume.array, tuple(spacing.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction.tolist()))
-
-
 @contextlib.contextmanager
 def _permissive_nifti() -> Iterator[None]:
     """Within the block ITK reads NIfTI files whose direction is not orthonormal (an environment variable of ITK's)."""
@@ -210,23 +299,35 @@ def _permissive_nifti() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _orthonormal(path: Path, volume: Volume) -> Volume:
-    """The volume with a direction that is a rotation or reflection; InputError where it is too far from one."""
+def _straight(path: Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
+    """The volume with a direction that is a rotation or reflection, and a note where that moves its voxels.
+
+    Raises InputError where a voxel would move too far.
+    """
     if not np.isfinite(volume.affine).all():
         message = f"{path}: its place in the world is not given in numbers: origin {volume.origin_mm} mm"
         raise InputError(f"{message}, direction {volume.direction}.\nConvert the scan again from its DICOM files.")
     direction = np.reshape(volume.direction, (3, 3))
-    if np.abs(direction.T @ direction - np.eye(3)).max() <= _ORTHONORMAL:
-        return volume
-    left, _, right = np.linalg.svd(direction)
-    nearest = left @ right
-    reach = np.multiply(volume.spacing_mm, np.array(volume.array.shape[::-1]) - 1)
-    corners = np.stack(np.meshgrid(*((0, mm) for mm in reach)), axis=-1).reshape(8, 3)
-    moved = np.linalg.norm(corners @ (direction - nearest).T, axis=1).max()
-    if moved > 0.5 * min(volume.spacing_mm):
-        message = f"{path}: its axes are not at right angles (righting them would move a corner by {moved:.2f} mm)"
+    lean = shear(direction)
+    if lean <= SHEAR_KEPT:
+        return volume, ()
+    straight = dataclasses.replace(volume, direction=tuple(nearest_rotation(direction).ravel().tolist()))
+    moved_mm = farthest_mm(volume.array.shape[::-1], volume.affine, straight.affine)
+    if moved_mm > LIMIT_VOXELS * min(volume.spacing_mm):
+        message = f"{path}: its axes are not at right angles (righting them would move a corner by {moved_mm:.2f} mm)"
         raise InputError(f"{message}.\nUp to half a voxel is accepted: resample the scan to an orthogonal grid.")
-    return dataclasses.replace(volume, direction=tuple(nearest.ravel().tolist()))
+    return straight, (_straightened(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
+
+
+def _straightened(direction: np.ndarray, moved_mm: float) -> str:
+    """The note on a direction that was put right."""
+    lengths = np.linalg.norm(direction, axis=0)
+    cosines = np.abs((direction / lengths).T @ (direction / lengths) - np.eye(3)).max()
+    angle = math.degrees(math.asin(min(cosines, 1.0)))
+    return (
+        f"its axes are {angle:.2g}° off right angles and were put right, which moves no voxel by more than "
+        f"{moved_mm:.2g} mm (up to half a voxel is accepted)"
+    )
 
 
 def _check_finite(path: Path, array: np.ndarray) -> None:
@@ -235,3 +336,8 @@ def _check_finite(path: Path, array: np.ndarray) -> None:
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
             raise not_finite(path, bad, array.size)
+
+
+def _tuple3(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z

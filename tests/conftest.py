@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 
 from femur3d.config import Experiment, Network, Preparation, Training
+from femur3d.model_folder import save_model
+from femur3d.network.unet import build_network
 from femur3d.packing import pack_dataset
 from femur3d.volume import Volume
 from femur3d.volume_io import write_volume
@@ -89,3 +91,34 @@ def packed_file(dataset_dir: Path, tiny_experiment: Experiment, tmp_path_factory
     path = tmp_path_factory.mktemp("packed") / "ellipsoids.h5"
     pack_dataset(dataset_dir, path, tiny_experiment, lambda name: None)
     return path
+
+
+PREPARATION = Preparation(spacing_mm=(5.0, 5.0, 5.0), patch_size=(16, 16, 16))
+
+
+def threshold_network():
+    """A network that calls a voxel femur where its normalised intensity is above zero: exact, and needs no training.
+
+    The skip from conv1a carries the intensity to UpperCls; every kernel off that path is zero.
+    """
+    config = Network((1, 1, 1, 1), (1, 1, 1))
+    network = build_network(config)
+    for layer in network.layers:
+        if hasattr(layer, "kernel"):
+            layer.kernel.assign(np.zeros(layer.kernel.shape))
+    path = {"conv1a": (0, 0), "upper_conv_a": (1, 0), "upper_conv_b": (0, 0), "upper_cls": (0, 1)}
+    for name, (i, o) in path.items():  # upper_concat holds [deconv, skip]
+        kernel = np.zeros(network.get_layer(name).kernel.shape)
+        kernel[1, 1, 1, i, o] = 1
+        network.get_layer(name).kernel.assign(kernel)
+    network.get_layer("upper_cls").bias.assign([0.0, -0.5])
+    return config, network
+
+
+@pytest.fixture(scope="session")
+def threshold_model(tmp_path_factory) -> Path:
+    """Folder of the model of `threshold_network`."""
+    folder = tmp_path_factory.mktemp("models") / "threshold"
+    config, network = threshold_network()
+    save_model(folder, network, config, PREPARATION, {"experiment": "threshold"})
+    return folder

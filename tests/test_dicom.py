@@ -12,9 +12,11 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from femur3d.dicom import series_files
 from femur3d.errors import InputError
+from femur3d.scan_checks import quiet_itk
 from femur3d.volume import Volume
-from femur3d.volume_io import list_series, read_volume
+from femur3d.volume_io import list_series, read_scan, read_volume
 
 CORONAL = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)
 OBLIQUE = CORONAL @ Rotation.from_euler("xyz", [3, -5, 2], degrees=True).as_matrix()
@@ -61,6 +63,25 @@ def write_slice(path: Path, scan: Volume, z: int, tags: dict[str, str] | None = 
     writer.KeepOriginalImageUIDOn()
     writer.SetFileName(str(path))
     writer.Execute(image)
+
+
+def element(group: int, number: int, value: str) -> bytes:
+    """One DICOM element as SimpleITK writes it: implicit little endian, even length."""
+    data = value.encode() + b" " * (len(value) % 2)
+    return struct.pack("<HHI", group, number, len(data)) + data
+
+
+def put_elements(path: Path, values: dict[tuple[int, int], str]) -> None:
+    """Replaces or adds elements of a file that SimpleITK wrote, whose own writer would mend or refuse the values."""
+    data = path.read_bytes()
+    at = start = 144 + int.from_bytes(data[140:144], "little")  # after the file's meta header
+    elements = {}
+    while at < len(data):
+        group, number, length = struct.unpack_from("<HHI", data, at)
+        elements[group, number] = data[at : at + 8 + length]
+        at += 8 + length
+    elements |= {key: element(*key, value) for key, value in values.items()}
+    path.write_bytes(data[:start] + b"".join(elements[key] for key in sorted(elements)))
 
 
 def refused(folder: Path, *words: str, series: int | None = None, names: Path | None = None) -> str:
@@ -174,12 +195,6 @@ def test_mixed_orientations_sizes_and_pixel_spacings(tmp_path: Path) -> None:
         refused(folder, f"mixed {what}", "4.dcm")
 
 
-def element(group: int, number: int, value: str) -> bytes:
-    """One DICOM element as SimpleITK writes it: implicit little endian, even length."""
-    data = value.encode() + b" " * (len(value) % 2)
-    return struct.pack("<HHI", group, number, len(data)) + data
-
-
 def test_rescale_slopes_that_differ_from_slice_to_slice(tmp_path: Path) -> None:
     """Slice 0 has no slope and is int16; the others, CT slices with slope 0.5 z, are floats: none may be cut short."""
     scan = make_scan()
@@ -193,6 +208,17 @@ def test_rescale_slopes_that_differ_from_slice_to_slice(tmp_path: Path) -> None:
         path.write_bytes(data.replace(old, new))
     expected = np.stack([scan.array[0], *(scan.array[z] * 0.5 * z + 1 for z in range(1, 6))])
     np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, expected)
+
+
+def test_rescale_slopes_of_mr_slices(tmp_path: Path) -> None:
+    """Floating-point slopes and intercepts, another one in every slice, none in the first."""
+    scan = make_scan()
+    write_series(tmp_path / "scan", scan, names=[f"{z}.dcm" for z in range(6)])
+    slopes = [1.0, 0.0016766788, 1.25, 3.0, -0.5, 2.44140625]
+    for z in range(1, 6):
+        put_elements(tmp_path / "scan" / f"{z}.dcm", {(0x28, 0x1052): f"{z / 4}", (0x28, 0x1053): f"{slopes[z]}"})
+    expected = np.stack([scan.array[z] * slopes[z] + z / 4 for z in range(6)])
+    np.testing.assert_allclose(read_volume(tmp_path / "scan").array, expected, rtol=1e-12)
 
 
 def test_single_slice(tmp_path: Path) -> None:
@@ -229,7 +255,7 @@ def test_truncated_slice_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     refused(tmp_path / "scan", "damaged", names=path)
     path.write_bytes(b"")
-    refused(tmp_path / "scan", "damaged", names=path)
+    refused(tmp_path / "scan", "the file is empty", "remove it if it is no slice", names=path)
 
 
 def test_colour_screenshot_beside_a_series_is_left_out(tmp_path: Path) -> None:
@@ -251,6 +277,72 @@ def test_slice_without_position(tmp_path: Path) -> None:
     path = tmp_path / "scan" / "3.dcm"
     path.write_bytes(path.read_bytes().replace(b"\x20\x00\x32\x00", b"\x20\x00\x33\x00"))  # no such tag any more
     refused(tmp_path / "scan", "without ImagePositionPatient.", names=path)
+
+
+def test_a_multi_frame_file_is_not_passed_over_for_a_series_beside_it(tmp_path: Path) -> None:
+    """It may be the scan, and the slices beside it the localizer."""
+    write_series(tmp_path / "scan", make_scan())
+    frames = sitk.GetImageFromArray(make_scan().array.astype(np.uint16))
+    sitk.WriteImage(frames, str(tmp_path / "scan" / "frames.dcm"))
+    refused(tmp_path / "scan", "2 DICOM series")
+    number = next(one.number for one in list_series(tmp_path / "scan") if one.uid != "1.2.3.4")
+    refused(tmp_path / "scan", "multi-frame", series=number, names=tmp_path / "scan" / "frames.dcm")
+
+
+@pytest.mark.parametrize(("decimals", "n_notes"), [(6, 0), (3, 1)])
+def test_rounded_direction_cosines_are_put_right(tmp_path: Path, decimals: int, n_notes: int) -> None:
+    """Six decimals are what scanners write; with three the slices are skew by 0.03°, and the user is told."""
+    scan = make_scan(OBLIQUE)
+    write_series(tmp_path / "scan", scan)
+    for path in (tmp_path / "scan").iterdir():
+        put_elements(path, {(0x20, 0x37): "\\".join(f"{x:.{decimals}f}" for x in OBLIQUE[:, :2].T.ravel())})
+    read = read_scan(tmp_path / "scan")
+    assert len(read.notes) == n_notes
+    assert all("off right angles" in note for note in read.notes)
+    assert read.nifti is None
+    direction = np.reshape(read.volume.direction, (3, 3))
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), rtol=0, atol=2e-6)
+    assert read.volume.geometry_difference(scan, 10**-decimals) is None
+
+
+def test_control_characters_of_an_attribute_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    put_elements(tmp_path / "scan" / "3.dcm", {(0x20, 0x32): "1\\2\n\x1b[2J\\3"})
+    refused(tmp_path / "scan", "ImagePositionPatient 1\\2��[2J\\3.", names=tmp_path / "scan" / "3.dcm")
+
+
+def test_files_of_a_series_in_slice_order(tmp_path: Path) -> None:
+    names = ["d", "a", "f", "b", "e", "c"]
+    write_series(tmp_path / "scan", make_scan(), names=names)
+    assert [path.name for path in series_files(tmp_path / "scan")] == names
+    (tmp_path / "scan" / "a").write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        series_files(tmp_path / "scan")
+
+
+def test_files_called_by_their_uid_are_found_and_missed(tmp_path: Path) -> None:
+    """The last part of the name, a number, looks like an extension; here even without DICOM's mark."""
+    names = [f"1.3.12.2.{z}" for z in range(6)]
+    write_series(tmp_path / "scan", make_scan(), names=names)
+    for name in names:
+        data = (tmp_path / "scan" / name).read_bytes()
+        (tmp_path / "scan" / name).write_bytes(data[144 + int.from_bytes(data[140:144], "little") :])
+    assert read_volume(tmp_path / "scan").array.shape == (6, 7, 8)
+    (tmp_path / "scan" / names[5]).write_bytes(b"")
+    refused(tmp_path / "scan", "empty", names=tmp_path / "scan" / names[5])
+
+
+def test_warnings_of_itk_stay_off_until_the_last_reader_is_done() -> None:
+    """Two threads, the first of which ends first."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay
+    before, first, second = shown(), quiet_itk(), quiet_itk()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not shown()
+    second.__exit__(None, None, None)
+    assert shown() == before
+    assert before
 
 
 @pytest.mark.parametrize("name", ["hip_05", "hip_22"])

@@ -2,21 +2,21 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from absl import flags
 from conftest import ellipsoid_case
+from test_dicom_seg import write_scan
 
 from femur3d import infer
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
-from femur3d.model_folder import TrainedModel, load_model, save_model
+from femur3d.model_folder import TrainedModel, load_model
 from femur3d.network.unet import build_network
-from femur3d.segmentation import Segmenter
+from femur3d.segmentation import FAST, Mode, Segmenter, air_below
 from femur3d.volume_io import read_volume, write_volume
-
-PREPARATION = Preparation(spacing_mm=(5.0, 5.0, 5.0), patch_size=(16, 16, 16))
 
 
 def scan_and_label():
@@ -24,31 +24,9 @@ def scan_and_label():
     return tuple(dataclasses.replace(v, spacing_mm=(5.0, 5.0, 5.0)) for v in ellipsoid_case())
 
 
-def threshold_network():
-    """A network that calls a voxel femur where its normalised intensity is above zero: exact, and needs no training.
-
-    The skip from conv1a carries the intensity to UpperCls; every kernel off that path is zero.
-    """
-    config = Network((1, 1, 1, 1), (1, 1, 1))
-    network = build_network(config)
-    for layer in network.layers:
-        if hasattr(layer, "kernel"):
-            layer.kernel.assign(np.zeros(layer.kernel.shape))
-    path = {"conv1a": (0, 0), "upper_conv_a": (1, 0), "upper_conv_b": (0, 0), "upper_cls": (0, 1)}
-    for name, (i, o) in path.items():  # upper_concat holds [deconv, skip]
-        kernel = np.zeros(network.get_layer(name).kernel.shape)
-        kernel[1, 1, 1, i, o] = 1
-        network.get_layer(name).kernel.assign(kernel)
-    network.get_layer("upper_cls").bias.assign([0.0, -0.5])
-    return config, network
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "threshold"
-    config, network = threshold_network()
-    save_model(folder, network, config, PREPARATION, {"experiment": "threshold"})
-    return folder
+def model(threshold_model):
+    return threshold_model
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +40,8 @@ def infer_main(model, tmp_path):
 
     def main(*words):
         flags.FLAGS.unparse_flags()
-        for name in ("input", "output", "model", "labels", "overlap", "continue", "probability", "preview", "series"):
-            flags.FLAGS[name].value = flags.FLAGS[name].default
+        for name in infer.FLAGS.flags_by_module_dict()["femur3d.infer"]:
+            name.value = name.default
         argv = ["infer", "-o", str(tmp_path / "out"), "--model", str(model), *map(str, words)]
         return infer.main(flags.FLAGS(argv))
 
@@ -106,8 +84,44 @@ def test_scan_smaller_than_a_patch(segmenter):
 def test_progress_and_overlap(model):
     seen = []
     scan, _ = scan_and_label()
-    Segmenter(load_model(model), overlap=0.0)(scan, progress=lambda done, total: seen.append((done, total)))
+    Segmenter(load_model(model), Mode(overlap=0.0))(scan, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (3 * 2 * 3, 18)
+
+
+def test_fast_mode_agrees_with_the_exact_one(model, segmenter):
+    scan, _ = scan_and_label()
+    exact, fast = (s(scan, "sides").labels.array for s in (segmenter, Segmenter(load_model(model), FAST)))
+    for value in (1, 2):
+        assert dice(exact == value, fast == value) > 0.99
+
+
+def test_air_is_what_stays_below_a_tenth_of_the_range():
+    array = np.zeros((8, 8, 8), np.float32)
+    array[:, :, 4:] = 100.0
+    is_air = air_below(array)
+    assert is_air(array[:, :, :4] + 9.9)
+    assert not is_air(array[:, :, :4] + 10.1)
+    assert not is_air(array)
+
+
+def test_out_of_memory_is_tried_again_with_smaller_patches(model):
+    """Patches of 64³ are too much, 32³ are not; below that there is nothing left to try."""
+    segmenter, tried = Segmenter(load_model(model)), []
+
+    def predict(patches):
+        tried.append(patches.shape[1:])
+        if patches.shape[1] > limit:
+            raise MemoryError
+        return np.zeros_like(patches)
+
+    segmenter._predict = predict
+    array = np.random.default_rng(0).standard_normal((70, 70, 70)).astype(np.float32)
+    limit = 32
+    assert segmenter._slide(array, (64, 64, 64), None).shape == array.shape
+    assert tried[:2] == [(64, 64, 64), (32, 32, 32)]
+    limit = 16
+    with pytest.raises(MemoryError):
+        segmenter._slide(array, (64, 64, 64), None)
 
 
 def test_files_written(infer_main, tmp_path):
@@ -123,7 +137,9 @@ def test_files_written(infer_main, tmp_path):
     summary = json.loads((out / "a.json").read_text())
     assert summary["volumes_ml"]["1"] == pytest.approx((written.array == 1).sum() * 0.125)
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
-    assert set(summary["seconds"]) == {"preparation", "network", "postprocessing", "total"}
+    assert summary["files"] == ["a.nii.gz", "a_prob.nii.gz", "a_preview.png"]
+    assert summary["notes"] == []
+    assert set(summary["seconds"]) == {"reading", "preparation", "network", "postprocessing", "total"}
     probability = read_volume(out / "a_prob.nii.gz").array
     assert 0 <= probability.min() < 0.5 < probability.max() <= 1
 
@@ -139,7 +155,7 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
     assert infer_main("-i", scans) == 4
     errors = capsys.readouterr().err
     assert "b.nii.gz" in errors
-    assert "every voxel is 5.0" in errors
+    assert "c.nrrd: every voxel" in errors
     assert "Traceback" not in errors
     assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {"a.nii.gz", "d.nii.gz"}
     before = (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns
@@ -148,6 +164,76 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
     assert "skipped" in capsys.readouterr().out
     assert infer_main("-i", scans, "--continue", "--labels", "sides") == 4
     assert (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns > before  # other labels were asked for
+
+
+def test_every_output_format(infer_main, tmp_path):
+    """Meshes, Slicer's file and DICOM-SEG beside the label map, all named in one summary."""
+    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    series = tmp_path / "patient"
+    scan, label = scan_and_label()
+    write_scan(series, scan.with_array((10 * scan.array).astype(np.int16)))
+    words = ("--labels", "sides", "--surface", "stl", "--segmentation", "--dicom_seg", "--format", "nrrd")
+    assert infer_main("-i", series, *words) == 0
+    out = tmp_path / "out"
+    files = ["patient.nrrd", "patient_left.stl", "patient_right.stl", "patient.seg.nrrd", "patient.dcm"]
+    assert json.loads((out / "patient.json").read_text())["files"] == files
+    assert sorted(p.name for p in out.iterdir()) == sorted([*files, "patient.json"])
+    slicer = read_volume(out / "patient.seg.nrrd")
+    np.testing.assert_array_equal(slicer.array, read_volume(out / "patient.nrrd").array)
+    assert dice(slicer.array == 2, label.array == 2) > 0.9
+    assert infer_main("-i", series, *words, "--continue") == 0
+    (out / "patient_left.stl").unlink()  # a file that is missing is made again
+    assert infer_main("-i", series, *words, "--continue") == 0
+    assert (out / "patient_left.stl").exists()
+
+
+def test_scan_without_femur_is_no_failure(infer_main, tmp_path):
+    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    scan, _ = scan_and_label()
+    ramp = np.zeros(scan.array.shape, np.int16)
+    ramp[0, 0, 0] = 1  # one bright voxel is no femur: too small to be seen at 0.5 in any patch but its own
+    write_scan(tmp_path / "empty", scan.with_array(ramp))
+    words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--preview")
+    assert infer_main("-i", tmp_path / "empty", *words) == 0
+    summary = json.loads((tmp_path / "out" / "empty.json").read_text())
+    assert all((tmp_path / "out" / name).exists() for name in summary["files"])
+    if not summary["volumes_ml"]:
+        assert summary["files"] == ["empty.nii.gz", "empty_preview.png", "empty.seg.nrrd"]
+
+
+def test_zip_of_scans(infer_main, tmp_path, capsys):
+    scan, _ = scan_and_label()
+    for name in ("a", "b"):
+        write_volume(scan, tmp_path / "scans" / f"{name}.nii.gz")
+    (tmp_path / "scans" / "c.nii.gz").write_bytes(b"no scan")
+    shutil.make_archive(str(tmp_path / "scans"), "zip", tmp_path / "scans")
+    assert infer_main("-i", tmp_path / "scans.zip") == 4
+    assert {p.name for p in (tmp_path / "out").glob("*.nii.gz")} == {"a.nii.gz", "b.nii.gz"}
+    said = capsys.readouterr()
+    assert "scans.zip/c.nii.gz" in said.err
+    assert len(said.err.strip().splitlines()) == 2
+    assert "2 segmented, 0 skipped, 1 failed" in said.out
+
+
+def test_nifti_result_has_the_transforms_of_the_scan(infer_main, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    scan, _ = scan_and_label()
+    image = nibabel.Nifti1Image(scan.array.T.astype(np.float32), np.diag([-5.0, -5.0, 5.0, 1.0]))
+    image.set_sform(image.affine, code=4)
+    image.set_qform(image.affine, code=2)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    assert infer_main("-i", tmp_path / "a.nii.gz") == 0
+    header = nibabel.load(tmp_path / "out" / "a.nii.gz").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 2)
+    np.testing.assert_array_equal(header.get_sform(), image.get_sform())
+
+
+def test_fast_and_overlap_are_options_of_the_result(infer_main, tmp_path):
+    scan, _ = scan_and_label()
+    write_volume(scan, tmp_path / "a.nii.gz")
+    assert infer_main("-i", tmp_path / "a.nii.gz", "--fast", "--overlap", "0.25") == 0
+    options = json.loads((tmp_path / "out" / "a.json").read_text())["options"]
+    assert (options["dtype"], options["overlap"], options["skip_air"]) == ("bfloat16", 0.25, True)
 
 
 def test_several_inputs_follow_one_flag(infer_main, tmp_path):
@@ -164,8 +250,11 @@ def test_only_bad_scans_is_exit_code_3(infer_main, tmp_path):
 
 
 def test_inputs_that_would_overwrite_each_other(infer_main, tmp_path):
-    with pytest.raises(UsageError, match="'a'"):
-        infer_main("-i", tmp_path / "x" / "a.nii.gz", tmp_path / "y" / "a.nrrd")
+    scan, _ = scan_and_label()
+    for name in ("a.nii.gz", "a.nrrd"):
+        write_volume(scan, tmp_path / name)
+    with pytest.raises(UsageError, match=r"a\.nrrd"):
+        infer_main("-i", tmp_path / "a.nii.gz", tmp_path / "a.nrrd")
     with pytest.raises(UsageError, match="No input"):
         infer_main()
 
@@ -190,7 +279,7 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
     """Needs no trained model: any network must give the same femurs for a DICOM folder and its NIfTI twin."""
     config = Network((2, 2, 2, 2), (2, 2, 2), initialisation="he")
     preparation = Preparation(spacing_mm=(4.0, 4.0, 4.0), patch_size=(32, 32, 32))
-    twin = Segmenter(TrainedModel(build_network(config, seed=1), config, preparation, {}, ""), overlap=0.0)
+    twin = Segmenter(TrainedModel(build_network(config, seed=1), config, preparation, {}, ""), Mode(overlap=0.0))
     for folder in sorted((hips_dir / "dicom").iterdir()):
         nifti = read_volume(hips_dir / "imagesTr" / f"{folder.name}_0000.nii.gz")
         dicom = read_volume(folder)

@@ -12,7 +12,7 @@ ENTRY_POINTS = {"pack", "train", "infer", "evaluate"}
 
 # What each module may import from femur3d. `errors`, `atomic` and the version are open to all.
 ALLOWED = {
-    "__init__": set(),
+    "__init__": {"api", "cli"},  # inside `__getattr__`: importing the package imports nothing
     "errors": set(),
     "atomic": set(),
     "volume": set(),
@@ -29,13 +29,26 @@ ALLOWED = {
     "network.decoder": {"network.blocks"},
     "network.heads": {"network.blocks"},
     "network.unet": {"config", "network.blocks", "network.encoder", "network.decoder", "network.heads"},
+    "network.folded": {"config", "network.blocks", "network.unet"},
     "optimizer": {"config", "schedule"},
     "postprocess": {"volume"},
     "surface": {"volume"},
     "figures": {"volume"},
-    "scan_checks": {"volume"},
-    "dicom": {"volume", "scan_checks"},
-    "volume_io": {"volume", "dicom", "scan_checks"},
+    "segments": {"volume"},
+    "smooth_field": {"segments", "volume"},
+    "mesh": {"smooth_field", "volume"},
+    "shading": set(),
+    "preview": {"figures", "segments", "shading", "smooth_field", "volume"},
+    "segment_nrrd": {"segments", "volume", "volume_io"},
+    "dicom_seg": {"segments", "volume"},
+    "scan_checks": set(),
+    "rigid": set(),
+    "nifti": {"rigid", "scan_checks"},
+    "dicom_contrast": set(),
+    "dicom_header": {"dicom_contrast", "rigid", "scan_checks"},
+    "dicom": {"dicom_contrast", "dicom_header", "scan_checks"},
+    "volume_io": {"dicom", "nifti", "rigid", "scan_checks", "volume"},
+    "scan_sources": {"volume_io", "dicom_header", "scan_checks"},
     "dataset_folder": {"volume", "volume_io"},
     "preprocess": {"config", "volume", "volume_io"},
     "augment": set(),
@@ -52,17 +65,22 @@ ALLOWED = {
     "run_folder": {"config"},
     "validation": {"hdf5", "overlap", "sliding_window", "volume"},
     "tensorboard_log": {"figures", "validation"},
-    "segmentation": {"model_folder", "postprocess", "predictor", "preprocess", "sliding_window", "volume"},
+    "segmentation": {"config", "model_folder", "network.folded", "postprocess", "predictor", "preprocess"}
+    | {"sliding_window", "volume", "volume_io"},
+    "results": {"dicom", "dicom_seg", "mesh", "preview", "segment_nrrd", "segmentation", "segments", "volume_io"},
+    "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
     "evaluation": {"report", "volume", "volume_io"},
 }
 OPEN_TO_ALL = {"errors", "atomic", "__init__"}
 LIBRARIES = {
-    "SimpleITK": {"volume_io", "dicom", "scan_checks", "preprocess"},
+    "SimpleITK": {"volume_io", "dicom", "dicom_header", "scan_checks", "preprocess", "segment_nrrd"},
     "h5py": {"hdf5"},
-    "vtkmodules": {"surface"},
+    "vtkmodules": {"surface", "mesh"},
     "tensorflow": {"dataset", "train_step", "predictor", "tensorboard_log", "training", "train", "infer"},
-    "matplotlib": {"figures"},
+    "matplotlib": {"figures", "preview"},
+    "highdicom": {"dicom_seg"},
+    "pydicom": {"dicom_seg"},
 }
 
 

@@ -13,9 +13,18 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
-from femur3d.scan_checks import MAX_VOXELS, read_nifti_header
+from femur3d.nifti import read_nifti_header
+from femur3d.scan_checks import MAX_VOXELS
 from femur3d.volume import Volume
-from femur3d.volume_io import SCAN_EXTENSIONS, case_name, read_volume, sitk_from_volume, volume_from_sitk, write_volume
+from femur3d.volume_io import (
+    SCAN_EXTENSIONS,
+    case_name,
+    read_scan,
+    read_volume,
+    sitk_from_volume,
+    volume_from_sitk,
+    write_volume,
+)
 
 SPACING = (0.9114583134651, 1.3, 5.2)
 ORIGIN = (-215.13988588074, -133.36719770831, 230.48982655515)
@@ -288,6 +297,32 @@ def test_bad_voxel_sizes_in_metaimage(tmp_path: Path, value: str) -> None:
     refused(path, "voxel sizes")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"NDims = 3", b"NBims = 3", "NDims"),
+        (b"DimSize = 7 6 5", b"DimSize = 7 x 5", "3 axes of '7 x 5' voxels"),
+        (b"DimSize = 7 6 5", b"DimSize = 7 65 ", "3 axes of '7 65' voxels"),
+        (b"MET_SHORT", b"MET_SHIRT", "voxels of type 'MET_SHIRT'"),
+        (b"CompressedDataSize =", b"CompressedDataSise =", "CompressedDataSize in its header is not said"),
+        (b"CompressedDataSize = ", b"CompressedDataSize = 9", "CompressedDataSize in its header is 9"),
+        (b"CompressedDataSize = ", b"CompressedDataSize = -", "CompressedDataSize in its header is -"),
+        (b"BinaryData = True", b"BinaryData = Drue", "True or False"),
+        (b"ElementSpacing =", b"ElementSpacing +", "'Name = value'"),
+    ],
+)
+def test_damaged_metaimage_headers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], old: bytes, new: bytes, words: str
+) -> None:
+    """MetaIO would say more on stderr."""
+    path = tmp_path / "scan.mha"
+    write_volume(make_volume(), path)
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    refused(path, "damaged", words)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_too_many_voxels_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
     refused(nifti_with(tmp_path, (40, "4h", 3, 32000, 32000, 32000)), "32000×32000×32000 voxels", f"{MAX_VOXELS:,}")
     path = tmp_path / "scan.nrrd"
@@ -296,7 +331,10 @@ def test_too_many_voxels_are_refused_before_memory_is_taken(tmp_path: Path) -> N
     refused(path, "9999×9999×9999 voxels", f"{MAX_VOXELS:,}")
 
 
-def test_impossible_nifti_sizes(tmp_path: Path) -> None:
+def test_impossible_nifti_headers(tmp_path: Path) -> None:
+    refused(nifti_with(tmp_path, (70, "h", 3)), "damaged", "voxels of type 3")
+    refused(nifti_with(tmp_path, (108, "f", 1e30)), "damaged", "first voxel at byte 1e+30")
+    refused(nifti_with(tmp_path, (108, "f", float("nan"))), "damaged", "first voxel at byte nan")
     refused(nifti_with(tmp_path, (42, "h", -7)), "damaged")
     refused(nifti_with(tmp_path, (40, "h", 99)), "damaged")
 
@@ -331,6 +369,34 @@ def test_sform_alone_is_exact(tmp_path: Path) -> None:
 def test_sform_alone_wins_over_voxel_sizes_that_contradict_it(tmp_path: Path) -> None:
     path = sheared(tmp_path, 0.0, (PIXDIM, "3f", 1.0, 1.0, 1.0))
     assert read_volume(path).geometry_difference(make_volume(), 1e-5) is None
+
+
+def test_constant_voxels_are_a_label_map_but_no_scan(tmp_path: Path) -> None:
+    path = tmp_path / "empty.nii.gz"
+    write_volume(make_volume().with_array(np.zeros((5, 6, 7), np.uint8)), path)
+    assert not read_volume(path).array.any()
+    with pytest.raises(InputError, match=r"empty\.nii\.gz: every voxel is 0\.\nAn MR scan is needed"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("extension", "old", "new"),
+    [
+        (".nrrd", rb"(0,1.3,0)", rb"(0.013,1.3,0)"),
+        (".mha", rb"TransformMatrix = 1 0 0 0 1 0", rb"TransformMatrix = 1 0 0 0.01 1 0"),
+    ],
+)
+def test_notes_of_other_formats(tmp_path: Path, extension: str, old: bytes, new: bytes) -> None:
+    """The second axis leans by 1%: 0.57°. Shared by two axes it moves the far corner by half of it each."""
+    path = tmp_path / f"scan{extension}"
+    write_volume(make_volume(DIRECTIONS["axial"]), path)
+    assert read_scan(path).notes == ()
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    (note,) = read_scan(path).notes
+    assert note.startswith(
+        "its axes are 0.57° off right angles and were put right, which moves no voxel by more than 0.0"
+    )
 
 
 def test_strongly_sheared_scans_are_refused(tmp_path: Path) -> None:
@@ -370,8 +436,8 @@ def test_nifti_header_fields(tmp_path: Path) -> None:
     assert (header.start, header.n_bytes, header.dtype) == (352, 210 * 2, None)
     assert len(gzip.decompress(path.read_bytes())) == 352 + 420
     assert header.qform is not None
-    assert header.qform[3:] == pytest.approx((-ORIGIN[0], -ORIGIN[1], ORIGIN[2]))
     assert header.sform is not None
+    np.testing.assert_allclose(header.qform, make_volume().affine, rtol=0, atol=1e-5)
     np.testing.assert_allclose(header.sform, make_volume().affine, rtol=0, atol=1e-5)
 
 

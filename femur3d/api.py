@@ -1,0 +1,102 @@
+"""Segmentation from Python: `from femur3d import segment`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from femur3d.errors import InputError
+from femur3d.model_folder import load_model, read_config
+from femur3d.rigid import SHEAR_KEPT, shear
+from femur3d.segmentation import EXACT, FAST, Segmentation, Segmenter
+from femur3d.volume import IDENTITY, Volume
+from femur3d.volume_io import ScanFile, read_scan, volume_from_sitk
+
+
+def segment(
+    scan: str | os.PathLike[str] | Volume | np.ndarray | Any,
+    model: str | os.PathLike[str],
+    *,
+    labels: Literal["femur", "sides"] = "sides",
+    fast: bool = False,
+    series: int | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    direction: tuple[float, ...] = IDENTITY,
+) -> Segmentation:
+    """Segments the femurs of one scan. The model is loaded at the first call and kept for the next ones.
+
+        result = segment("scan.nii.gz", "runs/quick/model")
+        result.volumes_ml, result.labels.array
+        result.save("femurs.nii.gz")
+
+    Args:
+        scan: a scan file, a folder with a DICOM series, a SimpleITK image, a `Volume`, or an array (z, y, x) with its
+            geometry in the last three arguments.
+        model: folder of a trained model.
+        labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
+        fast: bfloat16, fewer patches, air skipped: several times as fast, not quite the same.
+        series: number of the series, where a DICOM folder has several.
+        spacing_mm: of an array: voxel size along (x, y, z).
+        origin_mm: of an array: world position (LPS) of its first voxel.
+        direction: of an array: 3×3 matrix, row-major; column a is the world direction of index axis a.
+
+    Returns:
+        Label map and probability map on the scan's own grid.
+
+    Raises:
+        InputError: the scan or the model cannot be read, or cannot be used.
+    """
+    folder = Path(model).resolve()
+    segmenter = _segmenter(folder, str(read_config(folder)["weights_sha256"]), fast)
+    read = _read(scan, series, spacing_mm, origin_mm, direction)
+    return dataclasses.replace(segmenter(read.volume, labels), nifti=read.nifti)
+
+
+@functools.lru_cache(maxsize=2)
+def _segmenter(folder: Path, weights_sha256: str, fast: bool) -> Segmenter:
+    """The loaded model; the checksum makes a folder that was replaced another one."""
+    return Segmenter(load_model(folder), FAST if fast else EXACT)
+
+
+def _read(
+    scan: Any,
+    series: int | None,
+    spacing_mm: tuple[float, float, float] | None,
+    origin_mm: tuple[float, float, float],
+    direction: tuple[float, ...],
+) -> ScanFile:
+    if isinstance(scan, (str, os.PathLike)):
+        return read_scan(scan, series=series)
+    if isinstance(scan, Volume):
+        return ScanFile(scan)
+    if isinstance(scan, np.ndarray):
+        return ScanFile(_from_array(scan, spacing_mm, origin_mm, direction))
+    if hasattr(scan, "GetSpacing"):
+        if scan.GetDimension() != 3 or scan.GetNumberOfComponentsPerPixel() != 1:
+            raise InputError(f"A SimpleITK image of {scan.GetDimension()} dimensions.\nExpected a 3-D grey image.")
+        return ScanFile(volume_from_sitk(scan))
+    raise InputError(
+        f"A {type(scan).__name__} cannot be segmented.\nExpected a path, a SimpleITK image, a Volume or a NumPy array."
+    )
+
+
+def _from_array(
+    array: np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+    origin_mm: tuple[float, float, float],
+    direction: tuple[float, ...],
+) -> Volume:
+    if spacing_mm is None or len(spacing_mm) != 3 or not all(0 < mm < np.inf for mm in spacing_mm):
+        raise InputError(f"An array with spacing_mm={spacing_mm}.\nExpected the voxel size (x, y, z) in millimetres.")
+    if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "buif":
+        raise InputError(f"An array of shape {array.shape} and {array.dtype}.\nExpected real numbers, axes (z, y, x).")
+    if np.shape(direction) != (9,) or not shear(np.reshape(direction, (3, 3)).astype(float)) <= SHEAR_KEPT:
+        raise InputError(f"An array with direction={direction}.\nExpected nine numbers: a rotation or reflection.")
+    x, y, z = (float(mm) for mm in spacing_mm)
+    return Volume(array, (x, y, z), origin_mm, tuple(direction))

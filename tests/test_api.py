@@ -1,0 +1,85 @@
+"""`from femur3d import segment`: every kind of input gives the same femurs, and the import stays light."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ellipsoid_case
+
+import femur3d
+from femur3d import api, segment
+from femur3d.errors import InputError
+from femur3d.volume_io import read_volume, sitk_from_volume, write_volume
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return dataclasses.replace(ellipsoid_case()[0], spacing_mm=(5.0, 5.0, 5.0), origin_mm=(10.0, -20.0, 30.0))
+
+
+@pytest.fixture(scope="module")
+def expected(scan, threshold_model):
+    return segment(scan, threshold_model)
+
+
+def test_every_kind_of_input_gives_the_same(scan, expected, threshold_model, tmp_path):
+    write_volume(scan, tmp_path / "scan.nrrd")
+    geometry = {name: getattr(scan, name) for name in ("spacing_mm", "origin_mm", "direction")}
+    assert set(np.unique(expected.labels.array)) == {0, 1, 2}
+    for given, more in ((tmp_path / "scan.nrrd", {}), (sitk_from_volume(scan), {}), (scan.array, geometry)):
+        found = segment(given, threshold_model, **more)
+        np.testing.assert_array_equal(found.labels.array, expected.labels.array)
+        assert found.labels.geometry_difference(scan) is None
+
+
+def test_volumes_by_hand_and_saving(expected, tmp_path):
+    counts = {value: np.count_nonzero(expected.labels.array == value) for value in (1, 2)}
+    assert expected.volumes_ml == pytest.approx({value: n * 0.125 for value, n in counts.items()})
+    expected.save(tmp_path / "femurs.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "femurs.nii.gz").array, expected.labels.array)
+
+
+def test_one_label_for_both_femurs(scan, threshold_model):
+    assert set(np.unique(segment(scan, threshold_model, labels="femur").labels.array)) == {0, 1}
+
+
+def test_model_is_loaded_once_for_each_mode(scan, threshold_model):
+    api._segmenter.cache_clear()
+    for fast in (False, False, True, True):
+        segment(scan, threshold_model, fast=fast)
+    assert (api._segmenter.cache_info().misses, api._segmenter.cache_info().hits) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "words"),
+    [
+        (np.zeros((8, 8, 8)), {}, "spacing_mm"),
+        (np.zeros((8, 8, 8)), {"spacing_mm": (1, 1, 0)}, "spacing_mm"),
+        (np.zeros((8, 8)), {"spacing_mm": (1, 1, 1)}, "shape"),
+        (np.zeros((8, 8, 8), complex), {"spacing_mm": (1, 1, 1)}, "complex"),
+        (np.zeros((8, 8, 8)), {"spacing_mm": (1, 1, 1)}, "differ"),
+        (np.zeros((8, 8, 8)), {"spacing_mm": (1, 1, 1), "direction": (2.0, 0, 0, 0, 1, 0, 0, 0, 1)}, "rotation"),
+        (np.zeros((8, 8, 8)), {"spacing_mm": (1, 1, 1), "direction": (1, 0, 0)}, "nine"),
+        (np.full((8, 8, 8), np.nan), {"spacing_mm": (1, 1, 1)}, "nan"),
+        (42, {}, "int"),
+        ("nowhere.nii.gz", {}, "nowhere"),
+    ],
+)
+def test_mistakes_are_two_lines(threshold_model, given, more, words):
+    with pytest.raises(InputError, match=words) as caught:
+        segment(given, threshold_model, **more)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_import_is_light_and_unknown_names_are_errors():
+    code = (
+        "import sys, femur3d; assert femur3d.__version__; "
+        "heavy = {'tensorflow', 'keras', 'SimpleITK', 'vtkmodules', 'numpy'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'segmnt'"):
+        femur3d.segmnt  # noqa: B018
