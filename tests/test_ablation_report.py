@@ -306,7 +306,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path, number, ch
     both = [*runs, make_run("transfer", 1, runs[0].femurs)]
     both[number] = dataclasses.replace(both[number], **change)
     with pytest.raises(InputError, match=f"differ in their {found}") as caught:
-        ablation_report.write_reports(both, tmp_path / "report", "command")
+        ablation_report.write_reports(both, tmp_path / "report", ["command", "data"])
     assert str(caught.value).count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -455,15 +455,18 @@ def test_mean_curve_has_the_steps_that_all_seeds_have(monkeypatch, tmp_path):
 
 def test_reports_are_written(runs, tmp_path, capsys):
     folder = tmp_path / "report"
-    paths = ablation_report.write_reports(runs, folder, "python tools/run_ablation.py --seeds 2")
+    paths = ablation_report.write_reports(
+        runs, folder, ["$ python tools/run_ablation.py --seeds 2", "phantom (synthetic)"]
+    )
     assert paths == [folder / name for name in ("table.txt", "femurs.csv", "curves.png")]
     assert sorted(folder.iterdir()) == sorted(paths)
     text = paths[0].read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
     lines = text.splitlines()
     assert lines[0] == "$ python tools/run_ablation.py --seeds 2"
-    assert lines[1] == f"femur3d {femur3d.__version__}; hips: 2 cases; filters"
-    assert lines[2] == f"transfer (surrogate): surrogate_weights, SHA-256 {'ab' * 32}"
+    assert lines[1] == "phantom (synthetic)"
+    assert lines[2] == f"femur3d {femur3d.__version__}; hips: 2 cases; filters"
+    assert lines[3] == f"transfer (surrogate): surrogate_weights, SHA-256 {'ab' * 32}"
     for line in (*ablation_report.table(runs, {}), *ablation_report.comparison_lines(runs)):
         assert line in lines
     assert paths[1].read_text(encoding="utf-8") == ablation_report.femurs_csv(runs)
@@ -472,7 +475,7 @@ def test_reports_are_written(runs, tmp_path, capsys):
 
 def test_reports_show_the_published_rows(runs, tmp_path):
     (tmp_path / "rows.json").write_text('{"transfer": {"dice": 0.9712}}')
-    paths = ablation_report.write_reports(runs, tmp_path / "report", "command", str(tmp_path / "rows.json"))
+    paths = ablation_report.write_reports(runs, tmp_path / "report", ["command", "data"], str(tmp_path / "rows.json"))
     lines = paths[0].read_text(encoding="utf-8").splitlines()
     assert cells(lines, "transfer, published") == ["0.9712"]
     assert cells(lines, "scratch, mean")[3] == "0.6650"

@@ -106,26 +106,26 @@ def _numbers(row: Mapping[str, str]) -> dict[str, float]:
     return {name: float(text) for name, text in row.items() if text}
 
 
-def write_reports(runs: Sequence[Run], folder: Path, made_by: str, published: str | None = None) -> list[Path]:
+def write_reports(runs: Sequence[Run], folder: Path, head: Sequence[str], published: str | None = None) -> list[Path]:
     """Writes table.txt, femurs.csv and curves.png, prints the table, and returns the paths.
 
     Args:
         runs: all arms with all seeds.
         folder: to write to.
-        made_by: the command, for the table's head.
+        head: first lines of the table: the command, and what the data are; the last one is the figure's title too.
         published: JSON file with the paper's rows; None leaves them out, and the table says so.
 
     Raises:
         InputError: the runs do not belong together, or `published` cannot be read.
     """
     check_runs(runs)
-    text = "\n".join([*_head(runs, made_by), "", *table(runs, read_published(published)), "", *comparison_lines(runs)])
+    text = "\n".join([*head, *_origin(runs), "", *table(runs, read_published(published)), "", *comparison_lines(runs)])
     print(text)
     paths = [folder / name for name in ("table.txt", "femurs.csv", "curves.png")]
     for path, content in zip(paths, (text + "\n", femurs_csv(runs)), strict=False):
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    draw_curves(runs, paths[2])
+    draw_curves(runs, paths[2], head[-1])
     return paths
 
 
@@ -157,10 +157,10 @@ def read_published(path: str | None) -> dict[str, dict[str, float]]:
         ) from error
 
 
-def _head(runs: Sequence[Run], made_by: str) -> list[str]:
+def _origin(runs: Sequence[Run]) -> list[str]:
     sources = {run.label: run.source for run in runs if run.source}
     origin = [f"{label}: {s['source_file']}, SHA-256 {s['source_sha256']}" for label, s in sources.items()]
-    return [f"$ {made_by}", f"femur3d {femur3d.__version__}; {runs[0].setting}", *origin]
+    return [f"femur3d {femur3d.__version__}; {runs[0].setting}", *origin]
 
 
 def table(runs: Sequence[Run], published: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -245,8 +245,8 @@ def femurs_csv(runs: Sequence[Run]) -> str:
     return out.getvalue()
 
 
-def draw_curves(runs: Sequence[Run], path: Path) -> None:
-    """The arms' curves against updates: a thin line a seed, a thick one for their mean."""
+def draw_curves(runs: Sequence[Run], path: Path, data: str = "") -> None:
+    """The arms' curves against updates: a thin line a seed, a thick one for their mean; `data` says on what."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (column, title) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
@@ -263,6 +263,6 @@ def draw_curves(runs: Sequence[Run], path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].set_yscale("log")
     figure.axes[1].legend(loc="lower right", fontsize=9)
-    figure.suptitle(runs[0].setting.split(";")[0], fontsize=9)
+    figure.suptitle(f"{data}\n{runs[0].setting.split(';')[0]}".strip(), fontsize=9, parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

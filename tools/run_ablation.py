@@ -93,6 +93,13 @@ def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
     return path
 
 
+def described(dataset: Path) -> str:
+    """Name and description of a dataset as its dataset.json gives them: there it says whether it is synthetic."""
+    stored = json.loads((dataset / "dataset.json").read_text(encoding="utf-8-sig"))
+    words = [str(stored[name]) for name in ("name", "description") if stored.get(name)]
+    return ": ".join(words) or dataset.name
+
+
 def is_trained(job: Job) -> bool:
     """Whether the run has made all its updates, with just this experiment."""
     try:
@@ -184,8 +191,8 @@ def main(argv: Sequence[str]) -> int:
         for command in commands(job, FLAGS.experiment, packed, dataset):
             call(command)
         runs.append(load_run(job.arm, job.seed, job.folder))
-    made_by = shlex.join(["python", "tools/run_ablation.py", *sys.argv[1:]])
-    written = write_reports(runs, Path(FLAGS.report or output / "report"), made_by, FLAGS.published)
+    head = [f"$ {shlex.join(['python', 'tools/run_ablation.py', *sys.argv[1:]])}", described(dataset)]
+    written = write_reports(runs, Path(FLAGS.report or output / "report"), head, FLAGS.published)
     print(*written, sep="\n")
     return 0
 
