@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
     experiment = ["--experiment", "experiments/demo.py"]
     settings = [
         "--set", "preparation.spacing_mm=(4, 4, 4)", "--set", "preparation.patch_size=(32, 32, 32)",
-        "--set", "training.steps=120", "--set", "training.validate_every=120", "--set", "training.schedule=halving",
+        "--set", "training.steps=200", "--set", "training.validate_every=200", "--set", "training.schedule=halving",
     ]  # fmt: skip
     run("-m", "femur3d.pack", "--dataset", folder / "data", "-o", folder / "packed.h5", *experiment, *settings)
     train = ["-m", "femur3d.train", "--dataset", folder / "data", "--run", folder / "run", *experiment, *settings]
@@ -72,12 +72,12 @@ def test_whole_path(trained):
 @pytest.mark.slow
 def test_training_says_what_it_will_do_and_goes_on(trained):
     folder, train, done = trained
-    assert "makes 120 updates" in done.stdout
+    assert "makes 200 updates" in done.stdout
     assert done.stdout.index("on this machine") < done.stdout.index("validation Dice")
     config = json.loads((folder / "run" / "config.json").read_text())
     assert config["name"] == "demo"
-    again = run(*train, "--set", "training.steps=125")
-    assert "goes on after step 120 to 125 updates" in again.stdout
+    again = run(*train, "--set", "training.steps=205")
+    assert "goes on after step 200 to 205 updates" in again.stdout
     # What stands on standard error is the progress bar and nothing of TensorFlow's start.
     assert "WARNING" not in again.stderr
     assert "cuda" not in again.stderr.lower()

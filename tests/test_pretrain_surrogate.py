@@ -80,15 +80,6 @@ def test_seed_decides_the_initial_weights():
         assert not bias.any(), name
 
 
-def test_layers_of_one_shape_start_with_different_kernels():
-    model = pretrain.build_classifier(THIRTY_SECOND, (4, 16, 16, 3), CLASSES, 0)
-    kernels = [model.get_layer(name).get_weights()[0] for name in ("conv4b", "conv5a", "conv5b")]
-    assert {k.shape for k in kernels} == {(3, 3, 3, 16, 16)}
-    assert len({k.tobytes() for k in kernels}) == 3
-    for kernel in kernels:
-        assert kernel.std() == pytest.approx(np.sqrt(2 / (27 * 16)), rel=0.05)  # He
-
-
 def correlate(x, kernel, bias):
     """Cross-correlation with zeros around: (in, z, y, x) → (out, z, y, x)."""
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1)))
