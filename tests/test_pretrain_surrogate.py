@@ -41,6 +41,10 @@ def randomized(model):
     """The model with other weights, biases too: no two layers are alike, and none falls silent."""
     rng = np.random.default_rng(3)
     for layer in (layer for layer in model.layers if layer.weights):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            n = layer.gamma.shape[0]
+            layer.set_weights([rng.uniform(0.5, 1.5, n), *rng.normal(0, 0.1, (2, n)), rng.uniform(0.5, 2, n)])
+            continue
         kernel, bias = layer.get_weights()
         scale = (2 / np.prod(kernel.shape[:-1])) ** 0.5
         layer.set_weights([rng.normal(0, scale, kernel.shape), rng.normal(0.05, 0.1, bias.shape)])
@@ -60,7 +64,8 @@ def test_layers_are_c3ds_scaled():
         assert (kind, kernel.shape) == (30 if taps else 14, expected), name
         assert bias.shape == (1, 1, 1, 1, out // 32), name
     assert layers["fc6-1"][1].shape[-1] == 16 * layers["conv5b"][1].shape[0]
-    assert model.count_params() == sum(kernel.size + bias.size for _, kernel, bias in layers.values())
+    normalisation = 4 * sum(len(kernel) for kind, kernel, _ in layers.values() if kind == 30)  # folded into the others
+    assert model.count_params() == normalisation + sum(k.size + b.size for _, k, b in layers.values())
     assert model.output_shape == (None, CLASSES)
 
 
@@ -180,6 +185,8 @@ def test_training_learns(tiny, tmp_path, monkeypatch, capfd):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.5  # 50 updates are few for the moving statistics
     pretrain.train(model, tmp_path, 50, seed=0)
     np.testing.assert_array_equal(model.predict_on_batch(batch[0]).argmax(1), batch[1])
     said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("Step")]
@@ -253,6 +260,7 @@ def test_command_and_port(tmp_path):
     assert net.name == name
     assert {n: layer.blobs[0].size for n, layer in net.layers.items()} == {n: np.prod(s) for n, s in expected.items()}
     parameters = sum(blob.size for layer in net.layers.values() for blob in layer.blobs)
+    parameters += 4 * sum(len(layer.blobs[0]) for layer in net.layers.values() if layer.type == 30)  # normalisation
     assert lines[0] == f"{name}: {parameters:,} parameters, 2 updates of 16 clips"
 
     done = run("port_c3d.py", "--weights", weights, "-o", ported)

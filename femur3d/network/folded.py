@@ -31,11 +31,11 @@ def fold_network(network: keras.Model, config: Network, dtype: str = "float32") 
         keras.config.set_dtype_policy(before)
     for layer in folded.layers:
         if layer.weights:
-            layer.set_weights(_folded_weights(network, layer))
+            layer.set_weights(folded_weights(network, layer))
     return folded
 
 
-def _folded_weights(network: keras.Model, layer: keras.layers.Layer) -> list[np.ndarray]:
+def folded_weights(network: keras.Model, layer: keras.layers.Layer) -> list[np.ndarray]:
     """Kernel and bias of the layer that takes the place of `network`'s layer of the same name and its normalisation."""
     kernel, bias = network.get_layer(layer.name).get_weights()
     if not any(other.name == f"{layer.name}_bn" for other in network.layers):
