@@ -44,7 +44,7 @@ flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
 flags.DEFINE_string("model", None, "folder of a trained model, e.g. runs/quick/model", required=True)
 flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
-flags.DEFINE_bool("fast", False, "several times as fast, not quite the same: bfloat16, overlap 0.125, air skipped")
+flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and patches of air are skipped")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")

@@ -71,7 +71,7 @@ class Mode:
 
 
 EXACT = Mode()
-FAST = Mode(overlap=0.125, dtype="bfloat16", skip_air=True)
+FAST = Mode(dtype="bfloat16", skip_air=True)  # fewer patches changed the femurs too much: Dice 0.70 to 0.97 at 0.125
 
 
 class Segmenter:

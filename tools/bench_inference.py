@@ -3,7 +3,7 @@
     python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--peer monai|none] [--layouts first,last]
 
 Both sides have the same weights, take 64³ patches at stride 32 of the same volume, normalise each and average their
-probabilities. femur3d then does it once more in its fast mode (bfloat16, less overlap, air skipped). Printed are the
+probabilities. femur3d then does it once more in its fast mode (bfloat16, air skipped). Printed are the
 seconds, the ratios, how far the label maps (P > 0.5) of both sides agree, and femur3d's memory. The volume is a
 phantom's image (synthetic) and the weights are random: good for times and for the agreement of two programs; what the
 fast mode costs in quality only a trained model can tell. Close other programs first. `pip install femur3d[bench]`
