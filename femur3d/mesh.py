@@ -6,13 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
-from vtkmodules.vtkCommonDataModel import vtkImageData
-from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
 from femur3d.atomic import replacing
 from femur3d.errors import InputError, UsageError
 from femur3d.smooth_field import smooth_field
+from femur3d.surface import level_surface
 from femur3d.volume import Volume
 
 MESH_EXTENSIONS = (".stl", ".ply")
@@ -42,7 +40,7 @@ def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.nda
         InputError: the mask is empty.
     """
     field = smooth_field(label, probability)
-    vertices_xyz, triangles = _zero_surface(field.array)
+    vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
     if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
         triangles = triangles[:, ::-1]
     return field.world_mm(vertices_xyz[:, ::-1]), np.ascontiguousarray(triangles)
@@ -71,24 +69,6 @@ def write_mesh(vertices_mm: np.ndarray, triangles: np.ndarray, path: str | os.Pa
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error
-
-
-def _zero_surface(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3), (x, y, z) in voxels, and triangles (M, 3) of the zero level of a float32 array (z, y, x)."""
-    image = vtkImageData()
-    image.SetDimensions(*field.shape[::-1])
-    scalars = np.ascontiguousarray(field, np.float32).ravel()
-    image.GetPointData().SetScalars(numpy_to_vtk(scalars))
-    surface = vtkFlyingEdges3D()
-    surface.SetInputData(image)
-    surface.SetValue(0, 0.0)
-    surface.ComputeNormalsOff()
-    surface.ComputeGradientsOff()
-    surface.ComputeScalarsOff()
-    surface.Update()
-    mesh = surface.GetOutput()
-    vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
-    return vertices, vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
 
 
 def _stl(vertices: np.ndarray, triangles: np.ndarray) -> bytes:

@@ -111,7 +111,7 @@ def mesh_from_mask(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
     box = bounding_box(mask.array)
     if box is None:
         return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
-    vertices_xyz, triangles = _marching_cubes(np.pad(mask.array[box], 1))
+    vertices_xyz, triangles = level_surface(np.pad(mask.array[box], 1).astype(np.uint8), 0.5)
     first_zyx = [axis.start - 1 for axis in box]
     if np.linalg.det(mask.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
         triangles = triangles[:, ::-1]
@@ -146,15 +146,15 @@ def point_distances(points_mm: np.ndarray, vertices_mm: np.ndarray, triangles: n
     return np.sqrt(distances_squared)
 
 
-def _marching_cubes(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3), (x, y, z) in voxels, and triangles (M, 3) of a bool array (z, y, x) with an empty rim."""
+def level_surface(array: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N, 3), (x, y, z) in voxels, and triangles (M, 3) where `array` (z, y, x; uint8, float32) is `level`."""
     image = vtkImageData()
     image.SetDimensions(*array.shape[::-1])
-    scalars = np.ascontiguousarray(array, np.uint8).ravel()
+    scalars = np.ascontiguousarray(array).ravel()  # has to live until Update
     image.GetPointData().SetScalars(numpy_to_vtk(scalars))
     surface = vtkFlyingEdges3D()
     surface.SetInputData(image)
-    surface.SetValue(0, 0.5)
+    surface.SetValue(0, level)
     surface.ComputeNormalsOff()
     surface.ComputeGradientsOff()
     surface.ComputeScalarsOff()

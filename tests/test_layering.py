@@ -36,7 +36,7 @@ ALLOWED = {
     "figures": {"volume"},
     "segments": {"volume"},
     "smooth_field": {"segments", "volume"},
-    "mesh": {"smooth_field", "volume"},
+    "mesh": {"smooth_field", "surface", "volume"},
     "shading": set(),
     "preview": {"figures", "segments", "shading", "smooth_field", "volume"},
     "segment_nrrd": {"segments", "volume", "volume_io"},
@@ -76,7 +76,7 @@ OPEN_TO_ALL = {"errors", "atomic", "__init__"}
 LIBRARIES = {
     "SimpleITK": {"volume_io", "dicom", "dicom_header", "scan_checks", "preprocess", "segment_nrrd"},
     "h5py": {"hdf5"},
-    "vtkmodules": {"surface", "mesh"},
+    "vtkmodules": {"surface"},
     "tensorflow": {"dataset", "train_step", "predictor", "tensorboard_log", "training", "train", "infer"},
     "matplotlib": {"figures", "preview"},
     "highdicom": {"dicom_seg"},
