@@ -32,6 +32,8 @@ TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 run_ablation = importlib.import_module("run_ablation")
 port_c3d = importlib.import_module("port_c3d")
+trainings = importlib.import_module("trainings")
+is_trained = trainings.is_trained
 
 ARMS = ("transfer", "scratch", "plain")
 
@@ -140,25 +142,25 @@ def job(tiny_experiment, tmp_path):
 
 
 def test_finished_run_is_trained(job):
-    assert not run_ablation.is_trained(job)
+    assert not is_trained(job.folder, job.experiment)
     finish(job)
-    assert run_ablation.is_trained(job)
+    assert is_trained(job.folder, job.experiment)
 
 
 def test_run_with_too_few_steps_is_not_trained(job):
     finish(job, steps=5)
-    assert not run_ablation.is_trained(job)
+    assert not is_trained(job.folder, job.experiment)
 
 
 @pytest.mark.parametrize("changed", [{"encoder_weights": ""}, {"name": "other"}, {"momentum": 0.5}])
 def test_run_of_another_experiment_is_not_trained(job, changed):
     finish(job, **changed)
-    assert not run_ablation.is_trained(job)
+    assert not is_trained(job.folder, job.experiment)
 
 
 def test_run_with_another_rate_is_not_trained(job, tiny_experiment, tmp_path):
     finish(run_ablation.jobs(tiny_experiment, ["training.rate=0.03"], "w.h5", 1, tmp_path)[0])
-    assert not run_ablation.is_trained(job)
+    assert not is_trained(job.folder, job.experiment)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_run_with_another_rate_is_not_trained(job, tiny_experiment, tmp_path):
 def test_damaged_run_is_not_trained(job, name, content):
     finish(job)
     (job.folder / name).write_text(content, encoding="utf-8")
-    assert not run_ablation.is_trained(job)
+    assert not is_trained(job.folder, job.experiment)
 
 
 @pytest.fixture
@@ -276,7 +278,7 @@ def python(code):
 )
 def test_failing_command_ends_the_ablation_with_its_code(code, expected):
     with pytest.raises(SystemExit) as caught:
-        run_ablation.call(python(code))
+        trainings.call(python(code))
     assert caught.value.code == expected
 
 
@@ -285,7 +287,7 @@ def test_handlers_are_put_back_after_a_command(code, ends, capfd):
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     with ends:
-        run_ablation.call(python(f"print('done'); {code}"))
+        trainings.call(python(f"print('done'); {code}"))
     assert [signal.getsignal(number) for number in numbers] == before
     assert capfd.readouterr().out.splitlines()[-1] == "done"
 
@@ -310,7 +312,7 @@ PARENT = """
 import sys, types
 sys.path.insert(0, sys.argv[1])
 sys.modules["femur3d.encoder_weights"] = types.SimpleNamespace(check_encoder_weights=None)  # spares TensorFlow's start
-from run_ablation import call
+from trainings import call
 folder, child = sys.argv[2:]
 for name, code in (("int", "130"), ("term", "130"), ("swallowed", "0")):
     try:

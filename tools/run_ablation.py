@@ -18,14 +18,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ablation_report import Run, load_run, read_published, write_reports
 from absl import flags
+from trainings import call, is_trained
 
 from femur3d import cli
 from femur3d.config import Experiment, to_dict, with_settings
@@ -34,7 +33,6 @@ from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
 from femur3d.hdf5 import PackedDataset
 from femur3d.packing import pack_dataset
-from femur3d.run_folder import NOTES
 
 with cli.hushed():
     from femur3d.encoder_weights import check_encoder_weights
@@ -100,18 +98,6 @@ def described(dataset: Path) -> str:
     return ": ".join(words) or dataset.name
 
 
-def is_trained(job: Job) -> bool:
-    """Whether the run has made all its updates, with just this experiment."""
-    try:
-        stored = json.loads((job.folder / "config.json").read_text(encoding="utf-8"))
-        model = json.loads((job.folder / "model" / "config.json").read_text(encoding="utf-8"))
-        step = model["provenance"]["step"]
-        same = {name: value for name, value in stored.items() if name not in NOTES} == to_dict(job.experiment)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return same and step == job.experiment.training.steps
-
-
 def is_evaluated(job: Job) -> bool:
     """Whether the run's evaluation is there and is of its model, not of one before it."""
     metrics, model = job.folder / "evaluation" / "metrics.csv", job.folder / "model" / "config.json"
@@ -121,7 +107,7 @@ def is_evaluated(job: Job) -> bool:
 def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:
     """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them."""
     folder, left = job.folder, list[list[object]]()
-    if not is_trained(job):
+    if not is_trained(job.folder, job.experiment):
         settings = [word for setting in job.settings for word in ("--set", setting)]
         left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
     if left or not is_evaluated(job):
@@ -132,30 +118,6 @@ def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> lis
         references = ["--references", dataset / "labelsTr", "--split", "val"]
         left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / "evaluation"])
     return [[sys.executable, "-m", *map(str, command)] for command in left]
-
-
-def call(command: Sequence[str]) -> None:
-    """Runs a command to its end; SIGINT and SIGTERM are handed on to it, so that it can save its work.
-
-    Raises:
-        SystemExit: with the command's exit code where it is not 0, or 130 where a signal came in its last moment.
-    """
-    print("$", shlex.join(["python", *command[1:]]), flush=True)
-    child = subprocess.Popen(command, process_group=0)  # a group of its own: Ctrl-C reaches it through us, once
-    received: list[int] = []
-
-    def hand_on(number: int, _: object) -> None:
-        received.append(number)
-        child.send_signal(number)
-
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if code or received:
-        sys.exit(128 - code if code < 0 else code or cli.EXIT_INTERRUPTED)
 
 
 def _define_flags() -> None:
