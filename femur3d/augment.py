@@ -31,6 +31,9 @@ def variant(array: np.ndarray, number: int) -> np.ndarray:
 MAX_DEGREES = 12.0  # around each axis
 MAX_SCALE = 1.15  # in each direction; and its inverse
 MAX_GAMMA = 1.5  # and its inverse
+MAX_BIAS = 0.25  # each coefficient of the bias field's exponent
+MAX_BLUR_MM = 1.5  # standard deviation
+MAX_NOISE = 0.2  # standard deviation, as a part of the patch's
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,10 +43,18 @@ class Distortion:
     Attributes:
         matrix: 3×3, takes voxel offsets (z, y, x) from a patch's centre to offsets in the volume.
         gamma: exponent of the intensities once they lie between 0 and 1.
+        bias: of the field exp(Σ bias·term) over the patch, terms z, y, x, zz, yy, xx, zy, zx, yx from -1 to 1.
+        blur: standard deviations (z, y, x) of a Gaussian, voxels.
+        noise: standard deviation of Gaussian noise, as a part of the patch's.
+        noise_seed: of that noise.
     """
 
     matrix: np.ndarray
-    gamma: float
+    gamma: float = 1.0
+    bias: tuple[float, ...] = (0.0,) * 9
+    blur: tuple[float, ...] = (0.0, 0.0, 0.0)
+    noise: float = 0.0
+    noise_seed: int = 0
 
     def reach(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
         """Voxels (z, y, x) that the distorted patch reaches from its centre, at most."""
@@ -51,18 +62,28 @@ class Distortion:
 
 
 def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, ...]) -> Distortion:
-    """Rotations, scales and a gamma, uniform up to the limits above.
+    """Geometry, gamma and bias uniform up to the limits above; blur and noise each for one patch in two.
+
+    Thick slices are turned out of their plane and scaled across it by less, as their voxels are longer: what lies
+    between two slices is not known, and interpolating it makes images that no scanner gives.
 
     Args:
         generator: where the random numbers come from.
         spacing_mm: (x, y, z): the rotation is one in millimetres.
     """
-    z, y, x = np.deg2rad(generator.uniform(-MAX_DEGREES, MAX_DEGREES, 3))
-    turn = _rotation(0, z) @ _rotation(1, y) @ _rotation(2, x)
-    scale = np.diag(MAX_SCALE ** generator.uniform(-1, 1, 3))
-    voxel = np.diag(spacing_mm[::-1])
-    matrix = np.linalg.inv(voxel) @ turn @ scale @ voxel
-    return Distortion(matrix, float(MAX_GAMMA ** generator.uniform(-1, 1)))
+    spacing = np.asarray(spacing_mm[::-1])
+    turn = np.eye(3)
+    for axis, degrees in enumerate(generator.uniform(-MAX_DEGREES, MAX_DEGREES, 3)):
+        plane = np.delete(spacing, axis)
+        turn = turn @ _rotation(axis, np.deg2rad(degrees * plane.min() / plane.max()))
+    scale = np.diag(MAX_SCALE ** (generator.uniform(-1, 1, 3) * spacing.min() / spacing))
+    matrix = np.diag(1 / spacing) @ turn @ scale @ np.diag(spacing)
+    gamma = float(MAX_GAMMA ** generator.uniform(-1, 1))
+    bias = tuple(generator.uniform(-MAX_BIAS, MAX_BIAS, 9).tolist())
+    blur, noise = np.maximum(generator.uniform(-1, 1, 2), 0) * (MAX_BLUR_MM, MAX_NOISE)
+    return Distortion(
+        matrix, gamma, bias, tuple((blur / spacing).tolist()), float(noise), int(generator.integers(2**31))
+    )
 
 
 def distort(
@@ -87,7 +108,7 @@ def distort(
             values, distortion.matrix, offset, output_shape=patch_size, order=1, mode="nearest"
         )
 
-    return _with_gamma(sample(image), distortion.gamma), (sample(label) > 0.5).astype(np.uint8)
+    return _change_contrast(sample(image), distortion), (sample(label) > 0.5).astype(np.uint8)
 
 
 def _rotation(axis: int, radians: float) -> np.ndarray:
@@ -98,6 +119,24 @@ def _rotation(axis: int, radians: float) -> np.ndarray:
     return matrix
 
 
-def _with_gamma(patch: np.ndarray, gamma: float) -> np.ndarray:
+def _change_contrast(patch: np.ndarray, distortion: Distortion) -> np.ndarray:
+    """Blurred, brought to 0 … 1 and bent by gamma, shaded by the bias field, and with noise; float32."""
+    if any(distortion.blur):
+        patch = ndimage.gaussian_filter(patch, distortion.blur, mode="nearest")
     low, high = patch.min(), patch.max()
-    return patch if low == high else ((patch - low) / (high - low)) ** gamma
+    if low == high:
+        return patch
+    patch = ((patch - low) / (high - low)) ** np.float32(distortion.gamma)
+    if any(distortion.bias):
+        patch = patch * _bias_field(patch.shape, distortion.bias)
+    if distortion.noise:
+        noise = np.random.Generator(np.random.Philox(distortion.noise_seed)).standard_normal(patch.shape, np.float32)
+        patch = patch + np.float32(distortion.noise * patch.std()) * noise
+    return patch
+
+
+def _bias_field(shape: tuple[int, ...], coefficients: tuple[float, ...]) -> np.ndarray:
+    """The smooth positive field of `Distortion.bias`, float32."""
+    z, y, x = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape))
+    terms = (z, y, x, z * z, y * y, x * x, z * y, z * x, y * x)
+    return np.exp(sum(np.float32(c) * term for c, term in zip(coefficients, terms, strict=True)))

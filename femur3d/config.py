@@ -120,8 +120,9 @@ class Training:
         clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
         batch_size: patches a batch; 2.
         batches_per_volume: n = 5 batches from each volume of an epoch.
+        mixed_batches: whether each patch of a batch comes from another volume; in the paper one volume fills a batch.
         femur_share: share of the patches that are centred on a random femur voxel; 0 in the paper.
-        distort_share: share of the patches that are turned, scaled and changed in contrast at random; 0 in the paper.
+        distort_share: share of the patches that `augment.random_distortion` changes; 0 in the paper.
         variants: which of the eight augmented variants are packed (`femur3d.augment`); all.
         seed: of initialisation, shuffling and crops **(ours)**.
         checkpoint_every, validate_every, log_every: updates **(ours)**.
@@ -136,6 +137,7 @@ class Training:
     clip_norm: float = 0.0
     batch_size: int = 2
     batches_per_volume: int = 5
+    mixed_batches: bool = False
     femur_share: float = 0.0
     distort_share: float = 0.0
     variants: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)

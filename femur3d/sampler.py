@@ -43,17 +43,20 @@ class PatchSampler:
         """Volumes × batches per volume: 80 × 5 = 400 in the paper."""
         return len(self.volumes) * self.training.batches_per_volume
 
-    def volume_of(self, step: int) -> int:
-        """Number in `packed` of the volume that step `step` (from 0) takes its patches from."""
+    def volume_of(self, step: int, element: int = 0) -> int:
+        """Number in `packed` of the volume that patch `element` of step `step` (both from 0) is taken from.
+
+        In mixed batches every place in the batch visits the volumes in an order of its own.
+        """
         epoch, batch = divmod(step, self.steps_per_epoch)
-        sequence = np.random.SeedSequence(self.training.seed, spawn_key=(_SHUFFLE, epoch))
+        key = (_SHUFFLE, epoch, element) if self.training.mixed_batches else (_SHUFFLE, epoch)
+        sequence = np.random.SeedSequence(self.training.seed, spawn_key=key)
         order = np.argsort(np.random.Philox(sequence).random_raw(len(self.volumes)), kind="stable")
         return self.volumes[order[batch // self.training.batches_per_volume]]
 
     def origins_of(self, step: int) -> list[tuple[int, int, int]]:
-        """Origin indices (z, y, x) of the patches of step `step`, all in volume `volume_of(step)`."""
-        number = self.volume_of(step)
-        return [self._origin(number, step, element) for element in range(self.training.batch_size)]
+        """Origin indices (z, y, x) of the patches of step `step`."""
+        return [self._origin(self.volume_of(step, i), step, i) for i in range(self.training.batch_size)]
 
     def _origin(self, number: int, step: int, element: int) -> tuple[int, int, int]:
         shape, seed = self.packed.shape(number), self.training.seed
@@ -71,8 +74,8 @@ class PatchSampler:
             images: float32 (batch, z, y, x, 1), each patch with zero mean and unit variance.
             labels: uint8 (batch, z, y, x).
         """
-        number = self.volume_of(step)
-        patches = [self._read(number, origin, step, i) for i, origin in enumerate(self.origins_of(step))]
+        origins = self.origins_of(step)
+        patches = [self._read(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
         images = np.stack([normalise_patch(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])
 

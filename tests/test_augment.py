@@ -81,6 +81,56 @@ def test_random_distortions_are_rotations_and_scales_in_millimetres():
         assert 1 / 1.5 <= distortion.gamma <= 1.5
 
 
+def test_thick_slices_are_turned_out_of_their_plane_and_scaled_across_it_by_less():
+    spacing = (1.5, 6.0, 1.5)
+    voxel = np.diag(spacing[::-1])
+    for seed in range(50):
+        matrix = random_distortion(np.random.default_rng(seed), spacing).matrix
+        in_mm = voxel @ matrix @ np.linalg.inv(voxel)
+        assert 1.15**-0.25 - 0.01 <= np.linalg.norm(in_mm[:, 1]) <= 1.15**0.25 + 1e-9  # y, the thick axis
+        assert abs(in_mm[1, 1]) / np.linalg.norm(in_mm[:, 1]) >= np.cos(np.deg2rad(12 / 4 * 1.5))
+
+
+def test_blur_and_noise_come_to_half_of_the_patches_each_within_their_limits():
+    drawn = [random_distortion(np.random.default_rng(seed), (1.5, 5.2, 1.5)) for seed in range(400)]
+    blur, noise = np.array([d.blur for d in drawn]), np.array([d.noise for d in drawn])
+    np.testing.assert_allclose(blur @ np.diag((1.5, 5.2, 1.5)), blur[:, :1] * 1.5 @ np.ones((1, 3)))  # equal in mm
+    assert blur[:, 0].max() <= 1.5 / 1.5
+    assert noise.max() <= 0.2
+    for values in (blur[:, 0], noise):
+        assert 0.4 < np.mean(values > 0) < 0.6
+
+
+def test_bias_field_is_the_exponential_of_its_polynomial():
+    image = np.arange(5.0 * 5 * 5).reshape(5, 5, 5)
+    plain, _ = distort(image, image > 0, np.full(3, 2.0), (5, 5, 5), IDENTITY)
+    coefficients = (0.1, 0, 0, 0, 0.2, 0, 0, 0, -0.3)  # z, yy, yx
+    biased, _ = distort(image, image > 0, np.full(3, 2.0), (5, 5, 5), Distortion(np.eye(3), bias=coefficients))
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, 5)] * 3, indexing="ij")
+    np.testing.assert_allclose(biased, plain * np.exp(0.1 * z + 0.2 * y * y - 0.3 * y * x), rtol=1e-5)
+
+
+def test_noise_is_a_part_of_the_deviation_and_a_function_of_its_seed():
+    image = np.random.default_rng(0).normal(size=(24, 24, 24))
+    args = (image, image > 0, np.full(3, 11.5), (24, 24, 24))
+    plain, again, other = (
+        distort(*args, Distortion(np.eye(3), noise=0.2, noise_seed=seed))[0] - distort(*args, IDENTITY)[0]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(plain, again)
+    assert abs(np.corrcoef(plain.ravel(), other.ravel())[0, 1]) < 0.05
+    assert plain.std() == pytest.approx(0.2 * distort(*args, IDENTITY)[0].std(), rel=0.05)
+
+
+def test_blur_is_a_gaussian():
+    image = np.zeros((9, 9, 9))
+    image[4, 4, 4] = 1
+    blurred, _ = distort(image, image > 0, np.full(3, 4.0), (9, 9, 9), Distortion(np.eye(3), blur=(1.0, 0.0, 1.0)))
+    assert blurred[4, 4, 5] / blurred[4, 4, 4] == pytest.approx(np.exp(-0.5), rel=1e-3)
+    assert blurred[5, 4, 4] / blurred[4, 4, 4] == pytest.approx(np.exp(-0.5), rel=1e-3)
+    assert not blurred[:, [3, 5]].any()
+
+
 def test_reach_is_far_enough():
     """What is sampled from the part that `reach` asks for is what the whole volume gives."""
     rng = np.random.default_rng(0)
@@ -90,6 +140,7 @@ def test_reach_is_far_enough():
         centre, reach = np.full(3, 19.5), np.array(distortion.reach((16, 16, 16)))
         start, stop = 19 - reach, 20 + reach + 1
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        distortion = Distortion(distortion.matrix, distortion.gamma, distortion.bias)  # blur and noise know the patch
         whole = distort(image, label, centre, (16, 16, 16), distortion)
         part = distort(image[box], label[box], centre - start, (16, 16, 16), distortion)
         for a, b in zip(whole, part, strict=True):

@@ -6,6 +6,7 @@ import pytest
 from femur3d.config import Training, with_settings
 from femur3d.dataset import patch_stream
 from femur3d.hdf5 import PackedDataset
+from femur3d.patches import normalise_patch
 from femur3d.sampler import PatchSampler
 
 SIZE = (16, 16, 16)
@@ -33,6 +34,20 @@ def test_epoch_visits_every_volume_n_times_in_a_row(sampler):
         visited = [sampler.volume_of(epoch * 16 + i) for i in range(16)]
         assert visited[::2] == visited[1::2]
         assert sorted(visited[::2]) == sampler.packed.select("train")
+
+
+def test_mixed_batches_visit_every_volume_at_every_place(sampler, tiny_experiment):
+    settings = ("training.mixed_batches=True", "training.batches_per_volume=1", "training.distort_share=0.0")
+    mixed = with_training(sampler, *settings, experiment=tiny_experiment)
+    orders = [[mixed.volume_of(step, element) for step in range(8)] for element in (0, 1)]
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order) == sampler.packed.select("train")
+    for step in range(8):
+        for element, origin in enumerate(mixed.origins_of(step)):
+            image, label = mixed.packed.read_patch(orders[element][step], origin, SIZE)
+            np.testing.assert_array_equal(mixed.batch(step)[0][element, ..., 0], normalise_patch(image))
+            np.testing.assert_array_equal(mixed.batch(step)[1][element], label)
 
 
 def test_epochs_are_shuffled_differently(sampler):
