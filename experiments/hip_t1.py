@@ -15,10 +15,12 @@ def get_config() -> Experiment:
     return Experiment(
         name="hip_t1",
         preparation=Preparation(
-            # Slices stay as they were acquired, and labelled: between two of them there is nothing to learn, and
-            # half as many voxels an update let twice as many updates be made. A patch sees 96×166×96 mm of hip.
-            spacing_mm=(1.5, 5.2, 1.5),
+            # Slices stay as they were acquired, and labelled: between two of them there is nothing to learn. In them
+            # 2 mm let a patch see 128×166×128 mm, nearly a whole hip; with 1.5 mm 400 updates reached less (0.79
+            # instead of 0.87 on the validation volumes, together with the next but one difference).
+            spacing_mm=(2.0, 5.2, 2.0),
             patch_size=(64, 32, 64),
+            normalisation="body",  # bone looks the same in every patch, however much air or fat is beside it
             # Whole scans come in at inference, so training volumes keep all that is not the other femur.
             margin_mm=250.0,
         ),
@@ -30,20 +32,18 @@ def get_config() -> Experiment:
         ),
         loss=Loss(
             dice_weight=1.0,  # balances 2% femur against 98% background
-            l2=0.0005,  # a tenth: the rate is ten times the paper's, and rate · λ sets the decay
+            l2=0.0005,  # a tenth: the run is a tenth as long
         ),
         training=Training(
-            steps=2_000,  # half an hour on two cores
-            rate=1e-2,  # ten times the paper's: fewer updates
+            steps=1_200,  # twenty minutes on two cores
+            optimizer="adam",  # learns faster than SGD: Dice of the training patches 0.78 instead of 0.62 by update 200
             schedule="polynomial",  # ends at zero, wherever `steps` is
-            momentum=0.95,
-            nesterov=True,
-            clip_norm=1.0,  # at this rate one odd batch can undo hundreds of updates; seen at update 890 without it
+            clip_norm=1.0,  # one odd batch can undo hundreds of updates
             batches_per_volume=1,  # neighbouring updates see different patients
             mixed_batches=True,  # batch normalisation then averages over patients, as its moving statistics do
-            femur_share=0.5,  # a random patch of a whole scan seldom shows a femur
+            femur_share=0.67,  # a random patch of a whole scan seldom shows a femur
             distort_share=0.7,  # a dozen patients are few: without distortions they are learnt by heart
             variants=(0, 6),  # as it is and mirrored left-right: scans come upright, never turned by 90°
-            validate_every=800,
+            validate_every=600,
         ),
     )

@@ -120,7 +120,7 @@ def _rotation(axis: int, radians: float) -> np.ndarray:
 
 
 def _change_contrast(patch: np.ndarray, distortion: Distortion) -> np.ndarray:
-    """Blurred, brought to 0 … 1 and bent by gamma, shaded by the bias field, and with noise; float32."""
+    """Blurred, bent by gamma between its extremes, shaded by the bias field above its darkest, and noisy; float32."""
     if any(distortion.blur):
         patch = ndimage.gaussian_filter(patch, distortion.blur, mode="nearest")
     low, high = patch.min(), patch.max()
@@ -129,6 +129,7 @@ def _change_contrast(patch: np.ndarray, distortion: Distortion) -> np.ndarray:
     patch = ((patch - low) / (high - low)) ** np.float32(distortion.gamma)
     if any(distortion.bias):
         patch = patch * _bias_field(patch.shape, distortion.bias)
+    patch = low + (high - low) * patch
     if distortion.noise:
         noise = np.random.Generator(np.random.Philox(distortion.noise_seed)).standard_normal(patch.shape, np.float32)
         patch = patch + np.float32(distortion.noise * patch.std()) * noise

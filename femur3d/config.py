@@ -38,7 +38,8 @@ class Preparation:
         spacing_mm: voxel size along (x, y, z) after resampling **(ours)**.
         margin_mm: what is kept around a femur's bounding box when training volumes are cut **(ours)**.
         patch_size: (z, y, x) voxels; section 3: 64×64×64.
-        normalisation: 'patch': every patch to zero mean and unit variance, section 3; there is no other.
+        normalisation: of intensities to zero mean and unit variance: 'patch', each patch by itself, section 3; 'body',
+            the scan by its voxels that are not air.
     """
 
     orientation: str = "LPS"
@@ -56,7 +57,8 @@ class Preparation:
         _check(positive, f"spacing_mm: expected three values of 0.1 to 20 mm (x, y, z). Received: {self.spacing_mm}")
         _check(0 <= self.margin_mm <= 1000, f"margin_mm: expected 0 to 1000. Received: {self.margin_mm}")
         fits = len(self.patch_size) == 3 and all(8 <= n <= 512 and n % DOWNSAMPLING == 0 for n in self.patch_size)
-        _check(self.normalisation == "patch", f"normalisation: expected 'patch'. Received: {self.normalisation!r}")
+        known = self.normalisation in ("patch", "body")
+        _check(known, f"normalisation: expected 'patch' or 'body'. Received: {self.normalisation!r}")
         _check(fits, f"patch_size: expected three multiples of {DOWNSAMPLING}, 8 to 512. Received: {self.patch_size}")
 
 
@@ -116,7 +118,8 @@ class Training:
         rate: initial learning rate; 1e-3.
         schedule: 'halving' (the paper's) or 'polynomial', rate·(1 - step/steps)^0.9.
         halve_every: updates between two halvings; 3,000.
-        momentum, nesterov: of SGD; 0.9, plain.
+        optimizer: 'sgd' (the paper's) or 'adam'.
+        momentum, nesterov: of SGD; 0.9, plain. Adam takes the momentum as β₁.
         clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
         batch_size: patches a batch; 2.
         batches_per_volume: n = 5 batches from each volume of an epoch.
@@ -132,6 +135,7 @@ class Training:
     rate: float = 1e-3
     schedule: str = "halving"
     halve_every: int = 3_000
+    optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     clip_norm: float = 0.0
@@ -154,6 +158,8 @@ class Training:
         _check(0 < self.rate <= 10, f"rate: expected more than 0, at most 10. Received: {self.rate}")
         known = self.schedule in ("halving", "polynomial")
         _check(known, f"schedule: expected 'halving' or 'polynomial'. Received: {self.schedule!r}")
+        known = self.optimizer == "sgd" or (self.optimizer == "adam" and not self.nesterov)
+        _check(known, f"optimizer: expected 'sgd', or 'adam' without nesterov. Received: {self.optimizer!r}")
         _check(0 <= self.momentum < 1, f"momentum: expected 0 <= m < 1. Received: {self.momentum}")
         _check(0 <= self.clip_norm <= 1e6, f"clip_norm: expected 0 (none) or more. Received: {self.clip_norm}")
         _check(0 <= self.femur_share <= 1, f"femur_share: expected 0 to 1. Received: {self.femur_share}")

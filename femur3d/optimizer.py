@@ -1,4 +1,4 @@
-"""The optimiser of an experiment: SGD with momentum at the experiment's rate (section 3)."""
+"""The optimiser of an experiment: SGD with momentum (section 3), or Adam, at the experiment's rate."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ def make_schedule(training: Training) -> keras.optimizers.schedules.LearningRate
 
 
 def make_optimizer(training: Training, network: keras.Model) -> keras.optimizers.Optimizer:
-    """SGD built for the network's trainable variables, so that its state can be restored before the first update."""
-    optimizer = keras.optimizers.SGD(
-        make_schedule(training),
-        training.momentum,
-        nesterov=training.nesterov,
-        global_clipnorm=training.clip_norm or None,
-    )
+    """SGD or Adam built for the network's trainable variables, so that its state can be restored before any update."""
+    schedule, clip = make_schedule(training), training.clip_norm or None
+    if training.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(schedule, training.momentum, global_clipnorm=clip)
+    else:
+        optimizer = keras.optimizers.SGD(schedule, training.momentum, training.nesterov, global_clipnorm=clip)
     optimizer.build(network.trainable_variables)
     return optimizer

@@ -5,7 +5,7 @@ Every size, origin and stride is in voxels and in array order (z, y, x).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -106,6 +106,11 @@ def crop(array: np.ndarray, origin: Index, patch_size: Index) -> np.ndarray:
     if any(not 0 <= start <= limit for start, limit in zip(origin, last, strict=True)):
         raise ValueError(f"Expected an origin from (0, 0, 0) to {last}. Received: {tuple(origin)}")
     return array[tuple(slice(start, start + size) for start, size in zip(origin, patch_size, strict=True))]
+
+
+def make_normalise(normalisation: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What is done to each patch, any real dtype, on its way into the network; float32. See `config.Preparation`."""
+    return normalise_patch if normalisation == "patch" else lambda patch: np.array(patch, np.float32, order="C")
 
 
 def normalise_patch(patch: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from femur3d.errors import InputError
 from femur3d.volume import Volume, bounding_box
 from femur3d.volume_io import sitk_from_volume, volume_from_sitk
 
+AIR = 0.1
 MAX_VOXELS = 2**29  # 2 GiB of float32
 
 
@@ -37,7 +38,8 @@ class Hip:
 
 def prepare_scan(scan: Volume, preparation: Preparation) -> Volume:
     """A scan as the network takes it: oriented, resampled, normalised; float32 (z, y, x), its geometry kept right."""
-    return normalise(resample_image(orient(scan, preparation.orientation), preparation.spacing_mm))
+    resampled = resample_image(orient(scan, preparation.orientation), preparation.spacing_mm)
+    return normalise(resampled, preparation.normalisation)
 
 
 def prepare_case(scan: Volume, label: Volume, preparation: Preparation) -> list[Hip]:
@@ -54,7 +56,8 @@ def prepare_case(scan: Volume, label: Volume, preparation: Preparation) -> list[
     masks = {v: resample_mask(oriented.with_array(oriented.array == v), preparation.spacing_mm) for v in values}
     femurs = image.with_array(np.any([m.array for m in masks.values()], axis=0).astype(np.uint8))
     boxes = hip_boxes({v: m.array for v, m in masks.items()}, preparation)
-    return [Hip(v, normalise(cut(image, box)), cut(femurs, box)) for v, box in boxes.items()]
+    kind = preparation.normalisation
+    return [Hip(v, normalise(cut(image, box), kind), cut(femurs, box)) for v, box in boxes.items()]
 
 
 def restore(prediction: Volume, scan: Volume) -> Volume:
@@ -152,17 +155,28 @@ def cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
     return dataclasses.replace(volume, array=volume.array[box], origin_mm=_tuple3(origin))
 
 
-def normalise(volume: Volume) -> Volume:
-    """Zero mean and unit variance over the volume **(ours)**, float32; a constant volume becomes zeros.
+def normalise(volume: Volume, kind: str = "patch") -> Volume:
+    """Zero mean and unit variance, float32 **(ours)**; a constant volume becomes zeros.
 
-    The paper's normalisation is the one of each patch, in `patches.py`; this one makes float16 storage safe.
+    With 'patch' over the whole volume: each patch is normalised again later, as in the paper, and this makes float16
+    storage safe. With 'body' over the voxels that are not air, so that neither a wide field of view nor an empty
+    corner of a patch changes what bone looks like.
     """
     array = volume.array.astype(np.float32)
-    array -= array.mean(dtype=np.float64)
-    deviation = array.std(dtype=np.float64)
+    voxels = array[array > air_level(array)] if kind == "body" else array
+    if not voxels.size:
+        voxels = array
+    array -= np.float32(voxels.mean(dtype=np.float64))
+    deviation = voxels.std(dtype=np.float64)
     if not np.isfinite(deviation):
         raise InputError("Intensities beyond the range of float32.\nExpected an MR scan; rescale it first.")
     return volume.with_array(array / np.float32(deviation) if deviation > 0 else np.zeros_like(array))
+
+
+def air_level(array: np.ndarray) -> float:
+    """The intensity below which a voxel (z, y, x) is air: a tenth of the way from the darkest to the bright ones."""
+    darkest, bright = np.percentile(array[::4, ::2, ::4], (1, 99))
+    return float(darkest + AIR * (bright - darkest))
 
 
 def _target_grid(volume: Volume, spacing_mm: tuple[float, ...]) -> sitk.ResampleImageFilter:

@@ -13,7 +13,7 @@ import numpy as np
 from femur3d.augment import distort, random_distortion
 from femur3d.config import Training
 from femur3d.hdf5 import PackedDataset
-from femur3d.patches import centred_origin, normalise_patch, random_origin
+from femur3d.patches import centred_origin, make_normalise, random_origin
 
 # First element of the counter of each kind of draw, so that no two draws share their bits.
 _SHUFFLE, _ORIGIN, _FOCUS, _DISTORT = range(4)
@@ -71,12 +71,13 @@ class PatchSampler:
         """The patches of step `step`, read from the file.
 
         Returns:
-            images: float32 (batch, z, y, x, 1), each patch with zero mean and unit variance.
+            images: float32 (batch, z, y, x, 1), normalised.
             labels: uint8 (batch, z, y, x).
         """
         origins = self.origins_of(step)
         patches = [self._read(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
-        images = np.stack([normalise_patch(image)[..., np.newaxis] for image, _ in patches])
+        normalise = make_normalise(self.packed.preparation["normalisation"])
+        images = np.stack([normalise(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])
 
     def _read(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from femur3d.hdf5 import PackedDataset
 from femur3d.overlap import count_overlap, dice
+from femur3d.patches import make_normalise
 from femur3d.sliding_window import predict_volume
 from femur3d.volume import Volume
 
@@ -35,10 +36,11 @@ def validate(
     packed: PackedDataset, predict: Callable[[np.ndarray], np.ndarray], patch_size: tuple[int, ...]
 ) -> Iterator[Validated]:
     """Predicts every validation volume, one after the other, with patches side by side (no overlap, for speed)."""
+    normalise = make_normalise(packed.preparation["normalisation"])
     for number in packed.select("val"):
         entry = packed.entries[number]
         image, label = packed.read_volume(number)
-        prediction = predict_volume(image.array, predict, patch_size, patch_size) > 0.5
+        prediction = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise) > 0.5
         reference = label.array > 0
         score = dice(count_overlap(reference, prediction))
         yield Validated(f"{entry.case}/{entry.label_value}", image, reference, prediction, score)

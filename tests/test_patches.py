@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from femur3d.patches import centred_origin, crop, grid_origins, grid_starts, normalise_patch, random_origin
+from femur3d.patches import (
+    centred_origin,
+    crop,
+    grid_origins,
+    grid_starts,
+    make_normalise,
+    normalise_patch,
+    random_origin,
+)
 
 SHAPE, PATCH = (4, 5, 6), (2, 3, 3)  # 3 × 3 × 4 = 36 origins, the last one (2, 2, 3)
 
@@ -148,6 +156,14 @@ def test_normalise_patch_is_accurate_far_from_zero(dtype: type) -> None:
 def test_normalise_patch_makes_a_constant_patch_zeros(value: float, dtype: type) -> None:
     normalised = normalise_patch(np.full((7, 11, 13), value, dtype))
     np.testing.assert_array_equal(normalised, np.zeros((7, 11, 13), np.float32))
+
+
+def test_patches_of_a_scan_normalised_by_its_body_stay_as_they_are() -> None:
+    patch = np.array([[[1, 3], [1, 3]]], np.float16)
+    kept = make_normalise("body")(patch)
+    assert kept.dtype == np.float32
+    np.testing.assert_array_equal(kept, patch)
+    np.testing.assert_array_equal(make_normalise("patch")(patch), normalise_patch(patch))
 
 
 def test_normalise_patch_reads_a_strided_view() -> None:

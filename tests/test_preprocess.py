@@ -147,4 +147,16 @@ def test_intensities_scaled_and_shifted_are_prepared_alike():
 def test_normalise():
     values = normalise(Volume(np.array([[[1, 3]]], np.int16))).array
     np.testing.assert_array_equal(values, [[[-1, 1]]])
-    assert not normalise(Volume(np.full((2, 2, 2), 7.0))).array.any()
+    for kind in ("patch", "body"):
+        assert not normalise(Volume(np.full((2, 2, 2), 7.0)), kind).array.any()
+
+
+def test_normalise_by_the_body_sees_no_air_and_no_scale():
+    rng = np.random.default_rng(0)
+    body = rng.normal(100, 20, (8, 16, 24)).clip(40)
+    some, much = (np.pad(body, ((0, 0), (8, 8), (x, x))) for x in (0, 40))
+    near, far = normalise(Volume(some), "body").array, normalise(Volume(3 * much + 50), "body").array
+    np.testing.assert_allclose(far[:, 8:-8, 40:-40], near[:, 8:-8], atol=1e-5)
+    assert abs(near[:, 8:-8].mean()) < 1e-5
+    assert near[:, 8:-8].std() == pytest.approx(1, abs=1e-5)
+    assert far[:, :8].max() < near[:, 8:-8].min()

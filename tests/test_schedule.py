@@ -48,3 +48,14 @@ def test_optimizer_is_built_as_configured():
     optimizer = make_optimizer(Training(momentum=0.8, nesterov=True), model)
     assert (optimizer.momentum, optimizer.nesterov) == (0.8, True)
     assert len(optimizer.variables) == 3  # the number of updates, two momenta
+
+
+def test_adam_is_built_as_configured():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = make_optimizer(Training(optimizer="adam", momentum=0.8, rate=0.01, clip_norm=2.0), model)
+    assert type(optimizer) is keras.optimizers.Adam
+    assert (optimizer.beta_1, optimizer.global_clipnorm) == (0.8, 2.0)
+    before = [np.array(w) for w in model.get_weights()]
+    optimizer.apply([keras.ops.array([[0.3], [-0.2]]), keras.ops.array([0.1])], model.trainable_variables)
+    for old, new, sign in zip(before, model.get_weights(), ([[1], [-1]], [1]), strict=True):
+        np.testing.assert_allclose(old - new, 0.01 * np.array(sign), rtol=1e-4)  # the first step is the rate's sign
