@@ -29,6 +29,7 @@ from femur3d.scan_checks import quiet_itk
 from femur3d.volume_io import SCAN_EXTENSIONS, case_name, list_series, scan_extension
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
+LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
 MAX_ZIP_FILES = 20_000  # a study of ten series of 200 slices has 2,000 files; more than ten of these are given unpacked
 MAX_ZIP_BYTES = 8 << 30  # about 400 scans of a pelvis of 20 MB; what a temporary folder can be asked to hold
 
@@ -141,8 +142,8 @@ def _walk(folder: Path, top: Path, leave_out: Path | None, depth: int = 0) -> It
 
 
 def _is_followed(entry: Path, top: Path) -> bool:
-    """Not hidden, and no link other than to a file inside `top`: links to folders may lead round in circles."""
-    if entry.name.startswith("."):
+    """Not hidden, no label maps of a dataset, and no link other than to a file inside `top`, which may lead round."""
+    if entry.name.startswith(".") or entry.name in LABEL_FOLDERS:
         return False
     return not entry.is_symlink() or (entry.is_file() and entry.resolve().is_relative_to(top.resolve()))
 

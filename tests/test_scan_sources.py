@@ -141,6 +141,12 @@ def test_results_in_the_input_folder_are_left_out(tmp_path: Path) -> None:
     assert names(tmp_path / "out", leave_out=tmp_path / "out") == ["a"]  # named itself: not passed over
 
 
+def test_label_maps_of_a_dataset_are_no_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
+    assert names(tmp_path) == ["a", "b"]
+    assert names(tmp_path / "labelsTr") == ["a"]  # named itself: not passed over
+
+
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_an_input_that_holds_nothing(tmp_path: Path, kind: str) -> None:
     empty, full = tmp_path / "empty", touch(tmp_path / "full", "b/x.png", "a.txt", ".hidden.nii", "c.m", "d", "e.m")
