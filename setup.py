@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+JAX = "jax>=0.10,<0.12"  # the second engine; tested on a CPU with 0.10.2 (Python 3.11) and 0.11.2 (Python 3.12)
 HIGHDICOM = "highdicom>=0.28,<0.30"  # DICOM segmentations; its interface still changes from 0.x to 0.x
 
 setup(
@@ -15,6 +16,7 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11; 3.10 is past its end of life
     packages=find_packages(include=["femur3d", "femur3d.*"]),
+    package_data={"femur3d": ["models/*/*"]},  # the shipped model
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading
@@ -24,6 +26,7 @@ setup(
         "h5py>=3.11,<4",
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<2.22",
+        "pillow>=10,<14",  # TensorBoard's images
         "tqdm>=4.66,<5",  # progress bars
         "filelock>=3.12,<4",  # one training a run folder, one download a file
         "protobuf>=5.28,<8",  # C3D's weight file
@@ -32,7 +35,16 @@ setup(
     ],
     extras_require={
         "dicomseg": [HIGHDICOM],
-        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ruff>=0.9,<1", "mypy>=1.13,<3", "nibabel>=5.2,<6", HIGHDICOM],
+        "jax": [JAX],
+        "dev": [
+            "pytest>=8,<10",
+            "hypothesis>=6.100,<7",
+            "ruff>=0.9,<1",
+            "mypy>=1.13,<3",
+            "nibabel>=5.2,<6",
+            HIGHDICOM,
+            JAX,
+        ],
         "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
     },
 )

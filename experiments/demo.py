@@ -2,14 +2,14 @@
 
     make demo
 
-As `quick.py`, with fewer filters, coarser voxels and smaller patches; good for synthetic scans only.
+As `hip_t1.py`, with fewer filters, coarser voxels and smaller patches; good for synthetic scans only.
 """
 
 from femur3d.config import Experiment, Loss, Network, Preparation, Training
 
 
 def get_config() -> Experiment:
-    """The differences from the paper serve speed alone; `quick.py` gives the reasons one by one."""
+    """The differences from the paper serve speed alone; `hip_t1.py` gives the reasons one by one."""
     return Experiment(
         name="demo",
         preparation=Preparation(spacing_mm=(2.5, 2.5, 2.5), margin_mm=250.0, patch_size=(48, 48, 48)),

@@ -1,9 +1,9 @@
 """femur3d: proximal femur segmentation in 3D MR images (Zeng et al., MLMI 2017) in TensorFlow 2 and Keras 3.
 
     from femur3d import segment
-    result = segment("scan.nii.gz", "runs/quick/model")
+    result = segment("scan.nii.gz")
 
-Importing the package imports no TensorFlow; `segment` and the modules that need it do so themselves.
+Importing the package imports no TensorFlow or JAX; `segment` and the modules that need one do so themselves.
 """
 
 from __future__ import annotations
@@ -20,5 +20,6 @@ def __getattr__(name: str) -> Any:
     from femur3d import cli
 
     with cli.hushed():
+        from femur3d import engine  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
         from femur3d.api import segment
     return segment

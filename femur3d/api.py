@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.model_folder import load_model, read_config
+from femur3d.model_folder import SHIPPED, load_model, read_config
 from femur3d.rigid import SHEAR_KEPT, shear
 from femur3d.segmentation import EXACT, FAST, Segmentation, Segmenter
 from femur3d.volume import IDENTITY, Volume
@@ -20,7 +20,7 @@ from femur3d.volume_io import ScanFile, read_scan, volume_from_sitk
 
 def segment(
     scan: str | os.PathLike[str] | Volume | np.ndarray | Any,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] = SHIPPED,
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
@@ -31,14 +31,14 @@ def segment(
 ) -> Segmentation:
     """Segments the femurs of one scan. The model is loaded at the first call and kept for the next ones.
 
-        result = segment("scan.nii.gz", "runs/quick/model")
-        result.volumes_ml, result.labels.array
+        result = segment("scan.nii.gz")
+        result.volumes_ml, result.labels.array, result.quality
         result.save("femurs.nii.gz")
 
     Args:
         scan: a scan file, a folder with a DICOM series, a SimpleITK image, a `Volume`, or an array (z, y, x) with its
             geometry in the last three arguments.
-        model: folder of a trained model.
+        model: folder of a trained model; by default the one that comes with femur3d.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
         fast: bfloat16, and patches of air are skipped: faster, not quite the same.
         series: number of the series, where a DICOM folder has several.
@@ -47,7 +47,7 @@ def segment(
         direction: of an array: 3×3 matrix, row-major; column a is the world direction of index axis a.
 
     Returns:
-        Label map and probability map on the scan's own grid.
+        Label map and probability map on the scan's own grid, and what is out of the ordinary about them.
 
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.

@@ -46,6 +46,16 @@ def hushed() -> Iterator[None]:
             os.close(kept)
 
 
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """`hushed`, for what an entry point imports before `run`: a FemurError in it ends the process as it would there."""
+    try:
+        with hushed():
+            yield
+    except FemurError as error:
+        sys.exit(_say(str(error), error.exit_code))
+
+
 def run(main: Callable[[Sequence[str]], int]) -> None:
     """Parses the flags, calls `main(argv)` and ends the process with the exit code it returns (DESIGN section 4).
 

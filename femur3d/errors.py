@@ -4,6 +4,7 @@ EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INPUT = 3
 EXIT_SOME_FAILED = 4
+EXIT_RED_FLAG = 5  # with --strict: all is written, but a segmentation is not to be trusted
 
 
 class FemurError(ValueError):

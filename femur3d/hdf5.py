@@ -21,6 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from femur3d.atomic import replacing
 from femur3d.errors import InputError
 from femur3d.volume import Volume
 
@@ -174,6 +175,29 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({error})") from error
+
+
+def store_as_half(path: str | os.PathLike[str]) -> None:
+    """Rewrites an HDF5 file of ours with every floating-point array as float16.
+
+    Raises:
+        ValueError: a number is beyond the range of float16.
+    """
+
+    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Group):
+            made = half.require_group(name)
+        else:
+            with np.errstate(over="ignore"):
+                array = item[...].astype(np.float16) if item.dtype.kind == "f" else item[...]
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{path}: {name} does not fit in float16")
+            made = half.create_dataset(name, data=array)
+        made.attrs.update(item.attrs)
+
+    with replacing(path) as temporary, h5py.File(path, "r") as full, h5py.File(temporary, "w") as half:
+        half.attrs.update(full.attrs)
+        full.visititems(copy)
 
 
 def plain_datasets(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -1,10 +1,10 @@
 """Segments the femurs of hip MR scans with a trained model.
 
-    python -m femur3d.infer -i PATH [PATH ...] -o DIR --model DIR [--labels femur|sides] [--fast] [--continue] ...
+    python -m femur3d.infer -i PATH [PATH ...] -o DIR [--model DIR] [--labels femur|sides] [--fast] [--continue] ...
 
 PATH is a scan file (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder with a DICOM series, a folder of these, or a zip
-of any of them. Writes DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; more on request.
-Nothing is sent anywhere.
+of any of them. Without --model the model that comes with femur3d is used, femur3d/models/hip_t1. Writes
+DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; more on request. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from absl import flags
 
 from femur3d import cli
 
-with cli.hushed():
-    import tensorflow as tf
+with cli.starting():
+    from femur3d import engine
 
 import keras
 from tqdm import tqdm
 
 import femur3d
 from femur3d.dicom_seg import require_highdicom
-from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError
-from femur3d.model_folder import TrainedModel, load_model
-from femur3d.results import Case, Wanted, is_done, write_results, write_summary
+from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError, UsageError
+from femur3d.model_folder import SHIPPED, TrainedModel, load_model
+from femur3d.quality_flags import RED, YELLOW
+from femur3d.results import Case, Wanted, has_red_flag, is_done, write_results, write_summary
 from femur3d.scan_sources import Scan, open_sources
 from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
 from femur3d.volume_io import ScanFile, read_scan, scan_extension
@@ -42,7 +43,7 @@ from femur3d.volume_io import ScanFile, read_scan, scan_extension
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
-flags.DEFINE_string("model", None, "folder of a trained model, e.g. runs/quick/model", required=True)
+flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
 flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and patches of air are skipped")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
@@ -54,9 +55,11 @@ flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contour
 flags.DEFINE_enum("surface", None, ["stl", "ply"], "write a smooth mesh of each femur, LPS millimetres, too")
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
 flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
+flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
 
 SAME_FORMAT = (".nii.gz", ".nii", ".nrrd", ".mha")  # other formats of scans are answered in the first of these
+FAILURES: tuple[type[Exception], ...] = (OSError, RuntimeError, MemoryError, *engine.ERRORS)  # of one scan
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     with open_sources(paths, FLAGS.series, leave_out=folder) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         _check_results_replace_no_scan(cases)
-        tf.config.threading.set_inter_op_parallelism_threads(1)  # the same bits every time, at no cost
+        engine.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
         mode = _mode()
         todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and _is_done(scans[i], cases[i], model))]
@@ -77,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
         for number, (i, reading) in enumerate(_read_ahead([(i, scans[i]) for i in todo]), start=1):
             print(f"[{number}/{len(todo)}] {scans[i].source}", flush=True)
             failed += not _attempt(scans[i], cases[i], reading, segmenter, model)
-        return _outcome(failed, len(todo), len(scans))
+        red = sum(map(has_red_flag, cases))
+        return _outcome(failed, len(todo), len(scans)) or _strictly(red)
 
 
 def _mode() -> Mode:
@@ -118,7 +122,7 @@ def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
         return True
     except InputError as error:
         message = str(error)
-    except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
+    except FAILURES as error:
         message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
     print(scan.told(message), file=sys.stderr, flush=True)
     return False
@@ -130,6 +134,8 @@ def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
     marks = {"reading": time.perf_counter() - start}
     for note in read.notes:
         print(f"  Note: {note}", flush=True)
+    if FLAGS.dicom_seg and not case.path.is_dir():
+        print("  Note: no DICOM segmentation for a scan that does not come as DICOM", flush=True)
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -146,6 +152,9 @@ def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
 def _say(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
     volumes = ", ".join(f"label {k}: {v:.1f} ml" for k, v in result.volumes_ml.items()) or "no femur found"
     print(f"  {target}: {volumes} ({seconds['total']:.1f} s)", flush=True)
+    for flag in result.quality.values():
+        if flag.level in (YELLOW, RED):
+            print(f"  {flag.level.capitalize()} flag: {flag.sentence}", flush=True)
     if FLAGS.verbose:
         print("  " + ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds.items()), flush=True)
 
@@ -178,11 +187,12 @@ def _summary(
         **_made_with(scan, case, model),
         "notes": list(read.notes),
         "volumes_ml": {str(label): volume for label, volume in result.volumes_ml.items()},
+        "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
         "files": list(files),
         "versions": {
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            **engine.VERSIONS,
             "python": platform.python_version(),
         },
         "command": shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
@@ -197,6 +207,14 @@ def _outcome(failed: int, tried: int, given: int) -> int:
     if failed == given:
         return EXIT_INPUT
     return EXIT_SOME_FAILED if failed else 0
+
+
+def _strictly(red: int) -> int:
+    """The exit code of a batch that did not fail, by the number of its scans with a red flag."""
+    if not FLAGS.strict or not red:
+        return 0
+    print(f"--strict: {red} with a red flag: look at them before you use them", file=sys.stderr, flush=True)
+    return EXIT_RED_FLAG
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ import numpy as np
 from femur3d.atomic import replacing
 from femur3d.config import Network, Preparation, from_dict, to_dict
 from femur3d.errors import InputError
-from femur3d.hdf5 import open_hdf5, plain_datasets
+from femur3d.hdf5 import open_hdf5, plain_datasets, store_as_half
 from femur3d.network.unet import build_network
+from femur3d.quality_flags import Limit, read_limits
 
 FORMAT = "femur3d-model-1"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 CLASSES = ("background", "femur")
 MAX_CONFIG_BYTES = 1_000_000
+SHIPPED = Path(__file__).parent / "models" / "hip_t1"  # what `infer` and `segment` use where no other is named
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class TrainedModel:
         preparation: orientation, spacing and patch size that it was trained with.
         provenance: where it comes from: experiment, step, dataset, software; free of meaning to the code.
         weights_sha256: hexadecimal digest of the weights file.
+        quality: limits of the quality measures, see `quality_flags`; {} where the folder has none.
     """
 
     network: keras.Model
@@ -47,17 +50,28 @@ class TrainedModel:
     preparation: Preparation
     provenance: dict[str, Any]
     weights_sha256: str
+    quality: dict[str, Limit] = dataclasses.field(default_factory=dict)
 
 
 def save_model(
-    folder: Path, network: keras.Model, network_config: Network, preparation: Preparation, provenance: dict[str, Any]
+    folder: Path,
+    network: keras.Model,
+    network_config: Network,
+    preparation: Preparation,
+    provenance: dict[str, Any],
+    half: bool = False,
 ) -> None:
-    """Writes the folder beside its place and swaps it in, so that config and weights always belong together."""
+    """Writes the folder beside its place and swaps it in, so that config and weights always belong together.
+
+    With `half` the weights are stored as float16.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with replacing(new / WEIGHTS) as temporary:
             network.save_weights(temporary)
+            if half:
+                store_as_half(temporary)
         config = {
             "format": FORMAT,
             "network": to_dict(network_config),
@@ -98,6 +112,7 @@ def load_model(folder: Path) -> TrainedModel:
     config = read_config(folder)
     network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
     preparation = from_dict(Preparation, config["preparation"], f"{folder / CONFIG}: preparation")
+    limits = read_limits(folder)
     digest = _sha256(folder / WEIGHTS)
     if digest != config["weights_sha256"]:
         raise InputError(
@@ -109,7 +124,7 @@ def load_model(folder: Path) -> TrainedModel:
     network.load_weights(folder / WEIGHTS)
     if not all(np.isfinite(w).all() for w in network.get_weights()):
         raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
-    return TrainedModel(network, network_config, preparation, config["provenance"], digest)
+    return TrainedModel(network, network_config, preparation, config["provenance"], digest, limits)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from femur3d.dicom import series_files
 from femur3d.dicom_seg import write_dicom_seg
 from femur3d.mesh import femur_mesh, write_mesh
 from femur3d.preview import preview_figure
+from femur3d.quality_flags import RED
 from femur3d.segment_nrrd import write_segment_nrrd
 from femur3d.segmentation import Segmentation
 from femur3d.segments import Labels, segments_of
@@ -110,6 +111,15 @@ def write_summary(case: Case, summary: dict[str, Any]) -> None:
     """Writes CASE.json, last of all: where it is, the results are whole."""
     with replacing(case.file(".json")) as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def has_red_flag(case: Case) -> bool:
+    """Whether the summary, of this run or an earlier one, has a red quality flag; False where there is none."""
+    try:
+        quality = json.loads(case.file(".json").read_text(encoding="utf-8"))["quality"]
+        return any(flag["level"] == RED for flag in quality.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def is_done(case: Case, made_with: dict[str, Any]) -> bool:

@@ -12,19 +12,24 @@ from typing import Literal
 import numpy as np
 
 from femur3d.config import DOWNSAMPLING
+from femur3d.engine import ERRORS, make_predict
 from femur3d.errors import InputError
 from femur3d.model_folder import TrainedModel
 from femur3d.network.folded import fold_network
+from femur3d.network.unet import head_probabilities
+from femur3d.patches import make_normalise
 from femur3d.postprocess import label_map
-from femur3d.predictor import make_predict
-from femur3d.preprocess import prepare_scan, restore, rounded
-from femur3d.sliding_window import patch_count, predict_volume
+from femur3d.preprocess import air_level, prepare_scan, restore, rounded
+from femur3d.quality import femurs_of, measure, tile_centres_mm
+from femur3d.quality_flags import RED, Flag, flags
+from femur3d.sliding_window import Spread, patch_count, patches_at, predict_volume
 from femur3d.volume import Volume
 from femur3d.volume_io import NiftiGeometry, write_volume
 
 Progress = Callable[[int, int], None]
 SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little
-AIR = 0.1
+NOT_COMPUTED: tuple[type[Exception], ...] = (MemoryError, *ERRORS)
+STAGES = ("preparation", "network", "postprocessing", "quality")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,12 +40,14 @@ class Segmentation:
         labels: uint8 label map; 1 femur, or 1 left and 2 right.
         probability: float32, P(femur).
         seconds: time of each stage.
+        quality: every measure of `quality.NAMES` with its level by the model's limits and a sentence.
         nifti: geometry of the NIfTI file that the scan came from, where it came from one.
     """
 
     labels: Volume
     probability: Volume
     seconds: dict[str, float]
+    quality: dict[str, Flag] = dataclasses.field(default_factory=dict)
     nifti: NiftiGeometry | None = None
 
     @property
@@ -49,6 +56,11 @@ class Segmentation:
         voxel_ml = math.prod(self.labels.spacing_mm) / 1000
         values, counts = np.unique(self.labels.array, return_counts=True)
         return {int(v): round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether a measure of quality has a red flag: `femur3d.infer --strict` ends with exit code 5 then."""
+        return any(flag.level == RED for flag in self.quality.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the label map as a scan file: .nii.gz, .nii, .nrrd or .mha."""
@@ -85,7 +97,9 @@ class Segmenter:
 
     def __init__(self, model: TrainedModel, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preparation = model.preparation
-        self._predict = make_predict(fold_network(model.network, model.network_config, mode.dtype))
+        self._limits = model.quality
+        self._network = fold_network(model.network, model.network_config, mode.dtype)
+        self._predict = make_predict(self._network)
         self._mode = mode
         self._batch_size = batch_size
 
@@ -108,15 +122,34 @@ class Segmenter:
         grid = rounded(scan)
         prepared = prepare_scan(grid, self._preparation)
         marks.append(time.perf_counter())
-        on_network_grid = prepared.with_array(self._slide(prepared.array, self._preparation.patch_size, progress))
+        spread = Spread()
+        array = self._slide(prepared.array, self._preparation.patch_size, progress, spread)
+        on_network_grid = prepared.with_array(array)
         marks.append(time.perf_counter())
         probability = scan.with_array(restore(on_network_grid, grid).array)
         result = label_map(probability, labels=labels)
         marks.append(time.perf_counter())
-        seconds = dict(zip(("preparation", "network", "postprocessing"), np.diff(marks).round(3).tolist(), strict=True))
-        return Segmentation(result, probability, seconds)
+        heads = self._heads(prepared, result, spread.patch_size)
+        quality = flags(measure(result, probability, spread.disagreement, heads), self._limits)
+        marks.append(time.perf_counter())
+        seconds = dict(zip(STAGES, np.diff(marks).round(3).tolist(), strict=True))
+        return Segmentation(result, probability, seconds, quality)
 
-    def _slide(self, array: np.ndarray, patch_size: tuple[int, ...], progress: Progress | None) -> np.ndarray:
+    def _heads(self, prepared: Volume, result: Volume, patch_size: tuple[int, ...]) -> dict[str, np.ndarray] | None:
+        """What the three heads say in two patches of each femur; None without a femur or the memory for it."""
+        centres_mm = tile_centres_mm(femurs_of(result))
+        if not len(centres_mm):
+            return None
+        try:
+            normalise = make_normalise(self._preparation.normalisation)
+            patches = patches_at(prepared.array, prepared.index_zyx(centres_mm), patch_size, normalise)
+            return head_probabilities(self._network, patches)
+        except NOT_COMPUTED:
+            return None
+
+    def _slide(
+        self, array: np.ndarray, patch_size: tuple[int, ...], progress: Progress | None, spread: Spread | None = None
+    ) -> np.ndarray:
         """The probability map; where memory runs out, with patches of half the size."""
         stride = tuple(max(round(n * (1 - self._mode.overlap)), 1) for n in patch_size)
         total = patch_count(array.shape, patch_size, stride)
@@ -133,13 +166,15 @@ class Segmenter:
                 stride,
                 batch_size=self._batch_size,
                 progress=report,
+                normalise=make_normalise(self._preparation.normalisation),
                 skip=air_below(array) if self._mode.skip_air else None,
+                spread=spread,
             )
         except MemoryError:
             smaller = tuple(max(n // 2 // DOWNSAMPLING * DOWNSAMPLING, SMALLEST_PATCH) for n in patch_size)
             if math.prod(smaller) >= math.prod(patch_size):
                 raise
-            return self._slide(array, smaller, progress)
+            return self._slide(array, smaller, progress, spread)
 
 
 def _check_values(array: np.ndarray) -> None:
@@ -149,7 +184,6 @@ def _check_values(array: np.ndarray) -> None:
 
 
 def air_below(array: np.ndarray) -> Callable[[np.ndarray], bool]:
-    """Tells whether a patch of a scan holds air only: no voxel above a tenth of the way from darkest to bright."""
-    darkest, bright = np.percentile(array[::4, ::4, ::4], (1, 99))
-    level = darkest + AIR * (bright - darkest)
+    """Tells whether a patch of a scan holds air only."""
+    level = air_level(array)
     return lambda patch: bool(np.max(patch) < level)

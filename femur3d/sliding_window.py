@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from femur3d.patches import Index, crop, grid_origins, grid_starts, normalise_patch
+from femur3d.patches import Index, centred_origin, crop, grid_origins, grid_starts, normalise_patch
 
 Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass
+class Spread:
+    """How much the patches disagree about the voxels that they share: three sums instead of a second volume.
+
+    Attributes:
+        squares: Σ p² over the voxels of all patches, p the foreground probability.
+        agreed: Σ n·mean² over the voxels of the volume, n the number of patches that cover a voxel.
+        total: Σ p over the voxels of all patches.
+        patch_size: (z, y, x) of the patches.
+    """
+
+    squares: float = 0.0
+    agreed: float = 0.0
+    total: float = 0.0
+    patch_size: tuple[int, ...] = ()
+
+    @property
+    def disagreement(self) -> float:
+        """Variance within voxels, Σ n·variance, in parts of Σ p: 0 where all patches agree, less than 1; no unit."""
+        return max(self.squares - self.agreed, 0.0) / self.total if self.total else 0.0
 
 
 def predict_volume(
@@ -21,6 +44,7 @@ def predict_volume(
     normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
     progress: Callable[[int], None] | None = None,
     skip: Callable[[np.ndarray], bool] | None = None,
+    spread: Spread | None = None,
 ) -> np.ndarray:
     """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
 
@@ -39,6 +63,7 @@ def predict_volume(
         normalise: applied to each patch, padding included, before `predict`.
         progress: called after each batch with the number of patches done; `patch_count` gives the total.
         skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
+        spread: is overwritten with how much the patches disagree, padding included.
 
     Returns:
         Probabilities, float32 (z, y, x), shape of `array`.
@@ -54,17 +79,19 @@ def predict_volume(
     padded, inside = _pad_to_patch(array, patch_size)
     origins = grid_origins(padded.shape, patch_size, stride)
     batch_size = min(batch_size, len(origins))
-    total = np.zeros(padded.shape, np.float32)
+    total, squares = np.zeros(padded.shape, np.float32), 0.0
     for start in range(0, len(origins), batch_size):
         some = origins[start : start + batch_size]
         if skip is not None:
             some = np.array([origin for origin in some if not skip(crop(padded, origin, patch_size))])
         if len(some):
             batch = _gather(padded, some, patch_size, batch_size, normalise)
-            _add(total, some, _predict_checked(predict, batch), patch_size)
+            squares += _add(total, some, _predict_checked(predict, batch), patch_size)
         if progress is not None:
             progress(min(start + batch_size, len(origins)))
-    _divide_by_cover(total, patch_size, stride)
+    sums = _divide_by_cover(total, patch_size, stride)
+    if spread is not None:
+        spread.squares, (spread.agreed, spread.total), spread.patch_size = squares, sums, tuple(patch_size)
     return np.ascontiguousarray(total[inside])
 
 
@@ -76,6 +103,26 @@ def patch_count(shape: Index, patch_size: Index, stride: Index) -> int:
     """
     axes = zip(shape, patch_size, stride, strict=True)
     return math.prod(len(grid_starts(max(size, patch), patch, step)) for size, patch, step in axes)
+
+
+def patches_at(
+    array: np.ndarray,
+    centres: np.ndarray,
+    patch_size: Index,
+    normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
+) -> np.ndarray:
+    """Patches as `predict_volume` hands them out, but around given voxels: float32 (n, z, y, x).
+
+    Args:
+        array: the volume, (z, y, x).
+        centres: voxels, (n, 3) in (z, y, x); fractions are cut off. A patch is moved as little as needed to lie inside.
+        patch_size: patch shape (z, y, x); an axis shorter than it is reflected.
+        normalise: applied to each patch.
+    """
+    padded, inside = _pad_to_patch(array, patch_size)
+    moved = np.asarray(centres) + [axis.start for axis in inside]
+    origins = np.array([centred_origin(centre, padded.shape, patch_size) for centre in moved])
+    return _gather(padded, origins, patch_size, len(origins), normalise)
 
 
 def _pad_to_patch(array: np.ndarray, patch_size: Index) -> tuple[np.ndarray, tuple[slice, ...]]:
@@ -111,16 +158,23 @@ def _predict_checked(predict: Predict, batch: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patch_size: Index) -> None:
-    """Adds each patch of probabilities to its place in `total`; those without an origin are dropped."""
+def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patch_size: Index) -> float:
+    """Adds each patch of probabilities to its place in `total`; those without an origin are dropped.
+
+    Returns the sum of their squares.
+    """
+    squares = 0.0
     for origin, probability in zip(origins, probabilities, strict=False):
         crop(total, origin, patch_size)[...] += probability
+        squares += float(np.square(probability, dtype=np.float64).sum())
+    return squares
 
 
-def _divide_by_cover(total: np.ndarray, patch_size: Index, stride: Index) -> None:
+def _divide_by_cover(total: np.ndarray, patch_size: Index, stride: Index) -> tuple[float, float]:
     """Divides each voxel (z, y, x), in place, by the number of patches that cover it: a product of one for each axis.
 
-    Slice by slice, so that no second array of the volume's size is needed.
+    Slice by slice, so that no second array of the volume's size is needed. Returns Σ n·mean² and Σ n·mean of the
+    voxels, n the number and mean the result.
     """
     counts = []
     for size, patch, step in zip(total.shape, patch_size, stride, strict=True):
@@ -130,5 +184,10 @@ def _divide_by_cover(total: np.ndarray, patch_size: Index, stride: Index) -> Non
         counts.append(count)
     z, y, x = counts
     in_slice = y[:, None] * x
+    agreed = summed = 0.0
     for slice_, count in zip(total, z, strict=True):
+        before = slice_.astype(np.float64)
         slice_ /= count * in_slice
+        agreed += float(np.vdot(before, slice_))
+        summed += float(before.sum())
+    return agreed, summed

@@ -1,13 +1,23 @@
-"""What TensorBoard shows: scalars of the training, and validation slices with both contours."""
+"""What TensorBoard shows: scalars of the training, and validation slices with both contours. Needs no TensorFlow."""
 
 from __future__ import annotations
 
+import io
+import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 from scipy import ndimage
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.image.metadata import create_summary_metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from femur3d.figures import anatomical
 from femur3d.validation import Validated
@@ -17,10 +27,16 @@ ZOOM = 2  # screen pixels a voxel
 
 
 class TensorBoardLog:
-    """Event files of one run; close it, or use it in a `with` statement."""
+    """An event file of one run; close it, or use it in a `with` statement.
+
+    Made of records, not by TensorBoard's own EventFileWriter: that imports TensorFlow wherever it is installed.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = tf.summary.create_file_writer(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter((folder / name).open("xb"))
+        self._write(Event(file_version="brain.Event:2"))
 
     def __enter__(self) -> TensorBoardLog:
         return self
@@ -30,15 +46,25 @@ class TensorBoardLog:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars by their name."""
-        with self._writer.as_default(step=step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
+        for name, value in values.items():
+            self._write(Event(step=step, summary=scalar_pb(name, value)))
         self._writer.flush()
 
     def validated(self, step: int, result: Validated) -> None:
         """Writes the coronal slice with most of the reference, with both contours, as an image."""
-        with self._writer.as_default(step=step):
-            tf.summary.image(f"validation/{result.name}", contour_picture(result)[np.newaxis])
+        picture, png = contour_picture(result), io.BytesIO()
+        Image.fromarray(picture).save(png, "png")
+        height, width, _ = picture.shape
+        value = Summary.Value(
+            tag=f"validation/{result.name}",
+            metadata=image_metadata(display_name=None, description=None),
+            tensor=make_tensor_proto(np.array([b"%d" % width, b"%d" % height, png.getvalue()], dtype=object)),
+        )
+        self._write(Event(step=step, summary=Summary(value=[value])))
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
 
 
 def contour_picture(result: Validated) -> np.ndarray:

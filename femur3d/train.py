@@ -13,18 +13,16 @@ from absl import flags
 
 from femur3d import cli
 
-with cli.hushed():
-    import tensorflow as tf
+with cli.starting():
+    from femur3d import engine
 
 from tqdm import tqdm
 
 from femur3d.config import Experiment, to_dict, with_settings
-from femur3d.dataset_folder import fingerprint
 from femur3d.encoder_weights import check_encoder_weights
 from femur3d.errors import InputError
 from femur3d.experiment_file import load_experiment
 from femur3d.hdf5 import PackedDataset
-from femur3d.packing import pack_dataset
 from femur3d.run_folder import RunFolder
 from femur3d.training import Trainer
 
@@ -39,10 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Parses, prepares the data, trains."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
-    # One operator at a time: two trainings from one seed then give the same bits, at no cost (DESIGN section 4).
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
+    engine.make_repeatable()
     run = RunFolder(Path(FLAGS.run))
     run.check_experiment(experiment)
     if experiment.encoder_weights and not run.stored():
@@ -65,6 +60,9 @@ def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
         )
     if dataset.is_file():
         return dataset
+    from femur3d.dataset_folder import fingerprint  # these need SimpleITK; to train on a packed file needs none
+    from femur3d.packing import pack_dataset
+
     if not run.packed.exists() or not run.stored():
         run.say(f"Packing {dataset} into {run.packed}")
         pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))

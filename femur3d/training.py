@@ -10,24 +10,21 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 import femur3d
+from femur3d import engine
 from femur3d.checkpoint import checkpoints, restore_latest, save_checkpoint
 from femur3d.config import HEADS, Experiment
-from femur3d.dataset import patch_stream
 from femur3d.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.errors import EXIT_INTERNAL, FemurError
 from femur3d.hdf5 import PackedDataset
 from femur3d.model_folder import save_model
 from femur3d.network.unet import build_network
 from femur3d.optimizer import make_optimizer
-from femur3d.predictor import make_predict
 from femur3d.run_folder import MetricsLog, RunFolder
 from femur3d.sampler import PatchSampler
 from femur3d.tensorboard_log import TensorBoardLog
-from femur3d.train_step import make_train_step
 from femur3d.validation import validate
 
 COLUMNS = (
@@ -61,8 +58,8 @@ class Trainer:
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
         loss = experiment.loss
         weights = dict(zip(HEADS, loss.head_weights, strict=True))
-        self.train_step = make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
-        self.predict = make_predict(self.network)
+        self.train_step = engine.make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
+        self.predict = engine.make_predict(self.network)
         self._stopping = False
 
     def _encoder_source(self) -> dict[str, str]:
@@ -95,7 +92,7 @@ class Trainer:
         metrics = MetricsLog(self.run.path / "metrics.csv", COLUMNS, self.step)
         window = _Window()
         with TensorBoardLog(self.run.tensorboard) as board:
-            batches = iter(patch_stream(self.sampler, self.step, training.steps))
+            batches = iter(engine.patch_stream(self.sampler, self.step, training.steps))
             while self.step < training.steps and not self._stopping:
                 window.add(self._update(batches, window))
                 bar.update()
@@ -121,8 +118,9 @@ class Trainer:
             with window.waiting():
                 images, labels = next(batches)
             scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
-        except tf.errors.OpError as error:  # the packed file cannot be read, or memory runs out
-            raise TrainingError(self._obituary(str(error.message).strip().partition("\n")[0])) from error
+        except engine.ERRORS as error:  # the packed file cannot be read, or memory runs out
+            message = str(getattr(error, "message", error))  # TensorFlow's has the line alone, without the graph
+            raise TrainingError(self._obituary(message.strip().partition("\n")[0])) from error
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(scalars[name]):
                 raise TrainingError(self._obituary(f"the {name} is {scalars[name]}"))
@@ -171,7 +169,7 @@ class Trainer:
             "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            **engine.VERSIONS,
             "python": platform.python_version(),
         }
         save_model(self.run.model, self.network, self.experiment.network, self.experiment.preparation, provenance)

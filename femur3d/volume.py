@@ -46,6 +46,11 @@ class Volume:
         ijk = np.asarray(index_zyx, dtype=np.float64)[..., ::-1]
         return ijk @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def index_zyx(self, world_mm: Any) -> np.ndarray:
+        """Array indices (z, y, x), fractional, shape (n, 3), of world positions (LPS, mm), shape (n, 3)."""
+        offsets = np.asarray(world_mm, dtype=np.float64) - self.affine[:3, 3]
+        return np.linalg.solve(self.affine[:3, :3], offsets.T).T[:, ::-1]
+
     def with_array(self, array: np.ndarray) -> Volume:
         """The same geometry with other voxels. Raises ValueError where the shape differs."""
         if array.shape != self.array.shape:

@@ -29,7 +29,7 @@ def test_faithful_experiments_keep_every_default(name):
 
 
 def test_json_round_trip():
-    experiment = load_experiment("experiments/quick.py")
+    experiment = load_experiment("experiments/hip_t1.py")
     assert from_dict(Experiment, json.loads(json.dumps(to_dict(experiment)))) == experiment
 
 

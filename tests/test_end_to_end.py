@@ -152,7 +152,7 @@ def test_importing_the_package_imports_no_tensorflow():
 @pytest.mark.slow
 def test_real_hips_can_be_packed(hips_dir, tmp_path):
     done = run("-m", "femur3d.pack", "--dataset", hips_dir, "-o", tmp_path / "hips.h5",
-               "--experiment", "experiments/quick.py")  # fmt: skip
+               "--experiment", "experiments/hip_t1.py")  # fmt: skip
     assert "40 volumes" in done.stdout
     assert os.listdir(tmp_path) == ["hips.h5"]
 

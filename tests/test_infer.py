@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,11 +11,12 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import infer
+from femur3d import infer, quality, segmentation
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
 from femur3d.network.unet import build_network
+from femur3d.quality_flags import Limit, write_limits
 from femur3d.segmentation import FAST, Mode, Segmenter, air_below
 from femur3d.volume_io import read_volume, write_volume
 
@@ -60,7 +62,7 @@ def test_both_femurs_of_a_bilateral_scan_on_its_own_grid(segmenter):
     assert result.labels.array.dtype == np.uint8
     for value in (1, 2):
         assert dice(result.labels.array == value, label.array[::2] == value) > 0.9
-    assert set(result.seconds) == {"preparation", "network", "postprocessing"}
+    assert set(result.seconds) == {"preparation", "network", "postprocessing", "quality"}
 
 
 def test_storage_order_and_intensity_scale_do_not_matter(segmenter):
@@ -139,7 +141,9 @@ def test_files_written(infer_main, tmp_path):
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
     assert summary["files"] == ["a.nii.gz", "a_prob.nii.gz", "a_preview.png"]
     assert summary["notes"] == []
-    assert set(summary["seconds"]) == {"reading", "preparation", "network", "postprocessing", "total"}
+    assert set(summary["seconds"]) == {"reading", "preparation", "network", "postprocessing", "quality", "total"}
+    assert set(summary["quality"]) == set(quality.NAMES)
+    assert all(set(flag) == {"value", "level", "sentence"} for flag in summary["quality"].values())
     probability = read_volume(out / "a_prob.nii.gz").array
     assert 0 <= probability.min() < 0.5 < probability.max() <= 1
 
@@ -185,6 +189,14 @@ def test_every_output_format(infer_main, tmp_path):
     (out / "patient_left.stl").unlink()  # a file that is missing is made again
     assert infer_main("-i", series, *words, "--continue") == 0
     assert (out / "patient_left.stl").exists()
+
+
+def test_dicom_segmentation_of_a_scan_that_is_no_dicom_is_not_made_and_said_so(infer_main, tmp_path, capsys):
+    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    write_volume(scan_and_label()[0], tmp_path / "scan.nii.gz")
+    assert infer_main("-i", tmp_path / "scan.nii.gz", "--dicom_seg") == 0
+    assert "Note: no DICOM segmentation" in capsys.readouterr().out
+    assert not list((tmp_path / "out").glob("*.dcm"))
 
 
 def test_scan_without_femur_is_no_failure(infer_main, tmp_path):
@@ -267,6 +279,76 @@ def test_a_result_never_replaces_its_scan(infer_main, tmp_path):
     with pytest.raises(UsageError, match="replace the scan"):
         infer_main("-i", path)
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def model_with_limits(model, tmp_path):
+    """The model with a limit that no scan keeps (red), one that all do, and one between (yellow)."""
+    folder = tmp_path / "limited"
+    shutil.copytree(model, folder)
+    limits = {
+        "smallest_volume_ml": Limit(9e5, 8e5, 7e5),
+        "missing_femurs": Limit(0.0, 0.5, 1.0),
+        "uncertain_share": Limit(-2.0, -1.0, 1.0),
+    }
+    write_limits(folder, limits, "imagination")
+    return folder
+
+
+def test_strict_ends_in_5_where_a_flag_is_red_and_writes_all_the_same(infer_main, model_with_limits, tmp_path, capsys):
+    write_volume(scan_and_label()[0], tmp_path / "a.nii.gz")
+    words = ("-i", tmp_path / "a.nii.gz", "--model", model_with_limits)
+    assert infer_main(*words) == 0
+    said = capsys.readouterr()
+    sentence = r"The smaller femur has \d+ ml \(usual 900000 ml, red below 700000 ml\)\."
+    assert re.search(f"^  Red flag: {sentence}$", said.out, re.MULTILINE)
+    assert said.out.count("Yellow flag: ") == 1
+    assert said.out.count(" flag: ") == 2
+    found = json.loads((tmp_path / "out" / "a.json").read_text())["quality"]
+    levels = {name: flag["level"] for name, flag in found.items() if flag["level"] != "unknown"}
+    assert levels == {"smallest_volume_ml": "red", "missing_femurs": "green", "uncertain_share": "yellow"}
+    assert infer_main(*words, "--strict", "--continue") == 5  # also for a scan that was done before
+    assert "1 with a red flag" in capsys.readouterr().err
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    assert infer_main(*words, "--strict") == 5
+    assert read_volume(tmp_path / "out" / "a.nii.gz").array.any()
+
+
+def test_strict_is_content_without_red_flags_and_failures_come_first(infer_main, model_with_limits, tmp_path, capsys):
+    write_volume(scan_and_label()[0], tmp_path / "scans" / "a.nii.gz")
+    assert infer_main("-i", tmp_path / "scans", "--strict") == 0  # a model without limits
+    assert "flag" not in capsys.readouterr().out
+    (tmp_path / "scans" / "b.nii.gz").touch()
+    assert infer_main("-i", tmp_path / "scans", "--strict", "--model", model_with_limits) == 4
+
+
+def test_damaged_limits_are_a_mistake_of_the_model(infer_main, model_with_limits, tmp_path):
+    (model_with_limits / "quality.json").write_text("[]")
+    write_volume(scan_and_label()[0], tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=r"quality\.json"):
+        infer_main("-i", tmp_path / "a.nii.gz", "--model", model_with_limits)
+
+
+def test_quality_of_a_good_and_of_an_empty_result(segmenter):
+    scan, _ = scan_and_label()
+    good = segmenter(scan, "sides")
+    values = {name: flag.value for name, flag in good.quality.items()}
+    assert values["missing_femurs"] == 0
+    assert values["side_ratio"] > 0.9
+    assert values["head_disagreement"] == 1  # the threshold network has no other heads: they find nothing
+    assert not good.needs_a_look
+    one = segmenter(dataclasses.replace(scan, array=np.where(np.arange(40) < 20, scan.array, 100)), "sides")
+    assert "side_ratio" not in one.quality
+    assert one.quality["smallest_volume_ml"].value == pytest.approx(values["smallest_volume_ml"], rel=0.1)
+
+
+def test_heads_are_not_measured_where_memory_runs_out(segmenter, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(segmentation, "head_probabilities", fail)
+    found = segmenter(scan_and_label()[0]).quality
+    assert set(found) == set(quality.NAMES) - {"head_disagreement"}
 
 
 def test_missing_model(infer_main, tmp_path):

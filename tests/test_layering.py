@@ -12,7 +12,7 @@ ENTRY_POINTS = {"pack", "train", "infer", "evaluate"}
 
 # What each module may import from femur3d. `errors`, `atomic` and the version are open to all.
 ALLOWED = {
-    "__init__": {"api", "cli"},  # inside `__getattr__`: importing the package imports nothing
+    "__init__": {"api", "cli", "engine"},  # inside `__getattr__`: importing the package imports nothing
     "errors": set(),
     "atomic": set(),
     "volume": set(),
@@ -32,6 +32,8 @@ ALLOWED = {
     "network.folded": {"config", "network.blocks", "network.unet"},
     "optimizer": {"config", "schedule"},
     "postprocess": {"volume"},
+    "quality": {"overlap", "postprocess", "volume"},
+    "quality_flags": set(),
     "surface": {"volume"},
     "figures": {"volume"},
     "segments": {"volume"},
@@ -58,16 +60,21 @@ ALLOWED = {
     "packing": {"augment", "config", "dataset_folder", "hdf5", "preprocess"},
     "sampler": {"augment", "config", "hdf5", "patches"},
     "dataset": {"sampler"},
+    "prefetch": {"sampler"},
     "train_step": {"losses"},
+    "train_step_jax": {"losses"},
     "predictor": {"network.unet"},
+    "predictor_jax": {"network.unet"},
+    "engine": {"dataset", "predictor", "predictor_jax", "prefetch", "train_step", "train_step_jax"},
     "encoder_weights": {"hdf5", "network.encoder"},
-    "model_folder": {"config", "hdf5", "network.unet"},
+    "model_folder": {"config", "hdf5", "network.unet", "quality_flags"},
     "run_folder": {"config"},
-    "validation": {"hdf5", "overlap", "sliding_window", "volume"},
+    "validation": {"hdf5", "overlap", "patches", "sliding_window", "volume"},
     "tensorboard_log": {"figures", "validation"},
-    "segmentation": {"config", "model_folder", "network.folded", "postprocess", "predictor", "preprocess"}
-    | {"sliding_window", "volume", "volume_io"},
-    "results": {"dicom", "dicom_seg", "mesh", "preview", "segment_nrrd", "segmentation", "segments", "volume_io"},
+    "segmentation": {"config", "engine", "model_folder", "network.folded", "network.unet", "postprocess", "preprocess"}
+    | {"patches", "quality", "quality_flags", "sliding_window", "volume", "volume_io"},
+    "results": {"dicom", "dicom_seg", "mesh", "preview", "quality_flags", "segment_nrrd", "segmentation", "segments"}
+    | {"volume_io"},
     "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
     "evaluation": {"report", "volume", "volume_io"},
@@ -77,7 +84,10 @@ LIBRARIES = {
     "SimpleITK": {"volume_io", "dicom", "dicom_header", "scan_checks", "preprocess", "segment_nrrd"},
     "h5py": {"hdf5"},
     "vtkmodules": {"surface"},
-    "tensorflow": {"dataset", "train_step", "predictor", "tensorboard_log", "training", "train", "infer"},
+    "tensorflow": {"dataset", "engine", "predictor", "train_step"},
+    "jax": {"engine", "predictor_jax", "train_step_jax"},
+    "tensorboard": {"tensorboard_log"},
+    "PIL": {"tensorboard_log"},
     "matplotlib": {"figures", "preview"},
     "highdicom": {"dicom_seg"},
     "pydicom": {"dicom_seg"},

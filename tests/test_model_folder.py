@@ -13,6 +13,7 @@ from femur3d.errors import InputError
 from femur3d.model_folder import load_model, save_model
 from femur3d.network.encoder import STAGES
 from femur3d.network.unet import build_network
+from femur3d.quality_flags import Limit, write_limits
 
 CONFIG = Network((2, 3, 4, 4), (4, 3, 2))
 PREPARATION = Preparation(spacing_mm=(1.5, 2.6, 1.5), patch_size=(16, 16, 16))
@@ -45,6 +46,25 @@ def test_only_two_files_and_no_leftovers(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.weights.h5"]
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
     assert load_model(folder).provenance == {}
+
+
+def test_half_precision_is_stored_and_loaded(tmp_path, folder):
+    network = build_network(CONFIG, seed=3)
+    save_model(tmp_path / "half", network, CONFIG, PREPARATION, {}, half=True)
+    for a, b in zip(load_model(tmp_path / "half").network.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b.astype(np.float16).astype(np.float32))
+    with h5py.File(tmp_path / "half" / "model.weights.h5") as half, h5py.File(folder / "model.weights.h5") as full:
+        assert half["layers/conv3d/vars/0"].dtype == np.float16
+        assert dict(half["layers/conv3d"].attrs) == dict(full["layers/conv3d"].attrs)
+    assert sorted(p.name for p in (tmp_path / "half").iterdir()) == ["config.json", "model.weights.h5"]
+
+
+def test_weights_beyond_half_precision_are_not_stored(tmp_path):
+    network = build_network(CONFIG, seed=3)
+    network.layers[1].bias.assign([1e6, 0])
+    with pytest.raises(ValueError, match="float16"):
+        save_model(tmp_path / "half", network, CONFIG, PREPARATION, {}, half=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_changed_weights_are_noticed(folder):
@@ -84,6 +104,15 @@ def test_weights_file_must_be_just_what_the_network_needs(folder, tamper):
 def test_config_that_is_not_one(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
+        load_model(folder)
+
+
+def test_limits_of_the_quality_flags_travel_with_the_model(folder):
+    assert load_model(folder).quality == {}
+    write_limits(folder, {"fragments": Limit(0.0, 1.0, 2.0)}, "nothing")
+    assert load_model(folder).quality == {"fragments": Limit(0.0, 1.0, 2.0)}
+    (folder / "quality.json").write_text("{")
+    with pytest.raises(InputError, match=r"quality\.json"):
         load_model(folder)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from femur3d.config import Network
 from femur3d.network.blocks import Deconv3D
-from femur3d.network.unet import build_network, upper_probability
+from femur3d.network.unet import build_network, head_probabilities, upper_probability
 
 TINY = Network((2, 3, 4, 5), (4, 3, 2))
 
@@ -106,6 +106,17 @@ def test_upper_probability_is_the_softmax_of_upper_cls(tiny):
     logits = np.asarray(tiny(image, training=False)["upper"], np.float64)
     expected = np.exp(logits[..., 1]) / np.exp(logits).sum(-1)
     np.testing.assert_allclose(np.asarray(upper_probability(tiny)(image, training=False)), expected, atol=1e-6)
+
+
+def test_probabilities_of_all_heads(tiny):
+    patches = np.random.default_rng(0).normal(size=(3, 16, 8, 24)).astype(np.float32)
+    found, logits = head_probabilities(tiny, patches), tiny(patches[..., None], training=False)
+    assert set(found) == {"lower", "mid", "upper"}
+    for head, probability in found.items():
+        expected = keras.ops.softmax(logits[head])[..., 1]
+        assert (probability.shape, probability.dtype) == (patches.shape, np.float32)
+        np.testing.assert_allclose(probability, expected, atol=1e-5)
+    assert head_probabilities(tiny, patches[:0])["mid"].shape == (0, 16, 8, 24)
 
 
 def test_network_is_equivariant_to_shifts_of_eight_voxels(tiny):

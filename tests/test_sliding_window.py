@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from femur3d.patches import normalise_patch
-from femur3d.sliding_window import patch_count, predict_volume
+from femur3d.sliding_window import Spread, patch_count, patches_at, predict_volume
 
 
 def identity(array: np.ndarray) -> np.ndarray:
@@ -150,3 +150,72 @@ def test_half_skipped_overlap_counts_the_skipped_patch_as_zero():
     array[:, :, 8:] = 5
     found = predict_volume(array, np.ones_like, (8, 8, 8), (8, 8, 4), skip=lambda patch: bool(patch.max() < 1))
     np.testing.assert_array_equal(found[0, 0], [0] * 4 + [0.5] * 4 + [1] * 4)
+
+
+def test_disagreement_of_patches_by_hand() -> None:
+    """Patches of 2 at x = 0, 1, 2, each 0 and 1: the voxels are covered by (0), (1, 0), (1, 0), (1)."""
+    spread = Spread()
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.array([0, 1], np.float32), batch.shape)
+
+    predict_volume(np.zeros((1, 1, 4)), predict, (1, 1, 2), (1, 1, 1), spread=spread)
+    assert (spread.squares, spread.agreed, spread.total, spread.patch_size) == (3, 2 * 0.25 * 2 + 1, 3, (1, 1, 2))
+    assert spread.disagreement == pytest.approx((3 - 2) / 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_disagreement_is_the_variance_within_voxels(batch_size: int) -> None:
+    array, spread = np.random.default_rng(0).random((7, 6, 9), np.float32), Spread()
+    patch, stride = (4, 5, 4), (2, 3, 3)
+    values: dict[tuple, list[float]] = {}
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return np.abs(np.sin(7 * ramp(batch)))
+
+    predict_volume(array, predict, patch, stride, batch_size, normalise=identity, spread=spread)
+    for origin in itertools.product((0, 2, 3), (0, 1), (0, 3, 5)):
+        place = tuple(slice(start, start + size) for start, size in zip(origin, patch, strict=True))
+        for index, p in np.ndenumerate(predict(array[place][None])[0]):
+            values.setdefault(tuple(np.add(origin, index)), []).append(float(p))
+    within = sum(len(v) * np.var(v) for v in values.values())
+    assert spread.disagreement == pytest.approx(within / sum(map(sum, values.values())), rel=1e-4)
+    assert 0 < spread.disagreement < 1
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_patches_that_agree_have_no_disagreement(probability: float) -> None:
+    spread = Spread(squares=9.0, total=1.0)
+    predict_volume(np.zeros((5, 6, 7)), lambda b: b + np.float32(probability), (4, 4, 4), (2, 2, 2), spread=spread)
+    assert spread.disagreement == pytest.approx(0, abs=1e-6)
+
+
+def test_more_disagreement_is_a_larger_number() -> None:
+    found = []
+    for noise in (0.1, 0.2, 0.4):
+        spread, rng = Spread(), np.random.default_rng(0)
+
+        def predict(batch: np.ndarray, noise: float = noise, rng: np.random.Generator = rng) -> np.ndarray:
+            return (0.5 + noise * rng.choice([-1, 1], batch.shape)).astype(np.float32)
+
+        predict_volume(np.zeros((8, 8, 8)), predict, (4, 4, 4), (2, 2, 2), spread=spread)
+        found.append(spread.disagreement)
+    assert found == sorted(found)
+    assert found[0] < found[-1] / 10
+
+
+def test_patches_around_voxels_are_the_ones_of_the_grid() -> None:
+    array = np.random.default_rng(0).random((6, 7, 3), np.float32)
+    seen = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        seen.extend(batch.copy())
+        return batch
+
+    predict_volume(array, predict, (4, 4, 4), (2, 3, 4))
+    # Origins (0, 0, 0) and (2, 3, 0); a centre too near to the border is moved inside.
+    found = patches_at(array, np.array([[2.0, 2.0, 1.0], [5.9, 6.0, 2.0]]), (4, 4, 4))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [seen[0], seen[-1]])
+    plain = patches_at(array, np.array([[2, 2, 1]]), (4, 4, 2), normalise=identity)
+    np.testing.assert_array_equal(plain[0], array[:4, :4, :2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from femur3d.config import Network
 from femur3d.network.blocks import BlockOptions
@@ -36,3 +37,21 @@ def upper_probability(network: keras.Model) -> keras.Model:
     logits = network.output["upper"]
     probability = keras.ops.sigmoid(logits[..., 1] - logits[..., 0])  # = softmax over two classes
     return keras.Model(network.input, probability, name="femur3d_upper")
+
+
+def head_probabilities(network: keras.Model, patches: np.ndarray) -> dict[str, np.ndarray]:
+    """P(femur) by all three heads, for a few patches: nothing is compiled.
+
+    Args:
+        network: of `build_network`.
+        patches: normalised, float32 (n, z, y, x); they go through one by one.
+
+    Returns:
+        {'lower', 'mid', 'upper'}, each float32 (n, z, y, x).
+    """
+    found: dict[str, list[np.ndarray]] = {name: [] for name in network.output}
+    for patch in patches:
+        for name, logits in network(patch[np.newaxis, ..., np.newaxis], training=False).items():
+            probability = keras.ops.sigmoid(logits[0, ..., 1] - logits[0, ..., 0])
+            found[name].append(keras.ops.convert_to_numpy(probability))
+    return {name: np.reshape(some, patches.shape) for name, some in found.items()}
