@@ -6,11 +6,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATASET ?= data/phantom
 RUN ?= runs/$(notdir $(basename $(EXPERIMENT)))
-MODEL ?= $(RUN)/model
+# A folder with a trained model; empty: the one that comes with femur3d
+MODEL ?=
 SCAN ?= $(DATASET)/imagesTr
 OUT ?= out
 REFERENCES ?= $(DATASET)/labelsTr
-EXPERIMENT ?= experiments/quick.py
+EXPERIMENT ?= experiments/hip_t1.py
 # Settings of an experiment, e.g. SET="training.steps=500 network.initialisation=he"
 SET ?=
 # Of the ablation: where the transfer arm's encoder starts, and trainings an arm.
@@ -20,10 +21,13 @@ SEEDS ?= 3
 WIDTH ?= 0.25
 SETTINGS = $(foreach s,$(SET),--set '$(s)')
 
+# Whether SCAN= was given
+OWN_SCAN = $(filter command environment,$(word 1,$(origin SCAN)))
+
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-quick surrogate ablation infer evaluate tensorboard bench clean
+.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,21 +51,26 @@ lint: $(READY)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the whole path in five minutes
+demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the whole path; then the shipped model; SCAN=
 	@rm -rf demo
-	@echo '1/5  Synthetic hip scans: 7 to train on, 1 to validate, 2 that the network never sees'
+	@echo '1/6  Synthetic hip scans: 7 to train on, 1 to validate, 2 that the network never sees'
 	@$(BIN)/python tools/make_phantom.py -o demo/data --cases 8 --val_cases 1 --size 110,85,90
 	@$(BIN)/python tools/make_phantom.py -o demo/unseen --cases 2 --val_cases 1 --seed 1000 --size 110,85,90
-	@echo '2/5  Packing'
+	@echo '2/6  Packing'
 	@$(BIN)/python -m femur3d.pack --experiment experiments/demo.py --dataset demo/data -o demo/packed.h5
-	@echo '3/5  Training'
+	@echo '3/6  Training'
 	@$(BIN)/python -m femur3d.train --experiment experiments/demo.py --dataset demo/packed.h5 --run demo/run
-	@echo '4/5  Segmenting the unseen scans'
+	@echo '4/6  Segmenting the unseen scans'
 	@$(BIN)/python -m femur3d.infer -i demo/unseen/imagesTr -o demo/out --model demo/run/model --labels sides
-	@echo '5/5  Evaluating'
+	@echo '5/6  Evaluating'
 	@$(BIN)/python -m femur3d.evaluate --predictions demo/out --references demo/unseen/labelsTr \
 	  -o demo/evaluation --images demo/unseen/imagesTr
 	@echo 'Contours over slices: demo/evaluation/phantom_000.png'
+	@echo '6/6  The model that comes with femur3d, made for coronal T1 scans, on a synthetic one$(if $(OWN_SCAN), and on $(SCAN))'
+	@$(BIN)/python tools/make_phantom.py -o demo/coronal --cases 2 --val_cases 1 --side both --size 200,33,90 --seed 2000
+	@$(BIN)/python -m femur3d.infer -i demo/coronal/imagesTr $(if $(OWN_SCAN),$(SCAN)) -o demo/shipped --labels sides --preview
+	@$(BIN)/python -m femur3d.evaluate --predictions demo/shipped --references demo/coronal/labelsTr -o demo/shipped/evaluation
+	@echo 'Pictures: demo/shipped/*_preview.png'
 
 phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/phantom
 	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
@@ -78,9 +87,13 @@ train-scratch: EXPERIMENT = experiments/scratch.py
 train-scratch: $(READY)  ## the paper's ablation: everything starts from N(0, 0.01); DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
-train-quick: EXPERIMENT = experiments/quick.py
-train-quick: $(READY)  ## a recipe for two CPU cores, about 45 minutes; DATASET= RUN= SET=
+train-hip: EXPERIMENT = experiments/hip_t1.py
+train-hip: $(READY)  ## the recipe of the shipped model, half an hour on two CPU cores; DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
+
+cross-validate: RUN = runs/cv
+cross-validate: $(READY)  ## EXPERIMENT= by patient, every one held out once, then on all; DATASET= RUN= SET=
+	@$(BIN)/python tools/cross_validate.py --dataset $(DATASET) --experiment $(EXPERIMENT) -o $(RUN) $(SETTINGS)
 
 surrogate: $(READY)  ## a stand-in for C3D, trained on procedural clips, into data/surrogate_encoder.h5; WIDTH=
 	@$(BIN)/python tools/pretrain_surrogate.py -o data/surrogate_weights --width $(WIDTH)
@@ -93,7 +106,7 @@ ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervisi
 	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
-	@$(BIN)/python -m femur3d.infer -i $(SCAN) -o $(OUT) --model $(MODEL) --labels sides --preview
+	@$(BIN)/python -m femur3d.infer -i $(SCAN) -o $(OUT) $(if $(MODEL),--model $(MODEL)) --labels sides --preview
 
 evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
 	@$(BIN)/python -m femur3d.evaluate --predictions $(OUT) --references $(REFERENCES) -o $(OUT)/evaluation

@@ -34,6 +34,7 @@ NAMES = (
     "side_ratio",  # 0 to 1: volume of the smaller femur in parts of the larger one's
     "smallest_height_mm",  # more than 0: superior-inferior extent of the less high femur
     "smallest_section_cm2",  # more than 0: volume / height of the thinner femur
+    "head_medial_mm",  # how far heads lie medial of shafts, the smaller one; negative where a patient is upside down
 )
 
 
@@ -140,7 +141,7 @@ def missing_femurs(labels: Volume, found: int) -> int:
 
 
 def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
-    """Volume, height and mean section of the femurs, and the ratio of their volumes; {} without a femur.
+    """Volume, height and mean section of the femurs; of two also what compares them; {} without a femur.
 
     Args:
         labels: the grid.
@@ -151,7 +152,9 @@ def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
     spacing_z = float(np.abs(labels.affine[2, :3]).sum())
     volumes = [len(points) * _voxel_ml(labels) for points in femurs]
     heights = [float(np.ptp(points[:, 2])) + spacing_z for points in femurs]
-    sides = {"side_ratio": min(volumes) / max(volumes)} if len(femurs) > 1 else {}
+    sides = {}
+    if len(femurs) == 2:
+        sides = {"side_ratio": min(volumes) / max(volumes), "head_medial_mm": head_medial_mm(femurs)}
     return {
         "smallest_volume_ml": min(volumes),
         "largest_volume_ml": max(volumes),
@@ -159,6 +162,22 @@ def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
         "smallest_section_cm2": min(10 * v / h for v, h in zip(volumes, heights, strict=True)),
         **sides,
     }
+
+
+def head_medial_mm(femurs: Sequence[np.ndarray]) -> float:
+    """How far the top quarter of a femur's height lies medial of the bottom quarter, in mm; the smaller of two femurs.
+
+    Args:
+        femurs: two, of `femurs_of`.
+    """
+    middle = np.mean([points[:, 0].mean() for points in femurs])
+    found = []
+    for points in femurs:
+        x, z = points[:, 0], points[:, 2]
+        quarter = np.ptp(z) / 4
+        lateral = x[z <= z.min() + quarter].mean() - x[z >= z.max() - quarter].mean()
+        found.append(lateral if x.mean() > middle else -lateral)  # +x is the patient's left
+    return float(min(found))
 
 
 def _voxel_ml(volume: Volume) -> float:

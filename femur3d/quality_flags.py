@@ -54,6 +54,7 @@ KINDS = {
     "side_ratio": Kind("The smaller femur has {} of the larger one's volume", "{:.0%}", 0.05, low_is_bad=True),
     "smallest_height_mm": Kind("The less high femur measures {} from top to bottom", "{:.0f} mm", 5.0, low_is_bad=True),
     "smallest_section_cm2": Kind("The thinner femur has a mean section of {}", "{:.1f} cm²", 0.3, low_is_bad=True),
+    "head_medial_mm": Kind("The top of a femur lies {} medial of its shaft", "{:.0f} mm", 2.0, low_is_bad=True),
 }
 
 

@@ -69,13 +69,14 @@ def test_plan_has_every_kind_and_patients_take_the_strengths_in_turn():
     assert len(list(learn_quality.plan(0, 4))) == 3 + 4 * 5
 
 
-def test_what_lies_above_the_femurs_does_not_depend_on_specks():
+def test_specks_of_the_reference_are_no_femurs():
     _, label = scan_and_label()
+    speckled = label.with_array(label.array.copy())
+    speckled.array[-1, 0, 0] = 2
+    np.testing.assert_array_equal(learn_quality.without_specks(speckled).array, label.array)
     top = int(np.argwhere(label.array)[:, 0].max())
-    above_mm = 5.0 * (label.array.shape[0] - 1 - top)
-    assert learn_quality._above_femurs_mm(label) == pytest.approx(above_mm)
-    label.array[-1, 0, 0] = 2
-    assert learn_quality._above_femurs_mm(label) == pytest.approx(above_mm)
+    assert learn_quality._above_femurs_mm(label) == pytest.approx(5.0 * (label.array.shape[0] - 1 - top))
+    assert learn_quality._above_femurs_mm(speckled) == 0
 
 
 def test_degraded_scans_are_compared_with_what_there_is_to_find(threshold_model):

@@ -36,8 +36,18 @@ def test_shape_of_two_femurs():
             "smallest_height_mm": 6.0,  # three voxels of 2 mm
             "smallest_section_cm2": 2.0,  # 1.2 cm³ / 0.6 cm; the other 2.4 / 0.8
             "side_ratio": 0.5,
+            "head_medial_mm": 0.0,
         }
     )
+
+
+def test_heads_are_medial_of_shafts():
+    """The upper of the top quarter's two slices lies 10 mm further in on the left, 20 mm on the right."""
+    left, right = boxes(np.s_[0:4, 1:3, 25], np.s_[4, 1:3, 24]), boxes(np.s_[0:4, 1:3, 4], np.s_[4, 1:3, 6])
+    for turn, expected in ((1, 5), (-1, -10)):  # upside down both lie further out
+        femurs = [volume(left).world_mm(np.argwhere(array[::turn])) for array in (left, right)]
+        assert quality.head_medial_mm(femurs) == pytest.approx(expected)
+        assert quality.head_medial_mm(femurs[::-1]) == pytest.approx(expected)
 
 
 def test_one_femur_has_no_ratio_and_none_no_shape():

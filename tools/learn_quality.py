@@ -56,11 +56,11 @@ AS_IT_IS = "as it is"
 
 # From hardly visible to hopeless; see `degrade` for the units. A round takes one of each kind for each patient.
 STRENGTHS = {
-    "noise": (0.1, 0.2, 0.35, 0.6),
-    "motion": (2.0, 4.0, 8.0, 15.0),
+    "noise": (0.05, 0.1, 0.15, 0.25),
+    "motion": (2.0, 4.0, 6.0, 10.0),
     "bias": (0.5, 1.0, 1.5, 2.5),
-    "blur": (1.5, 3.0, 5.0, 8.0),
-    "cropped head": (10.0, 25.0, 45.0, 70.0),  # mm below the top of the higher femur
+    "blur": (1.0, 1.5, 2.0, 3.0),
+    "cropped head": (5.0, 10.0, 20.0, 45.0),  # mm below the top of the higher femur
 }
 ONCE = ("wrong body part", "upside down")
 TURNED = ONCE  # changes that the label map goes through as well
@@ -131,11 +131,16 @@ def examine(segmenter: Segmenter, scan: Volume, reference: Volume, kind: str, st
     return smallest_dice(reference, prediction), {name: flag.value for name, flag in result.quality.items()}
 
 
+def without_specks(reference: Volume) -> Volume:
+    """A label map with its femurs alone: a speck elsewhere would make a femur of another part of the body."""
+    femurs = keep_femurs(reference.with_array(reference.array > 0))
+    return reference.with_array(reference.array * np.any(femurs, axis=0).astype(reference.array.dtype))
+
+
 def _above_femurs_mm(reference: Volume) -> float:
-    """How much of the field of view lies above the higher femur; specks of the reference aside."""
-    femurs = np.any(keep_femurs(reference.with_array(reference.array > 0)), axis=0)
+    """How much of the field of view lies above the higher femur."""
     corners = reference.world_mm(np.array(np.meshgrid(*([0, n - 1] for n in reference.array.shape))).reshape(3, -1).T)
-    return float(corners[:, 2].max() - reference.world_mm(np.argwhere(femurs))[:, 2].max())
+    return float(corners[:, 2].max() - reference.world_mm(np.argwhere(reference.array))[:, 2].max())
 
 
 def smallest_dice(reference: Volume, prediction: Volume) -> float | None:
@@ -261,7 +266,7 @@ def run_folds(folders: Sequence[Path], cases: Sequence[CasePaths], cache: Path, 
             model = load_model(folder)
             segmenter = Segmenter(dataclasses.replace(model, quality={}))
             for case in some:
-                scan, reference = read_volume(case.image), read_volume(case.label)
+                scan, reference = read_volume(case.image), without_specks(read_volume(case.label))
                 for kind, strength in plan(numbers[case.name], rounds):
                     key = (model.weights_sha256, case.name, kind, strength)
                     if key not in done:
