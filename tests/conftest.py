@@ -17,7 +17,7 @@ from femur3d.packing import pack_dataset
 from femur3d.volume import Volume
 from femur3d.volume_io import write_volume
 
-# Keras imports JAX where it is installed, and JAX sets this for the processes that tests start; a user's shell does not.
+# Keras imports JAX where it is there, and JAX sets this for the processes that tests start; a user's shell does not.
 os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 tf.config.threading.set_inter_op_parallelism_threads(1)  # as the entry points do: runs are the same bit for bit
 
