@@ -32,8 +32,6 @@ NAMES = (
     "smallest_volume_ml",  # more than 0: of the smaller femur
     "largest_volume_ml",  # more than 0: of the larger femur
     "side_ratio",  # 0 to 1: volume of the smaller femur in parts of the larger one's
-    "smallest_height_mm",  # more than 0: superior-inferior extent of the less high femur
-    "smallest_section_cm2",  # more than 0: volume / height of the thinner femur
     "head_medial_mm",  # how far heads lie medial of shafts, the smaller one; negative where a patient is upside down
 )
 
@@ -141,7 +139,7 @@ def missing_femurs(labels: Volume, found: int) -> int:
 
 
 def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
-    """Volume, height and mean section of the femurs; of two also what compares them; {} without a femur.
+    """Volumes of the femurs; of two also what compares them; {} without a femur.
 
     Args:
         labels: the grid.
@@ -149,19 +147,11 @@ def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
     """
     if not femurs:
         return {}
-    spacing_z = float(np.abs(labels.affine[2, :3]).sum())
     volumes = [len(points) * _voxel_ml(labels) for points in femurs]
-    heights = [float(np.ptp(points[:, 2])) + spacing_z for points in femurs]
     sides = {}
     if len(femurs) == 2:
         sides = {"side_ratio": min(volumes) / max(volumes), "head_medial_mm": head_medial_mm(femurs)}
-    return {
-        "smallest_volume_ml": min(volumes),
-        "largest_volume_ml": max(volumes),
-        "smallest_height_mm": min(heights),
-        "smallest_section_cm2": min(10 * v / h for v, h in zip(volumes, heights, strict=True)),
-        **sides,
-    }
+    return {"smallest_volume_ml": min(volumes), "largest_volume_ml": max(volumes), **sides}
 
 
 def head_medial_mm(femurs: Sequence[np.ndarray]) -> float:

@@ -47,14 +47,12 @@ KINDS = {
     "uncertain_share": Kind("The network is not certain of {} of the femurs' voxels", "{:.0%}", 0.02),
     "removed_share": Kind("{} of what was found was removed as islands", "{:.0%}", 0.02),
     "fragments": Kind("{} larger pieces beside the femurs were removed", "{:.3g}", 1.0),
-    "border_contact_cm2": Kind("The field of view cuts the femurs over {}, lower ends aside", "{:.1f} cm²", 1.0),
+    "border_contact_cm2": Kind("The field of view cuts the femurs over {}, lower ends aside", "{:.1f} cm²", 4.0),
     "missing_femurs": Kind("{} femurs that a field of view of this width shows were not found", "{:.3g}", 0.5),
     "smallest_volume_ml": Kind("The smaller femur has {}", "{:.0f} ml", 5.0, low_is_bad=True),
-    "largest_volume_ml": Kind("The larger femur has {}", "{:.0f} ml", 5.0),
+    "largest_volume_ml": Kind("The larger femur has {}", "{:.0f} ml", 50.0),
     "side_ratio": Kind("The smaller femur has {} of the larger one's volume", "{:.0%}", 0.05, low_is_bad=True),
-    "smallest_height_mm": Kind("The less high femur measures {} from top to bottom", "{:.0f} mm", 5.0, low_is_bad=True),
-    "smallest_section_cm2": Kind("The thinner femur has a mean section of {}", "{:.1f} cm²", 0.3, low_is_bad=True),
-    "head_medial_mm": Kind("The top of a femur lies {} medial of its shaft", "{:.0f} mm", 2.0, low_is_bad=True),
+    "head_medial_mm": Kind("The top of a femur lies {} medial of its shaft", "{:.0f} mm", 5.0, low_is_bad=True),
 }
 
 

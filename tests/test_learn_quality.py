@@ -101,6 +101,7 @@ def test_limits_of_a_fold_come_from_the_others_good_results():
         result("fold1", 0.9, fragments=6.0),
         result("fold1", 0.5, fragments=50.0),  # bad: not learnt from
         result("fold1", None, fragments=70.0),  # nothing to find
+        result("fold1", 0.9, "upside down", fragments=80.0),  # not as a scan should be
     ]
     limits = learn_quality.held_out_limits(results)
     assert limits == {"fold0": {"fragments": Limit(6.0, 6.5, 7.0)}, "fold1": {"fragments": Limit(0.0, 0.5, 1.0)}}
@@ -128,7 +129,8 @@ def test_table_by_hand():
 def test_cache_passes_over_a_line_that_was_cut_off(tmp_path):
     path, one = tmp_path / "quality.jsonl", result("fold0", 0.9, fragments=1.0)
     assert learn_quality.read_results(path) == {}
-    path.write_text(json.dumps(dataclasses.asdict(one)) + '\n{"weights": "sha", "fo')
+    old = dataclasses.replace(one, measures={"fragments": 1.0, "beauty": 2.0})  # of another version
+    path.write_text(json.dumps(dataclasses.asdict(old)) + '\n{"weights": "sha", "fo')
     assert learn_quality.read_results(path) == {one.key: one}
 
 

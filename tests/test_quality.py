@@ -33,8 +33,6 @@ def test_shape_of_two_femurs():
         {
             "smallest_volume_ml": 1.2,
             "largest_volume_ml": 2.4,
-            "smallest_height_mm": 6.0,  # three voxels of 2 mm
-            "smallest_section_cm2": 2.0,  # 1.2 cm³ / 0.6 cm; the other 2.4 / 0.8
             "side_ratio": 0.5,
             "head_medial_mm": 0.0,
         }

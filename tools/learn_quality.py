@@ -4,8 +4,9 @@
 
 Takes a finished `tools/cross_validate.py`. Every patient is segmented by the network that has not seen him, the scan as
 it is and made worse in the ways of `tools/degrade.py`. A result is bad where a femur's Dice is below 0.85, or where a
-femur is found in a scan without one. Limits come from the good results; what the table says of a patient comes from
-limits learnt on the other folds. --quality writes `quality.json`, learnt on all, beside a model.
+femur is found in a scan without one. Limits come from the good results of scans whose field of view and orientation are
+right; what the table says of a patient comes from limits learnt on the other folds. --quality writes `quality.json`,
+learnt on all, beside a model.
 
 Stop it whenever you like: the same command goes on where it was (CV/quality.jsonl). It takes 8 segmentations a patient
 and round; each round has other strengths.
@@ -33,14 +34,7 @@ from femur3d.errors import UsageError
 from femur3d.evaluation import split_femurs
 from femur3d.overlap import count_overlap, dice
 from femur3d.postprocess import keep_femurs
-from femur3d.quality_flags import (
-    KINDS,
-    Limit,
-    learn_limits,
-    suspicion,
-    suspicion_of,
-    write_limits,
-)
+from femur3d.quality_flags import KINDS, Limit, learn_limits, suspicion, suspicion_of, write_limits
 from femur3d.quality_flags import flags as quality_flags
 from femur3d.volume import Volume
 from femur3d.volume_io import read_volume
@@ -60,10 +54,11 @@ STRENGTHS = {
     "motion": (2.0, 4.0, 6.0, 10.0),
     "bias": (0.5, 1.0, 1.5, 2.5),
     "blur": (1.0, 1.5, 2.0, 3.0),
-    "cropped head": (5.0, 10.0, 20.0, 45.0),  # mm below the top of the higher femur
+    "cropped head": (20.0, 30.0, 45.0, 60.0),  # mm below the top of the higher femur
 }
 ONCE = ("wrong body part", "upside down")
 TURNED = ONCE  # changes that the label map goes through as well
+NOT_LEARNT_FROM = ("cropped head", *ONCE)  # wrong whatever the Dice
 ABOVE_MM = 20.0  # the wrong part of the body ends this far above the femurs
 
 
@@ -161,9 +156,14 @@ def roc_area(good: Sequence[float], bad: Sequence[float]) -> float:
 
 
 def held_out_limits(results: Sequence[Result]) -> dict[str, dict[str, Limit]]:
-    """For each fold the limits learnt on the good results of all other folds."""
+    """For each fold the limits learnt on all other folds."""
     folds = sorted({r.fold for r in results})
-    return {fold: learn_limits(r.measures for r in good_ones(results) if r.fold != fold) for fold in folds}
+    return {fold: learn_limits(r.measures for r in teachers(results) if r.fold != fold) for fold in folds}
+
+
+def teachers(results: Sequence[Result]) -> list[Result]:
+    """Those that limits are learnt on: good ones of scans whose field of view and orientation are right."""
+    return [r for r in good_ones(results) if r.kind not in NOT_LEARNT_FROM]
 
 
 def good_ones(results: Sequence[Result]) -> list[Result]:
@@ -189,10 +189,10 @@ def format_table(results: Sequence[Result], head: Sequence[str]) -> str:
         f"seen the patient: {len(good)} good, {len(bad)} bad",
         f"(Dice of a femur < {BAD_DICE}, or a femur found in a scan without one); in {len(results) - len(judged)} "
         "there was none and none was found.",
-        "Limits for each fold were learnt on the other folds.",
+        f"Limits for each fold were learnt on the other folds, on good results without {', '.join(NOT_LEARNT_FROM)}.",
         "",
         f"{'Measure':<24}{'ROC area':>10}{'Usual':>10}{'Yellow':>10}{'Red':>10}   (limits learnt on all)",
-        *_measure_lines(good, bad, limits, learn_limits(r.measures for r in good)),
+        *_measure_lines(good, bad, limits, learn_limits(r.measures for r in teachers(results))),
         f"{'all together':<24}{_combined_area(good, bad, limits):>10.3f}",
         "",
         f"{'Worst flag':<24}{'Good':>10}{'Bad':>10}",
@@ -235,14 +235,15 @@ def _kind_lines(results: Sequence[Result], limits: dict[str, dict[str, Limit]]) 
 
 
 def read_results(path: Path) -> dict[tuple, Result]:
-    """What was done before, by its key; a line that was cut off is passed over."""
+    """What was done before, by its key; a line that was cut off is passed over, and measures that are no more."""
     results = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             result = Result(**json.loads(line))
-        except (ValueError, TypeError):
+            known = {name: value for name, value in result.measures.items() if name in KINDS}
+        except (ValueError, TypeError, AttributeError):
             continue
-        results[result.key] = result
+        results[result.key] = dataclasses.replace(result, measures=known)
     return results
 
 
@@ -297,10 +298,11 @@ def main(argv: Sequence[str]) -> int:
     if len(folders) < 2:
         raise UsageError(f"{cv}: {len(folders)} fold*/model.\nExpected a finished tools/cross_validate.py.")
     results = run_folds(folders, find_cases(Path(FLAGS.dataset)), cv / "quality.jsonl", FLAGS.rounds)
-    learnt_in = {r.fold for r in good_ones(results)}
+    good = teachers(results)
+    learnt_in = {r.fold for r in good}
     if len(learnt_in) < 2:
         raise UsageError(
-            f"{cv}: {len(good_ones(results))} good segmentations in {len({r.fold for r in results})} folds.\n"
+            f"{cv}: {len(good)} good segmentations in {len({r.fold for r in results})} folds.\n"
             "Expected good ones in two folds at least: train longer."
         )
     table = format_table(results, [f"$ {shlex.join(['python', 'tools/learn_quality.py', *sys.argv[1:]])}"])
@@ -309,7 +311,6 @@ def main(argv: Sequence[str]) -> int:
         with replacing(Path(FLAGS.output)) as temporary:
             temporary.write_text(table, encoding="utf-8")
     if FLAGS.quality:
-        good = good_ones(results)
         learnt_on = f"{len(good)} good segmentations of {len({r.case for r in good})} held-out patients of {cv.name}"
         write_limits(Path(FLAGS.quality), learn_limits(r.measures for r in good), learnt_on)
     return 0
