@@ -201,11 +201,12 @@ class Trainer:
 
     def _obituary(self, what: str) -> str:
         """What happened in the update after `step`, to whose patches, and where to go on from."""
-        entry = self.packed.entries[self.sampler.volume_of(self.step)]
+        numbers = dict.fromkeys(self.sampler.volume_of(self.step, i) for i in range(self.sampler.training.batch_size))
+        entries = [self.packed.entries[number] for number in numbers]
+        sources = "; ".join(f"{e.case}, label {e.label_value}, variant {e.variant}" for e in entries)
         kept = checkpoints(self.run.checkpoints)
         return (
-            f"Update {self.step + 1} failed, {what}; its patches come from {entry.case}, "
-            f"label {entry.label_value}, variant {entry.variant}.\n"
+            f"Update {self.step + 1} failed, {what}; its patches come from {sources}.\n"
             f"Last good checkpoint: {kept[-1] if kept else 'none'}. If it did not stay finite, lower training.rate."
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from femur3d import cli
+from femur3d.atomic import replacing
 
 with cli.hushed():
     from femur3d.model_folder import SHIPPED, load_model, save_model
@@ -37,7 +38,8 @@ def ship(model: Path, folder: Path) -> float:
     parts = (trained.network, trained.network_config, trained.preparation, trained.provenance)
     save_model(folder, *parts, half=True)
     if card is not None:
-        (folder / CARD).write_bytes(card)
+        with replacing(folder / CARD) as temporary:
+            temporary.write_bytes(card)
     if trained.quality:
         (folder / QUALITY).write_bytes((model / QUALITY).read_bytes())
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal((1, 32, 32, 32, 1), np.float32)
