@@ -39,6 +39,20 @@ def test_gradients_reach_every_weight():
         assert normalised_bias or not np.array_equal(np.asarray(variable), old), variable.path
 
 
+def test_bfloat16_is_what_is_computed_in_not_what_is_kept():
+    """Loss, gradient and weights stay float32 and come near those of float32; not nearer than bfloat16 can."""
+    results = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        network = build_network(Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"), precision=precision)
+        step = make_train_step(network, make_optimizer(Training(rate=1e-2), network), ALPHA, 0.0)
+        scalars = step(IMAGES, LABELS)
+        assert {str(v.dtype) for v in network.variables} == {"float32"}
+        assert scalars["loss"].dtype == scalars["gradient_norm"].dtype == "float32"
+        results[precision] = [float(scalars[name]) for name in ("loss", "gradient_norm")]
+    np.testing.assert_allclose(results["mixed_bfloat16"], results["float32"], rtol=0.05)
+    assert results["mixed_bfloat16"] != results["float32"]
+
+
 def test_moving_statistics_follow():
     network, step = setup()
     step(IMAGES, LABELS)

@@ -8,6 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from femur3d.network.winograd import WinogradConv3D
+
+WINOGRAD_CHANNELS = 32  # of the input; with fewer, its sums take the time that its products save
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockOptions:
@@ -17,13 +21,14 @@ class BlockOptions:
         initialisation: 'normal' is N(0, 0.01), the paper's (section 3); 'he' is He's normal for ReLU.
         bn_momentum: decay of batch normalisation's moving statistics.
         seed: of the initial kernels; each layer adds its own name to it.
-        normalise: whether the blocks have batch normalisation; without it see `network.folded`.
+        folded: the blocks of inference (`network.folded`): without batch normalisation, and with `winograd`'s
+            convolutions where these are faster.
     """
 
     initialisation: str = "normal"
     bn_momentum: float = 0.99
     seed: int = 0
-    normalise: bool = True
+    folded: bool = False
 
     def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
         """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
@@ -68,8 +73,11 @@ def conv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
     Returns:
         (batch, z, y, x, filters).
     """
-    initializer = options.kernel_initializer(name)
-    x = keras.layers.Conv3D(filters, 3, padding="same", kernel_initializer=initializer, name=name)(x)
+    if options.folded and x.dtype == "float32" and x.shape[-1] >= WINOGRAD_CHANNELS:
+        x = WinogradConv3D(filters, name=name)(x)
+    else:
+        initializer = options.kernel_initializer(name)
+        x = keras.layers.Conv3D(filters, 3, padding="same", kernel_initializer=initializer, name=name)(x)
     return _normalise_and_rectify(x, name, options)
 
 
@@ -84,6 +92,6 @@ def deconv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
 
 
 def _normalise_and_rectify(x: Any, name: str, options: BlockOptions) -> Any:
-    if options.normalise:
+    if not options.folded:
         x = keras.layers.BatchNormalization(momentum=options.bn_momentum, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -1,8 +1,8 @@
-"""The network as inference runs it: every batch normalisation folded into the convolution before it.
+"""The network as inference runs it: batch normalisations folded into the convolutions, and these by Winograd's way.
 
 At inference a batch normalisation is y = s·x + t with constants s and t for each channel, so it can be multiplied into
 the kernel and bias of the convolution before it: the same numbers in fewer passes over memory, and in bfloat16 nothing
-is left that would want float32.
+is left that would want float32. Winograd's way: see `network.winograd`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from femur3d.config import Network
 from femur3d.network.blocks import Deconv3D
 from femur3d.network.unet import build_network
+from femur3d.network.winograd import WinogradConv3D
 
 
 def fold_network(network: keras.Model, config: Network, dtype: str = "float32") -> keras.Model:
@@ -23,12 +24,7 @@ def fold_network(network: keras.Model, config: Network, dtype: str = "float32") 
         config: its filters.
         dtype: of the blocks' weights and computation, 'float32' or 'bfloat16'; logits are float32.
     """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        folded = build_network(config, normalise=False)
-    finally:
-        keras.config.set_dtype_policy(before)
+    folded = build_network(config, precision=dtype, folded=True)
     for layer in folded.layers:
         if layer.weights:
             layer.set_weights(folded_weights(network, layer))
@@ -44,4 +40,7 @@ def folded_weights(network: keras.Model, layer: keras.layers.Layer) -> list[np.n
     gamma, beta, mean, variance = (w.astype(np.float64) for w in normalisation.get_weights())
     scale = gamma / np.sqrt(variance + normalisation.epsilon)
     by_channel = scale[:, None] if isinstance(layer, Deconv3D) else scale  # kernels (…, out, in) and (…, in, out)
-    return [kernel * by_channel, (bias - mean) * scale + beta]
+    kernel = kernel * by_channel
+    if isinstance(layer, WinogradConv3D):
+        kernel = layer.transformed(kernel)
+    return [kernel, (bias - mean) * scale + beta]

@@ -12,24 +12,30 @@ from femur3d.network.encoder import encode
 from femur3d.network.heads import classify
 
 
-def build_network(config: Network, seed: int = 0, normalise: bool = True) -> keras.Model:
+def build_network(config: Network, seed: int = 0, precision: str = "float32", folded: bool = False) -> keras.Model:
     """The network of Fig. 1, freshly initialised.
 
     Args:
         config: filters and initialisation.
         seed: of the initial kernels.
-        normalise: False leaves batch normalisation out, see `network.folded`.
+        precision: Keras's dtype policy of the blocks: 'float32', 'mixed_bfloat16' (weights stay float32) or 'bfloat16'.
+        folded: as inference runs it, see `network.folded`.
 
     Returns:
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
-        each (batch, z, y, x, 2).
+        each (batch, z, y, x, 2), float32.
     """
-    options = BlockOptions(config.initialisation, config.bn_momentum, seed, normalise)
-    image = keras.Input((None, None, None, 1), name="image")
-    features = encode(image, config.encoder_filters, options)
-    levels = decode(features, config.decoder_filters, options)
-    logits = classify(levels, config.decoder_filters, options)
-    return keras.Model(image, logits, name="femur3d")
+    options = BlockOptions(config.initialisation, config.bn_momentum, seed, folded)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        image = keras.Input((None, None, None, 1), dtype="float32", name="image")
+        features = encode(image, config.encoder_filters, options)
+        levels = decode(features, config.decoder_filters, options)
+        logits = classify(levels, config.decoder_filters, options)
+        return keras.Model(image, logits, name="femur3d")
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def upper_probability(network: keras.Model) -> keras.Model:
