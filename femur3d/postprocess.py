@@ -74,7 +74,7 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     if count == 0:
         return []
     boxes = ndimage.find_objects(components)
-    sizes = np.bincount(components.ravel())[1:]
+    sizes = component_sizes(components, count)
     # All voxels have one volume, so sizes in voxels compare like millilitres.
     large = np.flatnonzero(sizes >= SECOND_FEMUR_VOLUME_FRACTION * sizes.max())
     first, *others = large[np.argsort(-sizes[large], kind="stable")]
@@ -85,6 +85,14 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     first_x_mm = x_mm(first)
     far = (other for other in others if abs(x_mm(other) - first_x_mm) >= SECOND_FEMUR_DISTANCE_MM)
     return [_solid(components, i + 1, boxes[i]) for i in (first, *itertools.islice(far, 1))]
+
+
+def component_sizes(components: np.ndarray, count: int) -> np.ndarray:
+    """Voxels in each of the components 1 … count: int (count,).
+
+    Slice by slice, as counting makes 64-bit integers of all that it counts.
+    """
+    return sum(np.bincount(slice_.ravel(), minlength=count + 1)[1:] for slice_ in components)
 
 
 def assign_sides(femurs: Sequence[np.ndarray], grid: Volume) -> list[int]:

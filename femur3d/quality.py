@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from femur3d.overlap import count_overlap, dice
-from femur3d.postprocess import femur_mask
+from femur3d.postprocess import component_sizes, femur_mask
 from femur3d.volume import Volume
 
 UNCERTAIN = (0.1, 0.9)  # between these probabilities the network does not know
@@ -115,7 +115,7 @@ def removed(labels: Volume, probability: Volume) -> tuple[float, int]:
     count = np.count_nonzero(found)
     if not count:
         return 0.0, 0
-    sizes = np.bincount(ndimage.label(gone)[0].ravel())[1:]
+    sizes = component_sizes(*ndimage.label(gone))
     return np.count_nonzero(gone) / count, int(np.count_nonzero(sizes * _voxel_ml(labels) >= FRAGMENT_ML))
 
 
