@@ -7,6 +7,7 @@ Section 3, "Data augmentation": each image is rotated by 0, 90, 180 and 270° ar
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -34,6 +35,11 @@ MAX_GAMMA = 1.5  # and its inverse
 MAX_BIAS = 0.25  # each coefficient of the bias field's exponent
 MAX_BLUR_MM = 1.5  # standard deviation
 MAX_NOISE = 0.2  # standard deviation, as a part of the patch's
+MARROW = (0.5, 1.2)  # factors of the marrow's intensity: red marrow holds less fat, and is as dark as muscle
+MARROW_SLOPE = 0.25  # each coefficient of how the factor's logarithm changes through the patch
+MARROW_MM = 2.0  # standard deviation of the mask's smoothing: over so much, the change sets in
+MAX_SHIFT = 0.3  # of all intensities, in standard deviations of the patch
+MAX_STRETCH = 1.25  # of all intensities; and its inverse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +53,10 @@ class Distortion:
         blur: standard deviations (z, y, x) of a Gaussian, voxels.
         noise: standard deviation of Gaussian noise, as a part of the patch's.
         noise_seed: of that noise.
+        marrow: (constant, z, y, x) of the field exp(constant + z·… + y·… + x·…) that the femur's inside is multiplied
+            by; the outermost millimetres, where the cortex is, by less.
+        smoothing: standard deviations (z, y, x) of the Gaussian that tells how far inside a voxel is, voxels.
+        stretch, shift: of all intensities in the end: image·stretch + shift·(standard deviation of the patch).
     """
 
     matrix: np.ndarray
@@ -55,6 +65,10 @@ class Distortion:
     blur: tuple[float, ...] = (0.0, 0.0, 0.0)
     noise: float = 0.0
     noise_seed: int = 0
+    marrow: tuple[float, ...] = (0.0,) * 4
+    smoothing: tuple[float, ...] = (0.0, 0.0, 0.0)
+    stretch: float = 1.0
+    shift: float = 0.0
 
     def reach(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
         """Voxels (z, y, x) that the distorted patch reaches from its centre, at most."""
@@ -62,7 +76,7 @@ class Distortion:
 
 
 def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, ...]) -> Distortion:
-    """Geometry, gamma and bias uniform up to the limits above; blur and noise each for one patch in two.
+    """Uniform up to the limits above; blur, noise and marrow each for one patch in two.
 
     Thick slices are turned out of their plane and scaled across it by less, as their voxels are longer: what lies
     between two slices is not known, and interpolating it makes images that no scanner gives.
@@ -81,8 +95,18 @@ def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, .
     gamma = float(MAX_GAMMA ** generator.uniform(-1, 1))
     bias = tuple(generator.uniform(-MAX_BIAS, MAX_BIAS, 9).tolist())
     blur, noise = np.maximum(generator.uniform(-1, 1, 2), 0) * (MAX_BLUR_MM, MAX_NOISE)
+    marrow = (generator.uniform(*np.log(MARROW)), *generator.uniform(-MARROW_SLOPE, MARROW_SLOPE, 3).tolist())
     return Distortion(
-        matrix, gamma, bias, tuple((blur / spacing).tolist()), float(noise), int(generator.integers(2**31))
+        matrix=matrix,
+        gamma=gamma,
+        bias=bias,
+        blur=tuple((blur / spacing).tolist()),
+        noise=float(noise),
+        noise_seed=int(generator.integers(2**31)),
+        marrow=marrow if generator.random() < 0.5 else (0.0,) * 4,
+        smoothing=tuple((MARROW_MM / spacing).tolist()),
+        stretch=float(MAX_STRETCH ** generator.uniform(-1, 1)),
+        shift=float(generator.uniform(-MAX_SHIFT, MAX_SHIFT)),
     )
 
 
@@ -108,7 +132,8 @@ def distort(
             values, distortion.matrix, offset, output_shape=patch_size, order=1, mode="nearest"
         )
 
-    return _change_contrast(sample(image), distortion), (sample(label) > 0.5).astype(np.uint8)
+    mask = sample(label)
+    return _change_contrast(sample(image), mask, distortion), (mask > 0.5).astype(np.uint8)
 
 
 def _rotation(axis: int, radians: float) -> np.ndarray:
@@ -119,25 +144,31 @@ def _rotation(axis: int, radians: float) -> np.ndarray:
     return matrix
 
 
-def _change_contrast(patch: np.ndarray, distortion: Distortion) -> np.ndarray:
-    """Blurred, bent by gamma between its extremes, shaded by the bias field above its darkest, and noisy; float32."""
-    if any(distortion.blur):
-        patch = ndimage.gaussian_filter(patch, distortion.blur, mode="nearest")
+def _change_contrast(patch: np.ndarray, mask: np.ndarray, distortion: Distortion) -> np.ndarray:
+    """The patch with other intensities, float32. What is multiplied is multiplied above the patch's darkest voxel."""
     low, high = patch.min(), patch.max()
     if low == high:
         return patch
-    patch = ((patch - low) / (high - low)) ** np.float32(distortion.gamma)
+    patch = (patch - low) / (high - low)
+    if any(distortion.marrow):
+        inside = np.clip(2 * ndimage.gaussian_filter(mask, distortion.smoothing, mode="nearest") - 1, 0, 1)
+        constant, *slopes = distortion.marrow
+        patch = patch * (1 + inside * (np.exp(np.float32(constant)) * _bias_field(patch.shape, slopes) - 1))
+    if any(distortion.blur):
+        patch = ndimage.gaussian_filter(patch, distortion.blur, mode="nearest")
+    patch = patch ** np.float32(distortion.gamma)
     if any(distortion.bias):
         patch = patch * _bias_field(patch.shape, distortion.bias)
     patch = low + (high - low) * patch
+    deviation = patch.std()
     if distortion.noise:
         noise = np.random.Generator(np.random.Philox(distortion.noise_seed)).standard_normal(patch.shape, np.float32)
-        patch = patch + np.float32(distortion.noise * patch.std()) * noise
-    return patch
+        patch = patch + np.float32(distortion.noise * deviation) * noise
+    return np.float32(distortion.stretch) * patch + np.float32(distortion.shift * deviation)
 
 
-def _bias_field(shape: tuple[int, ...], coefficients: tuple[float, ...]) -> np.ndarray:
-    """The smooth positive field of `Distortion.bias`, float32."""
+def _bias_field(shape: tuple[int, ...], coefficients: Sequence[float]) -> np.ndarray:
+    """The smooth positive field of the first terms of `Distortion.bias`, float32."""
     z, y, x = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape))
     terms = (z, y, x, z * z, y * y, x * x, z * y, z * x, y * x)
-    return np.exp(sum(np.float32(c) * term for c, term in zip(coefficients, terms, strict=True)))
+    return np.exp(sum(np.float32(c) * term for c, term in zip(coefficients, terms, strict=False)))

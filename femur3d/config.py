@@ -126,8 +126,8 @@ class Training:
         mixed_batches: whether each patch of a batch comes from another volume; in the paper one volume fills a batch.
         femur_share: share of the patches that are centred on a random femur voxel; 0 in the paper.
         distort_share: share of the patches that `augment.random_distortion` changes; 0 in the paper.
-        precision: Keras's dtype policy: 'float32', or 'mixed_bfloat16', which computes in bfloat16 and keeps the weights,
-            the loss and the update in float32; faster where the processor has bfloat16 **(ours)**.
+        precision: Keras's dtype policy: 'float32', or 'mixed_bfloat16', which computes in bfloat16 and keeps weights,
+            loss and update in float32; faster where the processor has bfloat16 **(ours)**.
         variants: which of the eight augmented variants are packed (`femur3d.augment`); all.
         seed: of initialisation, shuffling and crops **(ours)**.
         checkpoint_every, validate_every, log_every: updates **(ours)**.

@@ -92,7 +92,10 @@ def component_sizes(components: np.ndarray, count: int) -> np.ndarray:
 
     Slice by slice, as counting makes 64-bit integers of all that it counts.
     """
-    return sum(np.bincount(slice_.ravel(), minlength=count + 1)[1:] for slice_ in components)
+    sizes = np.zeros(count, np.intp)
+    for slice_ in components:
+        sizes += np.bincount(slice_.ravel(), minlength=count + 1)[1:]
+    return sizes
 
 
 def assign_sides(femurs: Sequence[np.ndarray], grid: Volume) -> list[int]:

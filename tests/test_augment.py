@@ -90,6 +90,40 @@ def test_thick_slices_are_turned_out_of_their_plane_and_scaled_across_it_by_less
         assert abs(in_mm[1, 1]) / np.linalg.norm(in_mm[:, 1]) >= np.cos(np.deg2rad(12 / 4 * 1.5))
 
 
+def test_marrow_stretch_and_shift_stay_within_their_limits():
+    drawn = [random_distortion(np.random.default_rng(seed), (1.5, 5.2, 1.5)) for seed in range(400)]
+    marrow = np.array([d.marrow for d in drawn])
+    changed = marrow.any(axis=1)
+    assert 0.4 < changed.mean() < 0.6
+    assert 0.5 <= np.exp(marrow[changed, 0]).min() < np.exp(marrow[changed, 0]).max() <= 1.2
+    assert np.abs(marrow[:, 1:]).max() <= 0.25
+    assert all(1 / 1.25 <= d.stretch <= 1.25 and -0.3 <= d.shift <= 0.3 for d in drawn)
+    np.testing.assert_allclose(drawn[0].smoothing, (2 / 1.5, 2 / 5.2, 2 / 1.5))
+
+
+def test_marrow_changes_deep_inside_the_femur_and_nothing_outside():
+    z, y, x = np.ogrid[:24, :24, :24]
+    ball = (z - 11.5) ** 2 + (y - 11.5) ** 2 + (x - 11.5) ** 2 <= 9**2
+    image = np.where(ball, 3.0, 1.0)
+    image[0, 0, 0] = 0.0  # what it is multiplied above
+    args = (image, ball, np.full(3, 11.5), (24, 24, 24))
+    darker = Distortion(np.eye(3), marrow=(np.log(0.5), 0.0, 0.0, 0.1), smoothing=(1.0, 1.0, 1.0))
+    (plain, mask), (dark, same) = distort(*args, IDENTITY), distort(*args, darker)
+    np.testing.assert_array_equal(mask, same)
+    np.testing.assert_array_equal(dark[mask == 0], plain[mask == 0])
+    np.testing.assert_allclose(dark[12, 12, 8:16], 3 * 0.5 * np.exp(0.1 * np.linspace(-1, 1, 24)[8:16]), rtol=1e-4)
+    assert (dark <= plain).all()
+    assert plain[12, 12, 20] - dark[12, 12, 20] < 0.5 * (plain[12, 12, 12] - dark[12, 12, 12])  # the cortex, by less
+
+
+def test_stretch_and_shift_are_of_all_intensities():
+    image = np.random.default_rng(0).normal(size=(8, 8, 8))
+    args = (image, image > 0, np.full(3, 3.5), (8, 8, 8))
+    plain, _ = distort(*args, IDENTITY)
+    moved, _ = distort(*args, Distortion(np.eye(3), stretch=1.2, shift=0.3))
+    np.testing.assert_allclose(moved, 1.2 * plain + 0.3 * plain.std(), rtol=1e-5, atol=1e-5)
+
+
 def test_blur_and_noise_come_to_half_of_the_patches_each_within_their_limits():
     drawn = [random_distortion(np.random.default_rng(seed), (1.5, 5.2, 1.5)) for seed in range(400)]
     blur, noise = np.array([d.blur for d in drawn]), np.array([d.noise for d in drawn])
@@ -140,7 +174,7 @@ def test_reach_is_far_enough():
         centre, reach = np.full(3, 19.5), np.array(distortion.reach((16, 16, 16)))
         start, stop = 19 - reach, 20 + reach + 1
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        distortion = Distortion(distortion.matrix, distortion.gamma, distortion.bias)  # blur and noise know the patch
+        distortion = Distortion(distortion.matrix, distortion.gamma, distortion.bias)  # the rest knows the whole patch
         whole = distort(image, label, centre, (16, 16, 16), distortion)
         part = distort(image[box], label[box], centre - start, (16, 16, 16), distortion)
         for a, b in zip(whole, part, strict=True):

@@ -52,7 +52,8 @@ def test_settings_are_validated_together():
         "network.encoder_filters=(1, 2)",
         "network.encoder_filters=8", "preparation.patch_size=(60, 64, 64)", "preparation.orientation=LLS",
         "preparation.spacing_mm=(1, 0, 1)", "training.variants=(0, 0)", "training.variants=(8,)", "name.x=1",
-        "training.steps={[]: 1}", "loss.l2=1" + "0" * 400, "preparation.normalisation=none",
+        "training.steps={[]: 1}", "training.precision=float16", "loss.l2=1" + "0" * 400,
+        "preparation.normalisation=none",
         "preparation.spacing_mm=(1.0, 2.0, 1.0)", "training.schedule=cosine", "network.initialisation=zeros",
     ],
 )  # fmt: skip
