@@ -19,6 +19,7 @@ from femur3d.errors import InputError, UsageError
 POOLINGS = 3
 DOWNSAMPLING = 2**POOLINGS
 HEADS = ("lower", "mid", "upper")
+MIN_BFLOAT16_SLICES = 24  # with 16 z is 2 voxels at the bottom, where oneDNN (TensorFlow 2.21) loses the gradient
 MAX_FILTERS = 1024  # a network from a file takes 2 GB at most
 
 Section = TypeVar("Section")
@@ -188,6 +189,11 @@ class Experiment:
     def __post_init__(self) -> None:
         x, y, _ = self.preparation.spacing_mm
         turned = any(v % 2 for v in self.training.variants)
+        slices = self.preparation.patch_size[0]
+        _check(
+            self.training.precision == "float32" or slices >= MIN_BFLOAT16_SLICES,
+            f"precision: in bfloat16 patches must have at least {MIN_BFLOAT16_SLICES} slices (z). Received: {slices}",
+        )
         _check(x == y or not turned, f"variants: quarter turns need equal spacing in x and y. Received: {x} and {y} mm")
 
 

@@ -1,7 +1,7 @@
 """Updates of a tiny network on the engine that KERAS_BACKEND names, from a checkpoint to a checkpoint.
 
-As a program, `python engine_updates.py START END`, it makes those of every recipe: END/RECIPE holds the checkpoint, and
-the scalars of all updates are printed as JSON.
+As a program, `python engine_updates.py START END`, it makes those of every recipe: START/RECIPE and END/RECIPE hold the
+checkpoints, and the scalars of all updates are printed as JSON.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
 RECIPES = {
     "paper": (1, {"rate": 1e-2}, 0.0),
     "clipped": (3, {"rate": 1e-2, "nesterov": True, "clip_norm": 0.5, "halve_every": 2}, 0.5),
+    "adam": (2, {"optimizer": "adam"}, 0.0),
     "polynomial": (2, {"rate": 1e-2, "schedule": "polynomial", "steps": 4}, 0.0),
 }
 
 
 def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
-    """Makes a recipe's updates from the checkpoint in `start`, saves one to `end`; returns each update's scalars."""
+    """Makes a recipe's updates from the checkpoint in `start`/recipe, saves one to `end`; returns their scalars."""
     count, settings, dice_weight = RECIPES[recipe]
     network = build_network(NETWORK)
     optimizer = make_optimizer(Training(**settings), network)
-    restore_latest(start, network, optimizer)
+    restore_latest(start / recipe, network, optimizer)
     train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
     scalars = [{n: float(v) for n, v in train_step(IMAGES, LABELS).items()} for _ in range(count)]
     end.mkdir(parents=True)

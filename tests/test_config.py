@@ -63,6 +63,13 @@ def test_wrong_settings_are_refused(setting):
     assert str(caught.value).count("\n") <= 1
 
 
+def test_bfloat16_needs_patches_of_many_slices():
+    settings = ["training.precision=mixed_bfloat16", "preparation.patch_size=(24, 8, 8)"]
+    with_settings(Experiment("x"), settings)
+    with pytest.raises(UsageError, match="at least 24 slices"):
+        with_settings(Experiment("x"), [*settings, "preparation.patch_size=(16, 64, 64)"])
+
+
 @pytest.mark.parametrize("values", [[], {"name": 1}, {"name": "x", "more": 1}, {}, {"name": "x", "loss": {"l2": "a"}}])
 def test_wrong_json_is_refused(values):
     with pytest.raises(InputError):

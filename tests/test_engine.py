@@ -73,11 +73,12 @@ def assert_same_state(found: Path, expected: Path, tolerance: float = 1e-4):
 
 @pytest.fixture(scope="module")
 def both(on_engine, tmp_path_factory):
-    """Every recipe's updates on both engines from one checkpoint: its folder, and the scalars by engine and recipe."""
+    """Every recipe's updates on both engines from the same weights: the folder, and the scalars by engine and recipe."""
     folder = tmp_path_factory.mktemp("updates")
     network = build_network(NETWORK, seed=1)
-    (folder / "start").mkdir()
-    save_checkpoint(folder / "start", 0, network, make_optimizer(Training(), network))
+    for recipe, (_, settings, _) in RECIPES.items():
+        (folder / "start" / recipe).mkdir(parents=True)
+        save_checkpoint(folder / "start" / recipe, 0, network, make_optimizer(Training(**settings), network))
     on_jax = on_engine("tests/engine_updates.py", folder / "start", folder / "jax")
     on_tensorflow = {r: make_updates(folder / "start", folder / "tensorflow" / r, r) for r in RECIPES}
     return folder, {"jax": json.loads(on_jax.stdout), "tensorflow": on_tensorflow}
@@ -96,10 +97,13 @@ def test_updates_of_both_engines_agree(both, recipe):
 
 @pytest.fixture(scope="module")
 def relay(on_engine, tiny_experiment, packed_file, tmp_path_factory):
-    """An unbroken TensorFlow run, and one of which TensorFlow made updates 1-2 and 5-6 and JAX, without it, 3-4."""
+    """An unbroken TensorFlow run, and one of which TensorFlow made updates 1-2 and 5-6 and JAX, without it, 3-4.
+
+    One level is wide enough for `network.winograd`.
+    """
     folder = tmp_path_factory.mktemp("relay")
     experiment = with_settings(
-        tiny_experiment, ["network.encoder_filters=(2,2,2,2)", "network.decoder_filters=(2,2,2)"]
+        tiny_experiment, ["network.encoder_filters=(2,32,2,2)", "network.decoder_filters=(2,2,2)"]
     )
     source = f"from femur3d.config import *\n\n\ndef get_config():\n    return {experiment!r}\n"
     (folder / "tiny.py").write_text(source)

@@ -59,8 +59,8 @@ class WinogradConv3D(keras.layers.Layer):
         in_tiles = ops.reshape(padded, (batch, tiles + 1, TILE, y, x, channels))
         own, next_two = [in_tiles[:, :tiles, k] for k in range(TILE)], [in_tiles[:, 1:, k] for k in range(2)]
         products = [
-            ops.conv(ops.reshape(factor, (batch * tiles, y, x, channels)), kernel, padding="same")
-            for factor, kernel in zip(_input_factors(*own, *next_two), ops.unstack(self.kernel, 6), strict=True)
+            ops.conv(ops.reshape(factor, (batch * tiles, y, x, channels)), self.kernel[k], padding="same")
+            for k, factor in enumerate(_input_factors(*own, *next_two))
         ]
         outputs = ops.stack(_outputs(*products), axis=1)  # (batch·tiles, 4, y, x, filters)
         outputs = ops.reshape(outputs, (batch, tiles * TILE, y, x, self.filters))
