@@ -73,7 +73,7 @@ def assert_same_state(found: Path, expected: Path, tolerance: float = 1e-4):
 
 @pytest.fixture(scope="module")
 def both(on_engine, tmp_path_factory):
-    """Every recipe's updates on both engines from the same weights: the folder, and the scalars by engine and recipe."""
+    """Every recipe's updates on both engines from the same weights: the folder, and scalars by engine and recipe."""
     folder = tmp_path_factory.mktemp("updates")
     network = build_network(NETWORK, seed=1)
     for recipe, (_, settings, _) in RECIPES.items():
