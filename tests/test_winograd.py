@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network
-from femur3d.network.blocks import WINOGRAD_CHANNELS
 from femur3d.network.folded import fold_network
 from femur3d.network.unet import build_network
-from femur3d.network.winograd import KERNEL, WinogradConv3D, _input_factors, _outputs
+from femur3d.network.winograd import KERNEL, MIN_CHANNELS, WinogradConv3D, _input_factors, _outputs
 
 RNG = np.random.default_rng(0)
 
@@ -54,7 +53,7 @@ def test_any_size_goes_through_one_functional_model():
 
 
 def test_the_folded_network_uses_it_where_the_input_is_wide_and_float32():
-    wide = Network((4, WINOGRAD_CHANNELS, 64, 4), (4, 4, 4), initialisation="he")
+    wide = Network((4, MIN_CHANNELS, 64, 4), (4, 4, 4), initialisation="he")
     network = build_network(wide)
     assert not any(isinstance(layer, WinogradConv3D) for layer in network.layers)
     folded = fold_network(network, wide)
@@ -64,3 +63,10 @@ def test_the_folded_network_uses_it_where_the_input_is_wide_and_float32():
     x = RNG.normal(size=(1, 16, 8, 24, 1)).astype(np.float32)
     for head, logits in network(x, training=False).items():
         np.testing.assert_allclose(folded(x)[head], logits, atol=1e-4 * np.abs(logits).max())
+
+
+def test_on_an_accelerator_its_own_convolutions_stay(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
+    wide = Network((32, 4, 4, 4), (4, 4, 4))
+    folded = fold_network(build_network(wide), wide)
+    assert not any(isinstance(layer, WinogradConv3D) for layer in folded.layers)

@@ -8,9 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from femur3d.network.winograd import WinogradConv3D
-
-WINOGRAD_CHANNELS = 32  # of the input; with fewer, its sums take the time that its products save
+from femur3d.network.winograd import WinogradConv3D, is_faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +71,7 @@ def conv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
     Returns:
         (batch, z, y, x, filters).
     """
-    if options.folded and x.dtype == "float32" and x.shape[-1] >= WINOGRAD_CHANNELS:
+    if options.folded and is_faster(x):
         x = WinogradConv3D(filters, name=name)(x)
     else:
         initializer = options.kernel_initializer(name)
