@@ -27,6 +27,9 @@ from femur3d.report import COLUMNS
 TABLE_METRICS = {name: heading for name, heading in COLUMNS.items() if name != "hd95_mm"}  # the paper has no HD95
 COMPARISONS = (("transfer", "scratch"), ("scratch", "plain"))
 COMPARED = ("dice", "mean_mm")
+Femurs = dict[
+    tuple[str, str], dict[str, float]
+]  # (case, label) → metric → value; distances are inf where one is missed
 RESAMPLES = 9_999
 COLOURS = {"transfer": "#0072b2", "scratch": "#d55e00", "plain": "#009e73"}  # told apart by colour-blind eyes too
 CURVES = {"ce_upper": "cross-entropy of UpperCls, training patches", "validation_dice": "Dice, validation volumes"}
@@ -39,7 +42,7 @@ class Run:
     Attributes:
         arm, seed: which.
         label: the arm's name in tables and plots; says where transferred weights come from.
-        femurs: metrics of every femur: (case, label) → metric → value; distances are inf where one was missed.
+        femurs: metrics of every femur.
         curve: step → column of the run's metrics.csv → value; empty cells are left out.
         setting: dataset, steps and network in words.
         source: provenance of the encoder's weights; {} from scratch.
@@ -48,7 +51,7 @@ class Run:
     arm: str
     seed: int
     label: str
-    femurs: dict[tuple[str, str], dict[str, float]]
+    femurs: Femurs
     curve: dict[int, dict[str, float]]
     setting: str
     source: dict[str, str]
@@ -77,9 +80,7 @@ def load_run(arm: str, seed: int, folder: Path) -> Run:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
-        femurs = {
-            (row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(folder / "evaluation/metrics.csv")
-        }
+        femurs = read_femurs(folder / "evaluation/metrics.csv")
         curve = {int(row.pop("step")): _numbers(row) for row in _rows(folder / "metrics.csv")}
         source = dict(config["encoder_source"])
         label = f"{arm} ({source['source_kind']})" if source else {"plain": "no deep supervision"}.get(arm, arm)
@@ -95,6 +96,11 @@ def load_run(arm: str, seed: int, folder: Path) -> Run:
             f"{folder}: cannot be read as a finished run ({error!r}).\nRemove it and run again."
         ) from error
     return Run(arm, seed, label, femurs, curve, setting, source)
+
+
+def read_femurs(path: Path) -> Femurs:
+    """The metrics.csv that `femur3d.evaluate` writes. Raises OSError, ValueError, KeyError or TypeError."""
+    return {(row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(path)}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -190,11 +196,15 @@ def _table_line(name: str, row: Mapping[str, float], width: int, failures: int |
 
 def by_case(runs: Sequence[Run], arm: str, metric: str) -> dict[str, float]:
     """Mean of a metric over the femurs and seeds of each case, in one arm."""
+    return mean_by_case([run.femurs for run in runs if run.arm == arm], metric)
+
+
+def mean_by_case(seeds: Sequence[Femurs], metric: str) -> dict[str, float]:
+    """Mean of a metric over the femurs of each case, in all seeds."""
     values: dict[str, list[float]] = {}
-    for run in runs:
-        for (case, _), femur in run.femurs.items():
-            if run.arm == arm:
-                values.setdefault(case, []).append(femur[metric])
+    for femurs in seeds:
+        for (case, _), femur in femurs.items():
+            values.setdefault(case, []).append(femur[metric])
     return {case: float(np.mean(v)) for case, v in sorted(values.items())}
 
 
@@ -212,6 +222,15 @@ def compare(a: Mapping[str, float], b: Mapping[str, float]) -> Comparison | None
     return Comparison(differences, float(d.mean()), low, high, p)
 
 
+def comparison(name: str, a: Mapping[str, float], b: Mapping[str, float]) -> list[str]:
+    """`compare` in numbers, and a second line with every case."""
+    found = compare(a, b)
+    if found is None:
+        return [name + "not finite, a femur was missed"]
+    each = ", ".join(f"{case} {d:+.4f}" for case, d in found.differences.items())
+    return [f"{name}{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}", f"{'':11}{each}"]
+
+
 def comparison_lines(runs: Sequence[Run]) -> list[str]:
     """Every comparison of COMPARISONS in every metric of COMPARED, in words and numbers."""
     labels, arms = {run.arm: run.label for run in runs}, {run.arm for run in runs}
@@ -220,14 +239,8 @@ def comparison_lines(runs: Sequence[Run]) -> list[str]:
     for a, b in COMPARISONS:
         for metric in COMPARED if {a, b} <= arms else ():
             first, second = by_case(runs, a, metric), by_case(runs, b, metric)
-            found, count = compare(first, second), len(first)
-            name = f"  {metric:8} {labels[a]} - {labels[b]}: "
-            if found is None:
-                lines.append(name + "not finite, a femur was missed")
-                continue
-            each = ", ".join(f"{case} {d:+.4f}" for case, d in found.differences.items())
-            lines.append(f"{name}{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}")
-            lines.append(f"           {each}")
+            count = len(first)
+            lines += comparison(f"  {metric:8} {labels[a]} - {labels[b]}: ", first, second)
     if count:
         lines.append(f"  The smallest p that this test can give, with cases: {count}, is {2 / 2**count:.3g}.")
     return lines
