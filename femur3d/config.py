@@ -119,6 +119,7 @@ class Training:
         rate: initial learning rate; 1e-3.
         schedule: 'halving' (the paper's) or 'polynomial', rate·(1 - step/steps)^0.9.
         halve_every: updates between two halvings; 3,000.
+        cycles: how often the polynomial rate falls to zero, each time from the full rate; 1, never again.
         optimizer: 'sgd' (the paper's) or 'adam'.
         momentum, nesterov: of SGD; 0.9, plain. Adam takes the momentum as β₁.
         clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
@@ -138,6 +139,7 @@ class Training:
     rate: float = 1e-3
     schedule: str = "halving"
     halve_every: int = 3_000
+    cycles: int = 1
     optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
@@ -155,8 +157,8 @@ class Training:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        counts = ("halve_every", "batch_size", "batches_per_volume", "checkpoint_every", "validate_every", "log_every")
-        for name in ("steps", *counts):
+        intervals = ("checkpoint_every", "validate_every", "log_every")
+        for name in ("steps", "halve_every", "cycles", "batch_size", "batches_per_volume", *intervals):
             value = getattr(self, name)
             _check(1 <= value <= 10**8, f"{name}: expected at least 1. Received: {value}")
         _check(0 < self.rate <= 10, f"rate: expected more than 0, at most 10. Received: {self.rate}")

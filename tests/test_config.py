@@ -54,7 +54,8 @@ def test_settings_are_validated_together():
         "preparation.spacing_mm=(1, 0, 1)", "training.variants=(0, 0)", "training.variants=(8,)", "name.x=1",
         "training.steps={[]: 1}", "training.precision=float16", "loss.l2=1" + "0" * 400,
         "preparation.normalisation=none",
-        "preparation.spacing_mm=(1.0, 2.0, 1.0)", "training.schedule=cosine", "network.initialisation=zeros",
+        "preparation.spacing_mm=(1.0, 2.0, 1.0)", "training.schedule=cosine", "training.cycles=0",
+        "network.initialisation=zeros",
     ],
 )  # fmt: skip
 def test_wrong_settings_are_refused(setting):
