@@ -53,7 +53,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
-    """The packed file of a dataset: itself, or made from a folder once a run."""
+    """The packed file of a dataset: itself, or made from a folder, again where one of its files has another time.
+
+    Whether the voxels are still those that the run was begun with is for the trainer to see.
+    """
     if not dataset.exists():
         raise InputError(
             f"{dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
@@ -63,15 +66,12 @@ def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
     from femur3d.dataset_folder import fingerprint  # these need SimpleITK; to train on a packed file needs none
     from femur3d.packing import pack_dataset
 
-    if not run.packed.exists() or not run.stored():
-        run.say(f"Packing {dataset} into {run.packed}")
-        pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))
-    with PackedDataset(run.packed) as packed:
-        if packed.source != fingerprint(dataset):
-            raise InputError(
-                f"{dataset}: not the dataset, or not as it was, that {run.packed} was packed from.\n"
-                "Expected the same files; choose another --run."
-            )
+    if run.packed.exists() and run.stored():
+        with PackedDataset(run.packed) as packed:
+            if packed.source == fingerprint(dataset):
+                return run.packed
+    run.say(f"Packing {dataset} into {run.packed}")
+    pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))
     return run.packed
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,27 @@ def test_training_says_what_it_will_do_and_goes_on(trained):
     # What stands on standard error is the progress bar and nothing of TensorFlow's start.
     assert "WARNING" not in again.stderr
     assert "cuda" not in again.stderr.lower()
+
+
+@pytest.mark.slow
+def test_a_copied_dataset_is_packed_again_and_another_one_is_refused(trained, tmp_path):
+    """The run goes on where the voxels are those that it was begun with, whatever the times of the files."""
+    folder, train, _ = trained
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
+    command = [*train, "--run", tmp_path / "run"]
+    assert "Packing" not in run(*command).stdout
+    shutil.copytree(folder / "data", tmp_path / "data", copy_function=shutil.copyfile)
+    command += ["--dataset", tmp_path / "data"]
+    assert "Packing" in run(*command).stdout
+    assert "Packing" not in run(*command).stdout
+    image, label = (sorted((tmp_path / "data" / part).iterdir()) for part in ("imagesTr", "labelsTr"))
+    shutil.copyfile(image[1], image[0])
+    shutil.copyfile(label[1], label[0])
+    told = run(*command, code=3).stderr.splitlines()
+    assert len(told) == 2
+    assert "begun with data" in told[0]
+    command += ["--dataset", folder / "data"]
+    assert "Packing" in run(*command).stdout
 
 
 @pytest.mark.slow
