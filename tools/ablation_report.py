@@ -228,7 +228,8 @@ def comparison(name: str, a: Mapping[str, float], b: Mapping[str, float]) -> lis
     if found is None:
         return [name + "not finite, a femur was missed"]
     each = ", ".join(f"{case} {d:+.4f}" for case, d in found.differences.items())
-    return [f"{name}{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}", f"{'':11}{each}"]
+    p = f"p = {found.p:.3f}" if found.p >= 0.0005 else "p < 0.001"
+    return [f"{name}{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}], {p}", f"{'':11}{each}"]
 
 
 def comparison_lines(runs: Sequence[Run]) -> list[str]:
