@@ -255,6 +255,27 @@ def test_packed_file_of_something_else_is_refused(tiny_experiment, dataset_dir, 
         with pytest.raises(InputError, match="another dataset or with another preparation") as caught:
             run_ablation.packed_file(dataset, tmp_path, experiment)
         assert str(caught.value).count("\n") == 1
+    assert sorted(path.name for path in tmp_path.glob("*.h5")) == ["packed.h5"]
+
+
+def test_a_dataset_whose_files_have_another_time_is_packed_again(tiny_experiment, dataset_dir, tmp_path, capsys):
+    """Copied by hand, say; a case that moves to the other side of the split is another dataset."""
+    path = run_ablation.packed_file(dataset_dir, tmp_path / "out", tiny_experiment)
+    with PackedDataset(path) as packed:
+        first = packed.source, packed.content
+    copied = shutil.copytree(dataset_dir, tmp_path / "copied", copy_function=shutil.copyfile)
+    capsys.readouterr()
+    assert run_ablation.packed_file(copied, tmp_path / "out", tiny_experiment) == path
+    assert "Packing" in capsys.readouterr().out
+    with PackedDataset(path) as packed:
+        assert packed.source != first[0]
+        assert packed.content == first[1]
+    assert [file.name for file in path.parent.iterdir()] == ["packed.h5"]
+    split = json.loads((copied / "splits_final.json").read_text())[0]
+    moved = {"train": split["train"][1:], "val": [split["train"][0], *split["val"]]}
+    (copied / "splits_final.json").write_text(json.dumps([moved]))
+    with pytest.raises(InputError, match="another dataset"):
+        run_ablation.packed_file(copied, tmp_path / "out", tiny_experiment)
 
 
 # Commands and signals

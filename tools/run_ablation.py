@@ -77,18 +77,37 @@ def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: i
 
 
 def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
-    """The packed dataset of the ablation, made once. Raises InputError where it is of another dataset or recipe."""
-    path = output / "packed.h5"
-    if not path.exists():
-        print(f"Packing {dataset} into {path}", flush=True)
-        pack_dataset(dataset, path, experiment, lambda case: print(f"  {case}", flush=True))
-    with PackedDataset(path) as packed:
-        if packed.source != fingerprint(dataset) or packed.preparation != to_dict(experiment.preparation):
-            raise InputError(
-                f"{path}: packed from another dataset or with another preparation.\n"
-                "Expected those that this ablation was begun with; choose another -o."
-            )
+    """The packed dataset of the ablation: made once, and again where a file of the dataset has another time.
+
+    Raises:
+        InputError: the ablation was begun with another preparation or with other voxels.
+    """
+    path, begun_with = output / "packed.h5", None
+    if path.exists():
+        with PackedDataset(path) as packed:
+            begun_with = packed.content, packed.entries
+            if packed.preparation != to_dict(experiment.preparation):
+                raise _begun_with_another(path)
+            if packed.source == fingerprint(dataset):
+                return path
+    print(f"Packing {dataset} into {path}", flush=True)
+    made = path.with_name("packed_again.h5") if begun_with else path
+    pack_dataset(dataset, made, experiment, lambda case: print(f"  {case}", flush=True))
+    if begun_with:
+        with PackedDataset(made) as packed:
+            same = (packed.content, packed.entries) == begun_with
+        if not same:
+            made.unlink()
+            raise _begun_with_another(path)
+        made.replace(path)
     return path
+
+
+def _begun_with_another(path: Path) -> InputError:
+    return InputError(
+        f"{path}: packed from another dataset or with another preparation.\n"
+        "Expected those that this ablation was begun with; choose another -o."
+    )
 
 
 def described(dataset: Path) -> str:
