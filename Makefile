@@ -88,7 +88,7 @@ train-scratch: $(READY)  ## the paper's ablation: everything starts from N(0, 0.
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
 train-hip: EXPERIMENT = experiments/hip_t1.py
-train-hip: $(READY)  ## the recipe of the shipped model, half an hour on two CPU cores; DATASET= RUN= SET=
+train-hip: $(READY)  ## the recipe of the shipped model, forty minutes on two CPU cores; DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
 cross-validate: RUN = runs/cv

@@ -36,9 +36,10 @@ def get_config() -> Experiment:
             l2=0.0005,  # a tenth: the run is a tenth as long
         ),
         training=Training(
-            steps=1_800,  # twenty minutes on two cores
+            steps=3_600,  # forty minutes on two cores
             optimizer="adam",  # the loss falls faster than with SGD, whose gradients were always clipped at this rate
             schedule="polynomial",  # ends at zero, wherever `steps` is
+            cycles=2,  # the second time gained 22 of 24 held-out femurs, 0.005 of Dice on average
             clip_norm=1.0,  # one odd batch can undo hundreds of updates
             batches_per_volume=1,  # neighbouring updates see different patients
             precision="mixed_bfloat16",  # an update takes three quarters of the time
