@@ -18,17 +18,22 @@ def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
     Returns:
         Scalar, float32.
     """
-    femur = ops.cast(labels, "float32")
-    margin = logits[..., 1] - logits[..., 0]  # with two classes, -log softmax is softplus of the margin's wrong side
-    return ops.mean(ops.softplus(margin) - femur * margin)
+    femur, margin = ops.cast(labels, "float32"), _margin(logits)
+    return ops.mean(ops.softplus(margin) - femur * margin)  # -log softmax is softplus of the margin's wrong side
 
 
 def soft_dice_loss(labels: Any, logits: Any) -> Any:
     """1 - soft Dice of the femur, over the batch as one; not in the paper. Arguments as `voxel_cross_entropy`."""
     femur = ops.cast(labels, "float32")
-    probability = ops.sigmoid(logits[..., 1] - logits[..., 0])
+    probability = ops.sigmoid(_margin(logits))
     both = ops.sum(probability * femur)
     return 1.0 - (2.0 * both + 1.0) / (ops.sum(probability) + ops.sum(femur) + 1.0)
+
+
+def _margin(logits: Any) -> Any:
+    """By how much the femur's logit exceeds the background's; its sigmoid is the softmax over these two classes."""
+    background, femur = ops.unstack(logits, axis=-1)  # slices would each have a gradient of the logits' size
+    return femur - background
 
 
 def l2_penalty(weights: Iterable[Any]) -> Any:

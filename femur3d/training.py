@@ -51,7 +51,9 @@ class Trainer:
         self.experiment, self.packed, self.run = experiment, packed, run
         training = experiment.training
         self.sampler = PatchSampler(packed, training, experiment.preparation.patch_size)
-        self.network = build_network(experiment.network, training.seed, precision=training.precision)
+        self.network = build_network(
+            experiment.network, training.seed, precision=training.precision, normalisation=engine.BatchNormalization
+        )
         self.optimizer = make_optimizer(training, self.network)
         self._source = self._encoder_source()
         run.write_config(experiment, self._source, packed.content)

@@ -21,12 +21,14 @@ class BlockOptions:
         seed: of the initial kernels; each layer adds its own name to it.
         folded: the blocks of inference (`network.folded`): without batch normalisation, and with `winograd`'s
             convolutions where these are faster.
+        normalisation: the layer for it; Keras's, or one of an engine that has the same weights and numbers.
     """
 
     initialisation: str = "normal"
     bn_momentum: float = 0.99
     seed: int = 0
     folded: bool = False
+    normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization
 
     def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
         """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
@@ -91,5 +93,5 @@ def deconv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
 
 def _normalise_and_rectify(x: Any, name: str, options: BlockOptions) -> Any:
     if not options.folded:
-        x = keras.layers.BatchNormalization(momentum=options.bn_momentum, name=f"{name}_bn")(x)
+        x = options.normalisation(momentum=options.bn_momentum, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

@@ -12,7 +12,13 @@ from femur3d.network.encoder import encode
 from femur3d.network.heads import classify
 
 
-def build_network(config: Network, seed: int = 0, precision: str = "float32", folded: bool = False) -> keras.Model:
+def build_network(
+    config: Network,
+    seed: int = 0,
+    precision: str = "float32",
+    folded: bool = False,
+    normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization,
+) -> keras.Model:
     """The network of Fig. 1, freshly initialised.
 
     Args:
@@ -20,12 +26,13 @@ def build_network(config: Network, seed: int = 0, precision: str = "float32", fo
         seed: of the initial kernels.
         precision: Keras's dtype policy of the blocks: 'float32', 'mixed_bfloat16' (weights stay float32) or 'bfloat16'.
         folded: as inference runs it, see `network.folded`.
+        normalisation: the layer for it, e.g. the one that trains fastest on an engine.
 
     Returns:
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
         each (batch, z, y, x, 2), float32.
     """
-    options = BlockOptions(config.initialisation, config.bn_momentum, seed, folded)
+    options = BlockOptions(config.initialisation, config.bn_momentum, seed, folded, normalisation)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
