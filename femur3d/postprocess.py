@@ -129,7 +129,9 @@ def _head_offset_mm(femur: np.ndarray, grid: Volume) -> float:
 
 def _centroid_x_mm(mask: np.ndarray, grid: Volume, start: Sequence[int] = (0, 0, 0)) -> float:
     """World x of the centroid of a mask whose first voxel is voxel `start` (z, y, x) of the grid."""
-    return float(grid.world_mm(np.argwhere(mask).mean(axis=0) + start)[0])
+    by_axis = [np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    centroid = [np.average(np.arange(len(counts)), weights=counts) for counts in by_axis]
+    return float(grid.world_mm(np.add(centroid, start))[0])
 
 
 def _solid(components: np.ndarray, value: int, box: tuple[slice, ...]) -> np.ndarray:
