@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 JAX = "jax>=0.10,<0.12"  # the second engine; tested on a CPU with 0.10.2 (Python 3.11) and 0.11.2 (Python 3.12)
+OPENVINO = "openvino>=2025.1,<2027"  # computes the fast mode on CPUs; tested with 2026.4
 HIGHDICOM = "highdicom>=0.28,<0.30"  # DICOM segmentations; its interface still changes from 0.x to 0.x
 
 setup(
@@ -36,6 +37,7 @@ setup(
     extras_require={
         "dicomseg": [HIGHDICOM],
         "jax": [JAX],
+        "openvino": [OPENVINO],
         "dev": [
             "pytest>=8,<10",
             "hypothesis>=6.100,<7",
@@ -44,6 +46,7 @@ setup(
             "nibabel>=5.2,<6",
             HIGHDICOM,
             JAX,
+            OPENVINO,
         ],
         "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
     },

@@ -40,7 +40,7 @@ def segment(
             geometry in the last three arguments.
         model: folder of a trained model; by default the one that comes with femur3d.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
-        fast: bfloat16, and patches of air are skipped: faster, not quite the same.
+        fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `segmentation.FAST`.
         series: number of the series, where a DICOM folder has several.
         spacing_mm: of an array: voxel size along (x, y, z).
         origin_mm: of an array: world position (LPS) of its first voxel.

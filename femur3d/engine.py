@@ -69,7 +69,14 @@ else:
     VERSIONS = {"tensorflow": tf.__version__}
 
 __all__ = ["BACKEND", "ERRORS", "VERSIONS", "BatchNormalization", "make_predict", "make_repeatable", "make_train_step"]
-__all__ += ["patch_stream"]
+__all__ += ["on_cpu", "patch_stream"]
+
+
+def on_cpu() -> bool:
+    """Whether there is no GPU or TPU that the engine would compute on."""
+    import keras
+
+    return all(device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def make_repeatable(training: bool = True) -> None:

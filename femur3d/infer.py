@@ -45,7 +45,7 @@ flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
 flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
 flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
-flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and patches of air are skipped")
+flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
@@ -145,7 +145,8 @@ def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
         result = segmenter(read.volume, FLAGS.labels, progress)
     files = write_results(result, read, case, _wanted(case.path), model.weights_sha256)
     seconds = {**marks, **result.seconds, "total": time.perf_counter() - start}
-    write_summary(case, _summary(scan, case, read, result, model, files, seconds))
+    versions = {**engine.VERSIONS, **segmenter.versions}
+    write_summary(case, _summary(scan, case, read, result, model, files, seconds, versions))
     _say(result, case.folder / files[0], seconds)
 
 
@@ -181,8 +182,9 @@ def _summary(
     model: TrainedModel,
     files: Sequence[str],
     seconds: dict[str, float],
+    versions: dict[str, str],
 ) -> dict[str, Any]:
-    """What CASE.json says."""
+    """What CASE.json says; `versions` are those of the engine."""
     return {
         **_made_with(scan, case, model),
         "notes": list(read.notes),
@@ -192,7 +194,7 @@ def _summary(
         "versions": {
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
-            **engine.VERSIONS,
+            **versions,
             "python": platform.python_version(),
         },
         "command": shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -44,9 +45,13 @@ def predict_volume(
     normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
     progress: Callable[[int], None] | None = None,
     skip: Callable[[np.ndarray], bool] | None = None,
+    focus: float | None = None,
     spread: Spread | None = None,
 ) -> np.ndarray:
     """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
+
+    With `focus` only of those that matter: at first as few patches as cover the volume, then of the others those in
+    which one of the first found foreground. So the mean is that of all patches wherever foreground is near.
 
     An axis shorter than the patch is padded at both ends by reflection, and the padding is cut off the result.
 
@@ -63,6 +68,7 @@ def predict_volume(
         normalise: applied to each patch, padding included, before `predict`.
         progress: called after each batch with the number of patches done; `patch_count` gives the total.
         skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
+        focus: the probability above which a voxel is worth more than a first look; None looks at all patches.
         spread: is overwritten with how much the patches disagree, padding included.
 
     Returns:
@@ -78,21 +84,80 @@ def predict_volume(
         raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
     padded, inside = _pad_to_patch(array, patch_size)
     origins = grid_origins(padded.shape, patch_size, stride)
-    batch_size = min(batch_size, len(origins))
-    total, squares = np.zeros(padded.shape, np.float32), 0.0
-    for start in range(0, len(origins), batch_size):
-        some = origins[start : start + batch_size]
-        if skip is not None:
-            some = np.array([origin for origin in some if not skip(crop(padded, origin, patch_size))])
-        if len(some):
-            batch = _gather(padded, some, patch_size, batch_size, normalise)
-            squares += _add(total, some, _predict_checked(predict, batch), patch_size)
-        if progress is not None:
-            progress(min(start + batch_size, len(origins)))
-    sums = _divide_by_cover(total, patch_size, stride)
+    window = _Window(padded, predict, patch_size, min(batch_size, len(origins)), normalise, skip, progress)
+    if focus is None:
+        window.add(origins)
+    else:
+        first = _sparse(origins, patch_size)
+        window.add(origins[first])
+        window.add(origins[~first], focus)
+    sums = _divide_by_cover(window.total, window.covering, patch_size)
     if spread is not None:
-        spread.squares, (spread.agreed, spread.total), spread.patch_size = squares, sums, tuple(patch_size)
-    return np.ascontiguousarray(total[inside])
+        spread.squares, (spread.agreed, spread.total), spread.patch_size = window.squares, sums, tuple(patch_size)
+    return np.ascontiguousarray(window.total[inside])
+
+
+@dataclasses.dataclass(eq=False)
+class _Window:
+    """What slides over the padded volume: the arguments of `predict_volume`, and what has come of it so far.
+
+    Attributes:
+        total: sum of the predictions, float32, shape of the volume.
+        squares: sum of their squares.
+        covering: origins (n, 3) of the patches that count as predicted, those skipped as background included.
+        done: number of patches done with, predicted or not.
+    """
+
+    padded: np.ndarray
+    predict: Predict
+    patch_size: Index
+    batch_size: int
+    normalise: Callable[[np.ndarray], np.ndarray]
+    skip: Callable[[np.ndarray], bool] | None
+    progress: Callable[[int], None] | None
+
+    def __post_init__(self) -> None:
+        self.total = np.zeros(self.padded.shape, np.float32)
+        self.squares = 0.0
+        self.covering = np.zeros((0, 3), np.int64)
+        self.done = 0
+
+    def add(self, origins: np.ndarray, focus: float | None = None) -> None:
+        """Predicts the patches at `origins`; with `focus` those where the sum is above it now."""
+        wanted = origins if focus is None else origins[[self._found(origin, focus) for origin in origins]]
+        self.covering = np.concatenate([self.covering, wanted])
+        self._report(len(origins) - len(wanted))
+        for start in range(0, len(wanted), self.batch_size):
+            some = wanted[start : start + self.batch_size]
+            shown = some if self.skip is None else some[[not self.skip(self._crop(origin)) for origin in some]]
+            if len(shown):
+                batch = _gather(self.padded, shown, self.patch_size, self.batch_size, self.normalise)
+                probabilities = _predict_checked(self.predict, batch)
+                self.squares += _add(self.total, shown, probabilities, self.patch_size)
+            self._report(len(some))
+
+    def _found(self, origin: np.ndarray, focus: float) -> bool:
+        return bool(crop(self.total, origin, self.patch_size).max() > focus)
+
+    def _crop(self, origin: np.ndarray) -> np.ndarray:
+        return crop(self.padded, origin, self.patch_size)
+
+    def _report(self, count: int) -> None:
+        self.done += count
+        if self.progress is not None and count:
+            self.progress(self.done)
+
+
+def _sparse(origins: np.ndarray, patch_size: Index) -> np.ndarray:
+    """Which of the patches of a grid, bool (n,), cover the volume with as few as that grid allows."""
+    chosen = np.ones(len(origins), bool)
+    for axis, patch in enumerate(patch_size):
+        starts = np.unique(origins[:, axis])
+        kept = [starts[0]]
+        while kept[-1] < starts[-1]:
+            kept.append(starts[starts <= kept[-1] + patch][-1])  # the farthest that leaves no gap
+        chosen &= np.isin(origins[:, axis], kept)
+    return chosen
 
 
 def patch_count(shape: Index, patch_size: Index, stride: Index) -> int:
@@ -170,24 +235,23 @@ def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patc
     return squares
 
 
-def _divide_by_cover(total: np.ndarray, patch_size: Index, stride: Index) -> tuple[float, float]:
-    """Divides each voxel (z, y, x), in place, by the number of patches that cover it: a product of one for each axis.
+def _divide_by_cover(total: np.ndarray, origins: np.ndarray, patch_size: Index) -> tuple[float, float]:
+    """Divides each voxel (z, y, x), in place, by the number of the patches at `origins` that cover it.
 
-    Slice by slice, so that no second array of the volume's size is needed. Returns Σ n·mean² and Σ n·mean of the
-    voxels, n the number and mean the result.
+    The number is the same in all slices between two neighbouring borders of patches, so that it takes no second array
+    of the volume's size. Returns Σ n·mean² and Σ n·mean of the voxels, n the number and mean the result.
     """
-    counts = []
-    for size, patch, step in zip(total.shape, patch_size, stride, strict=True):
-        count = np.zeros(size, np.float32)
-        for start in grid_starts(size, patch, step):
-            count[start : start + patch] += 1
-        counts.append(count)
-    z, y, x = counts
-    in_slice = y[:, None] * x
+    depth, height, width = (int(size) for size in patch_size)
+    borders = np.unique([0, total.shape[0], *origins[:, 0], *(origins[:, 0] + depth)])
     agreed = summed = 0.0
-    for slice_, count in zip(total, z, strict=True):
-        before = slice_.astype(np.float64)
-        slice_ /= count * in_slice
-        agreed += float(np.vdot(before, slice_))
-        summed += float(before.sum())
+    for low, high in itertools.pairwise(borders.tolist()):
+        count = np.zeros(total.shape[1:], np.float32)
+        for start, y, x in origins.tolist():
+            if start <= low < start + depth:
+                count[y : y + height, x : x + width] += 1
+        for slice_ in total[low:high]:
+            before = slice_.astype(np.float64)
+            slice_ /= count
+            agreed += float(np.vdot(before, slice_))
+            summed += float(before.sum())
     return agreed, summed

@@ -11,7 +11,7 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import infer, quality, segmentation
+from femur3d import infer, predictor_openvino, quality, segmentation
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
@@ -90,9 +90,14 @@ def test_progress_and_overlap(model):
     assert seen[-1] == (3 * 2 * 3, 18)
 
 
-def test_fast_mode_agrees_with_the_exact_one(model, segmenter):
+@pytest.mark.parametrize("with_openvino", [True, False])
+def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with_openvino):
+    installed = predictor_openvino.is_installed() and with_openvino
+    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: installed)
     scan, _ = scan_and_label()
-    exact, fast = (s(scan, "sides").labels.array for s in (segmenter, Segmenter(load_model(model), FAST)))
+    quick = Segmenter(load_model(model), FAST)
+    assert set(quick.versions) == ({"openvino"} if installed else set())
+    exact, fast = (s(scan, "sides").labels.array for s in (segmenter, quick))
     for value in (1, 2):
         assert dice(exact == value, fast == value) > 0.99
 

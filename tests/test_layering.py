@@ -66,6 +66,7 @@ ALLOWED = {
     "train_step_jax": {"losses"},
     "predictor": {"network.unet"},
     "predictor_jax": {"network.unet"},
+    "predictor_openvino": {"network.blocks"},
     "fused_normalisation": set(),
     "engine": {"dataset", "fused_normalisation", "predictor", "predictor_jax", "prefetch", "train_step"}
     | {"train_step_jax"},
@@ -75,7 +76,7 @@ ALLOWED = {
     "validation": {"hdf5", "overlap", "patches", "sliding_window", "volume"},
     "tensorboard_log": {"figures", "validation"},
     "segmentation": {"config", "engine", "model_folder", "network.folded", "network.unet", "postprocess", "preprocess"}
-    | {"patches", "quality", "quality_flags", "sliding_window", "volume", "volume_io"},
+    | {"patches", "predictor_openvino", "quality", "quality_flags", "sliding_window", "volume", "volume_io"},
     "results": {"dicom", "dicom_seg", "mesh", "preview", "quality_flags", "segment_nrrd", "segmentation", "segments"}
     | {"volume_io"},
     "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
@@ -89,6 +90,7 @@ LIBRARIES = {
     "vtkmodules": {"surface"},
     "tensorflow": {"dataset", "engine", "fused_normalisation", "predictor", "train_step"},
     "jax": {"engine", "predictor_jax", "train_step_jax"},
+    "openvino": {"predictor_openvino"},
     "tensorboard": {"tensorboard_log"},
     "PIL": {"tensorboard_log"},
     "matplotlib": {"figures", "preview"},

@@ -152,6 +152,45 @@ def test_half_skipped_overlap_counts_the_skipped_patch_as_zero():
     np.testing.assert_array_equal(found[0, 0], [0] * 4 + [0.5] * 4 + [1] * 4)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_focus_looks_again_only_where_something_was_found(batch_size: int) -> None:
+    """Patches of 4 at x = 0, 2, 4, 6, 8, 9. The first look, at 0, 4, 8 and 9, finds voxel 5: so 2 is worth one, 6 not.
+
+    Left of voxel 6 a patch predicts its own origin / 100, so that the mean tells which patches have counted.
+    """
+    array, origins, done = np.zeros((1, 1, 13), np.float32), [], []
+    array[0, 0] = np.arange(13)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        origins.extend(int(x) for x in batch[:, 0, 0, 0])
+        return np.where(batch == 5, 1, batch[:, :, :, :1] / 100).astype(np.float32) * (batch < 6)
+
+    found = predict_volume(
+        array, predict, (1, 1, 4), (1, 1, 2), batch_size, normalise=identity, focus=0.5, progress=done.append
+    )
+    looked = [o for o in origins if o]  # zeros fill up a batch
+    assert sorted(looked) == [2, 4, 8, 9]
+    assert done[-1] == patch_count((1, 1, 13), (1, 1, 4), (1, 1, 2)) == 6
+    expected = [0, 0, 0.01, 0.01, 0.03, 1, 0, 0, 0, 0, 0, 0, 0]  # voxel 2: patches 0 and 2; voxel 4: 2 and 4
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-7)
+
+
+def test_focus_on_everything_is_the_plain_mean() -> None:
+    array = np.random.default_rng(3).random((7, 9, 11), np.float32)
+    plain, focused = (
+        predict_volume(array, ramp, (4, 4, 4), (2, 2, 2), 3, normalise=identity, focus=f) for f in (None, -1)
+    )
+    np.testing.assert_allclose(focused, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "stride"), [((7, 9, 11), (4, 4, 4), (2, 2, 2)), ((5, 6, 13), (3, 5, 4), (2, 1, 3))]
+)
+def test_focus_leaves_no_voxel_without_a_look(shape: tuple, patch: tuple, stride: tuple) -> None:
+    found = predict_volume(np.zeros(shape), lambda b: np.full_like(b, 0.25), patch, stride, focus=0.5)
+    np.testing.assert_array_equal(found, np.full(shape, 0.25))
+
+
 def test_disagreement_of_patches_by_hand() -> None:
     """Patches of 2 at x = 0, 1, 2, each 0 and 1: the voxels are covered by (0), (1, 0), (1, 0), (1)."""
     spread = Spread()

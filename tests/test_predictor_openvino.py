@@ -1,0 +1,68 @@
+"""OpenVINO computes what Keras computes; skipped where it is not installed (`pip install femur3d[openvino]`)."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from femur3d import predictor_openvino
+from femur3d.config import Network
+from femur3d.network.folded import fold_network
+from femur3d.network.unet import build_network
+from femur3d.predictor import make_predict
+
+pytestmark = pytest.mark.skipif(
+    not predictor_openvino.is_installed(), reason="OpenVINO is not installed: pip install femur3d[openvino]"
+)
+CONFIG = Network((8, 16, 16, 24), (16, 12, 8), initialisation="he")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folded():
+    network = build_network(CONFIG)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            count = layer.gamma.shape[0]
+            values = RNG.uniform(0.8, 1.2, count), RNG.normal(0, 0.1, count), RNG.normal(0, 0.1, count)
+            layer.set_weights([*values, RNG.uniform(0.5, 1.5, count)])
+    return fold_network(network, CONFIG, "bfloat16")
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16, 16), (2, 8, 24, 16)])
+def test_probabilities_are_those_of_keras(folded, shape):
+    patches = RNG.normal(size=shape).astype(np.float32)
+    ours, theirs = predictor_openvino.make_predict(folded)(patches), make_predict(folded)(patches)
+    assert ours.dtype == np.float32
+    assert ours.shape == shape
+    assert theirs.std() > 0.05  # not a constant that anything would match
+    np.testing.assert_allclose(ours, theirs, atol=0.03)  # both round to bfloat16, each in its own places
+    assert np.abs(ours - theirs).mean() < 0.004
+
+
+def test_results_of_earlier_calls_stay(folded):
+    predict = predictor_openvino.make_predict(folded)
+    first = predict(np.zeros((1, 8, 8, 8), np.float32))
+    kept = first.copy()
+    predict(np.ones((1, 8, 8, 8), np.float32))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_only_what_the_upper_head_needs_is_built(folded):
+    names = [layer.name for layer in predictor_openvino._ancestors(folded, folded.output["upper"])]
+    assert names[0] == "conv1a"
+    assert names[-1] == "upper_cls"
+    assert not [name for name in names if name.startswith(("lower_cls", "mid_cls"))]
+
+
+def test_refuses_a_network_that_is_not_folded():
+    predict = predictor_openvino.make_predict(build_network(CONFIG))
+    with pytest.raises(TypeError, match="no operator for BatchNormalization 'conv1a_bn'"):
+        predict(np.zeros((1, 8, 8, 8), np.float32))
+
+
+def test_telemetry_is_not_loaded(folded):
+    predictor_openvino.make_predict(folded)
+    assert sys.modules["openvino_telemetry"] is None
+    assert predictor_openvino.version().count(".") == 2
