@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from femur3d.config import Network, Preparation
+from femur3d.model_folder import save_model
+from femur3d.network.unet import build_network
+
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 TINY_NETWORK = ["--width", "0.0625", "--patch", "16", "--repeats", "1"]
 TINY_PIPELINE = ["--size", "40,36,32", "--patch", "16", "--width", "0.0625", "--seconds", "0.1", "--steps", "2"]
@@ -71,6 +75,23 @@ def test_pipeline_answers_its_three_questions() -> None:
     assert 0 <= float(share[1]) < 100
 
 
+@pytest.mark.slow
+def test_inference_computes_what_a_trained_model_does_at_another_width(tmp_path: pathlib.Path) -> None:
+    config = Network((2, 4, 8, 8), (8, 4, 2), initialisation="he")
+    preparation = Preparation(spacing_mm=(8.0, 8.0, 8.0), patch_size=(16, 16, 16))
+    save_model(tmp_path / "model", build_network(config), config, preparation, {})
+    flags = ["--width", "0.0625", "--size", "30,24,20", "--peer", "none", "--model", str(tmp_path / "model")]
+    done = bench("bench_inference.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "filters (4, 8, 16, 32) and (16, 8, 4), the weights of" in done.stdout
+    assert "(16, 16, 16) (z, y, x)" in done.stdout
+    rows = re.findall(r"^femur3d, (exact|fast)\b.* (\d+\.\d) s", done.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["exact", "fast"]
+    differing = re.search(r"against exact: (\d+\.\d+)% of voxels differ, Dice (\S+)", done.stdout)
+    assert differing is not None
+    assert float(differing[1]) < 5  # of an untrained network in bfloat16
+
+
 @pytest.mark.parametrize(
     ("tool", "flags", "hint"),
     [
@@ -78,6 +99,8 @@ def test_pipeline_answers_its_three_questions() -> None:
         ("bench_network.py", ["--batch", "0"], "batch_size"),
         ("bench_network.py", ["--peer", "jax"], "peer"),
         ("bench_network.py", ["stray"], "stray"),
+        ("bench_inference.py", ["--size", "40,36"], "--size"),
+        ("bench_inference.py", ["--model", "nowhere"], "nowhere"),
         ("bench_pipeline.py", ["--size", "40,36"], "--size"),
         ("bench_pipeline.py", ["--size", "40,36,32"], "at least 64"),
     ],

@@ -1,13 +1,16 @@
 """Times the segmentation of a whole volume against MONAI's sliding_window_inference with PyTorch: network, same tiles.
 
-    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--peer monai|none] [--layouts first,last]
+    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--model DIR] [--peer monai|none]
+        [--layouts first,last]
 
-Both sides have the same weights, take 64³ patches at stride 32 of the same volume, normalise each and average their
-probabilities. femur3d then does it once more in its fast mode (bfloat16, air skipped). Printed are the
-seconds, the ratios, how far the label maps (P > 0.5) of both sides agree, and femur3d's memory. The volume is a
-phantom's image (synthetic) and the weights are random: good for times and for the agreement of two programs; what the
-fast mode costs in quality only a trained model can tell. Close other programs first. `pip install femur3d[bench]`
-installs the peer.
+Both sides have the same weights, take the same patches of the same volume, 64³ at stride 32, normalise each and average
+their probabilities. femur3d then does it once more in its fast mode. Printed are the seconds, the ratios, how far the
+label maps (P > 0.5) agree, and femur3d's memory. The volume is a phantom's image (synthetic).
+
+Without --model the weights are random: good for times and for the agreement of two programs, but the fast mode, which
+looks closer where it has found a femur, then finds one everywhere. With --model, a folder that `femur3d.train` wrote,
+the network of the given width computes what that model computes (see widen.py), on its patches and its voxel size.
+Close other programs first. `pip install femur3d[bench,openvino]` installs the peer and the fast mode's engine.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import importlib.util
 import resource
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +29,13 @@ from absl import flags
 from contestants import Tasks, cores, machine, start_side
 
 from femur3d import cli
-from femur3d.config import Network
+from femur3d.config import Network, Preparation
 from femur3d.errors import UsageError
 from femur3d.overlap import count_overlap, dice
-from femur3d.patches import normalise_patch
+from femur3d.patches import make_normalise
 
-PATCH = (64, 64, 64)
-OVERLAP = 0.5  # stride 32
+OVERLAP = 0.5  # of patches: stride 32 for 64³
+PATCHES = Preparation(patch_size=(64, 64, 64))  # of random weights; the phantom then fills the field of view
 GOALS = "Goals at full width, 300,200,100: at least 1.6 and 8 times as fast as MONAI; at most 0.01% of voxels differ."
 
 
@@ -45,39 +49,51 @@ def scaled_network(width: float) -> Network:
     return Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters), initialisation="he")
 
 
-def phantom_array(size: tuple[int, int, int]) -> np.ndarray:
-    """The image of a phantom, float32 (z, y, x), zero mean and unit variance; `size` is (x, y, z)."""
+def phantom_array(size: tuple[int, int, int], preparation: Preparation) -> np.ndarray:
+    """The image of a phantom, float32 (z, y, x), normalised; `size` is (x, y, z)."""
     from femur3d.phantom import make_phantom
+    from femur3d.preprocess import normalise
 
-    image = make_phantom(0, size)[0].array.astype(np.float32)
-    return (image - image.mean()) / image.std()
+    x, y, z = preparation.spacing_mm
+    image, _ = make_phantom(0, size, spacing_mm=None if preparation == PATCHES else (x, y, z))
+    return normalise(image, preparation.normalisation).array
 
 
-def femur3d_tasks(config: Network, size: tuple[int, int, int]) -> Tasks:
+def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str | None) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.hushed():
         import tensorflow as tf
 
-    from femur3d.config import Preparation
-    from femur3d.model_folder import TrainedModel
+    from widen import widen
+
+    from femur3d.model_folder import TrainedModel, load_model
     from femur3d.network.unet import build_network
-    from femur3d.segmentation import EXACT, FAST, Segmenter
+    from femur3d.segmentation import EXACT, FAST, Mode, Segmenter
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.matmul(tf.ones((8, 8)), tf.ones((8, 8)))  # wakes TensorFlow: what it takes when idle is not ours
     idle_mib = _peak_mib()
-    network = build_network(config)
-    model = TrainedModel(network, config, Preparation(patch_size=PATCH), {}, "")
-    array = functools.cache(lambda: phantom_array(size))  # not before the first tile, which is timed
+    trained = load_model(Path(model_folder)) if model_folder else None
+    network = widen(trained.network, config) if trained else build_network(config)
+    preparation = trained.preparation if trained else PATCHES
+    patch = preparation.patch_size
+    model = TrainedModel(network, config, preparation, {}, "")
+    array = functools.cache(lambda: phantom_array(size, preparation))  # not before the first tile, which is timed
     segmenter = functools.cache(lambda mode: Segmenter(model, mode))
+
+    def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
+        return lambda: segmenter(mode)._predict(np.zeros((1, *patch), np.float32)).shape
+
     return {
         "version": lambda: f"TensorFlow {tf.__version__}",
         "weights": lambda: {layer.name: layer.get_weights() for layer in network.layers if layer.weights},
-        "first tile": lambda: segmenter(EXACT)._predict(np.zeros((1, *PATCH), np.float32)).shape,
-        "first fast tile": lambda: segmenter(FAST)._predict(np.zeros((1, *PATCH), np.float32)).shape,
+        "preparation": lambda: preparation,
+        "first tile": first_tile(EXACT),
+        "first fast tile": first_tile(FAST),
         "volume": lambda: array().shape,
-        "exact": lambda: segmenter(EXACT)._slide(array(), PATCH, None),
-        "fast": lambda: segmenter(FAST)._slide(array(), PATCH, None),
+        "exact": lambda: segmenter(EXACT)._slide(array(), patch, None),
+        "fast": lambda: segmenter(FAST)._slide(array(), patch, None),
+        "fast engine": lambda: segmenter(FAST).versions,
         "memory": lambda: (idle_mib, _peak_mib()),
     }
 
@@ -86,7 +102,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def monai_tasks(config: Network, size: tuple[int, int, int]) -> Tasks:
+def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Preparation) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
     import monai
     import torch
@@ -96,17 +112,18 @@ def monai_tasks(config: Network, size: tuple[int, int, int]) -> Tasks:
     torch.set_num_threads(cores())
     networks = {layout: torch_peer.build_layers(config).eval() for layout in torch_peer.FORMATS}
     networks["channels last"].to(memory_format=torch.channels_last_3d)
-    volume = torch.from_numpy(phantom_array(size))[None, None]
+    volume = torch.from_numpy(phantom_array(size, preparation))[None, None]
+    normalise, patch = make_normalise(preparation.normalisation), preparation.patch_size
 
     def slide(layout: str) -> np.ndarray:
         def predict(windows: Any) -> Any:
-            patches = np.stack([normalise_patch(w) for w in windows[:, 0].numpy()])
+            patches = np.stack([normalise(w) for w in windows[:, 0].numpy()])
             x = torch.from_numpy(patches)[:, None].to(memory_format=torch_peer.FORMATS[layout])
             logits = torch_peer.compute_logits(networks[layout], x, ("upper",))["upper"]
             return (logits[:, 1:] - logits[:, :1]).sigmoid()
 
         with torch.inference_mode():
-            return sliding_window_inference(volume, PATCH, 1, predict, overlap=OVERLAP, mode="constant")[0, 0].numpy()
+            return sliding_window_inference(volume, patch, 1, predict, overlap=OVERLAP, mode="constant")[0, 0].numpy()
 
     tasks: dict[str, Callable[..., Any]] = {
         "version": lambda: f"MONAI {monai.__version__}, PyTorch {torch.__version__}",
@@ -122,26 +139,32 @@ def agreement(a: np.ndarray, b: np.ndarray) -> str:
     return f"{np.mean(first != second):.4%} of voxels differ, Dice {score:.5f}"
 
 
-def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str]) -> None:
+def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str], model_folder: str | None) -> None:
     """Starts the sides, lets them work one after the other, prints."""
     with contextlib.ExitStack() as stack:
         print(f"Machine   {machine()}")
         start = time.perf_counter()
-        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size))
+        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size, model_folder))
         mine.call("first tile")
         print(f"Start-up  {time.perf_counter() - start:.1f} s to the first tile")
         mine.call("volume")
         exact, seconds = mine.call("exact")
         idle, peak = mine.call("memory")[0]
         print(f"Memory    {peak - idle:,.0f} MiB above an idle TensorFlow ({idle:,.0f} MiB), exact mode")
-        print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, patches of 64³, stride 32")
+        preparation = mine.call("preparation")[0]
+        weights = f"the weights of {model_folder}, widened" if model_folder else "random weights"
+        print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
+        print(f"Patches   {preparation.patch_size} (z, y, x), stride half of that")
         print(f"Volume    {'×'.join(map(str, size))} (x, y, z), a phantom (synthetic); {mine.call('version')[0]}")
         print(f"{'femur3d, exact':30}{seconds:10.1f} s", flush=True)
         mine.call("first fast tile")
-        fast_seconds = mine.call("fast")[1]
-        print(f"{'femur3d, fast':30}{fast_seconds:10.1f} s", flush=True)
+        fast, fast_seconds = mine.call("fast")
+        engine = "".join(f", {name} {version}" for name, version in mine.call("fast engine")[0].items())
+        print(
+            f"{'femur3d, fast':30}{fast_seconds:10.1f} s   against exact: {agreement(exact, fast)}{engine}", flush=True
+        )
         if layouts:
-            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size))
+            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size, preparation))
             peer.call("load", mine.call("weights")[0])
             print(peer.call("version")[0])
         for layout in layouts:
@@ -166,6 +189,7 @@ def _define_flags() -> None:
     """Not at import: the processes of the contestants import this module too."""
     flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
     flags.DEFINE_list("size", ["300", "200", "100"], "Voxels along x,y,z.")
+    flags.DEFINE_string("model", None, "Folder of a trained model that the network is to compute; by default random.")
     flags.DEFINE_enum("peer", None, ["monai", "none"], "By default monai where it is installed.")
     flags.DEFINE_multi_enum(
         "layouts", ["first", "last"], ["first", "last"], "PyTorch's channels: first is its default."
@@ -178,8 +202,10 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
     if len(values.size) != 3 or not all(word.isdigit() and int(word) >= 8 for word in values.size):
         raise UsageError(f"--size: received {','.join(values.size)}.\nExpected three numbers of at least 8.")
+    if values.model and not (Path(values.model) / "config.json").is_file():
+        raise UsageError(f"--model: {values.model} holds no config.json.\nExpected a folder that femur3d.train wrote.")
     x, y, z = (int(word) for word in values.size)
-    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts))
+    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts), values.model)
     return 0
 
 

@@ -70,12 +70,12 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
         import tensorflow as tf
     import keras
 
+    from femur3d.engine import BatchNormalization, make_predict
     from femur3d.network.folded import fold_network
     from femur3d.network.unet import build_network
-    from femur3d.predictor import make_predict
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = build_network(experiment.network)
+    network = build_network(experiment.network, normalisation=BatchNormalization)  # as in femur3d.training
     images, _ = draw_batch(experiment)
     predict = make_predict(fold_network(network, experiment.network))  # as in femur3d.segmentation
     return {

@@ -31,7 +31,12 @@ class BlockOptions:
     normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization
 
     def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
-        """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
+        """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones.
+
+        Zeros for the blocks of inference, whose weights are about to be set.
+        """
+        if self.folded:
+            return keras.initializers.Zeros()
         seed = (self.seed * 1_000_003 + sum(31**i * ord(c) for i, c in enumerate(name))) % 2**31
         if self.initialisation == "he":
             return keras.initializers.HeNormal(seed=seed)
