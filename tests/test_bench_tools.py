@@ -101,6 +101,7 @@ def test_inference_computes_what_a_trained_model_does_at_another_width(tmp_path:
         ("bench_network.py", ["stray"], "stray"),
         ("bench_inference.py", ["--size", "40,36"], "--size"),
         ("bench_inference.py", ["--model", "nowhere"], "nowhere"),
+        ("bench_inference.py", ["--scan", "nowhere.nii.gz"], "nowhere.nii.gz"),
         ("bench_pipeline.py", ["--size", "40,36"], "--size"),
         ("bench_pipeline.py", ["--size", "40,36,32"], "at least 64"),
     ],

@@ -1,11 +1,12 @@
 """Times the segmentation of a whole volume against MONAI's sliding_window_inference with PyTorch: network, same tiles.
 
-    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--model DIR] [--peer monai|none]
-        [--layouts first,last]
+    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--model DIR [--scan PATH]]
+        [--peer monai|none] [--layouts first,last]
 
 Both sides have the same weights, take the same patches of the same volume, 64³ at stride 32, normalise each and average
 their probabilities. femur3d then does it once more in its fast mode. Printed are the seconds, the ratios, how far the
-label maps (P > 0.5) agree, and femur3d's memory. The volume is a phantom's image (synthetic).
+label maps (P > 0.5) agree, and femur3d's memory. The volume is a phantom's image (synthetic) or, with --scan, a real
+one on the model's grid.
 
 Without --model the weights are random: good for times and for the agreement of two programs, but the fast mode, which
 looks closer where it has found a femur, then finds one everywhere. With --model, a folder that `femur3d.train` wrote,
@@ -49,17 +50,20 @@ def scaled_network(width: float) -> Network:
     return Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters), initialisation="he")
 
 
-def phantom_array(size: tuple[int, int, int], preparation: Preparation) -> np.ndarray:
-    """The image of a phantom, float32 (z, y, x), normalised; `size` is (x, y, z)."""
+def volume_array(size: tuple[int, int, int], preparation: Preparation, scan: str | None) -> np.ndarray:
+    """A scan, or the image of a phantom of `size` (x, y, z) voxels, as the network takes it: float32 (z, y, x)."""
     from femur3d.phantom import make_phantom
-    from femur3d.preprocess import normalise
+    from femur3d.preprocess import normalise, prepare_scan
+    from femur3d.volume_io import read_scan
 
+    if scan is not None:
+        return prepare_scan(read_scan(scan).volume, preparation).array
     x, y, z = preparation.spacing_mm
     image, _ = make_phantom(0, size, spacing_mm=None if preparation == PATCHES else (x, y, z))
     return normalise(image, preparation.normalisation).array
 
 
-def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str | None) -> Tasks:
+def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str | None, scan: str | None) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.hushed():
         import tensorflow as tf
@@ -78,7 +82,7 @@ def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str
     preparation = trained.preparation if trained else PATCHES
     patch = preparation.patch_size
     model = TrainedModel(network, config, preparation, {}, "")
-    array = functools.cache(lambda: phantom_array(size, preparation))  # not before the first tile, which is timed
+    array = functools.cache(lambda: volume_array(size, preparation, scan))  # not before the first tile, which is timed
     segmenter = functools.cache(lambda mode: Segmenter(model, mode))
 
     def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
@@ -102,7 +106,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Preparation) -> Tasks:
+def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Preparation, scan: str | None) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
     import monai
     import torch
@@ -112,7 +116,7 @@ def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Prepar
     torch.set_num_threads(cores())
     networks = {layout: torch_peer.build_layers(config).eval() for layout in torch_peer.FORMATS}
     networks["channels last"].to(memory_format=torch.channels_last_3d)
-    volume = torch.from_numpy(phantom_array(size, preparation))[None, None]
+    volume = torch.from_numpy(volume_array(size, preparation, scan))[None, None]
     normalise, patch = make_normalise(preparation.normalisation), preparation.patch_size
 
     def slide(layout: str) -> np.ndarray:
@@ -139,15 +143,17 @@ def agreement(a: np.ndarray, b: np.ndarray) -> str:
     return f"{np.mean(first != second):.4%} of voxels differ, Dice {score:.5f}"
 
 
-def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str], model_folder: str | None) -> None:
+def run(
+    config: Network, size: tuple[int, int, int], layouts: Sequence[str], model_folder: str | None, scan: str | None
+) -> None:
     """Starts the sides, lets them work one after the other, prints."""
     with contextlib.ExitStack() as stack:
         print(f"Machine   {machine()}")
         start = time.perf_counter()
-        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size, model_folder))
+        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size, model_folder, scan))
         mine.call("first tile")
         print(f"Start-up  {time.perf_counter() - start:.1f} s to the first tile")
-        mine.call("volume")
+        shape = mine.call("volume")[0]
         exact, seconds = mine.call("exact")
         idle, peak = mine.call("memory")[0]
         print(f"Memory    {peak - idle:,.0f} MiB above an idle TensorFlow ({idle:,.0f} MiB), exact mode")
@@ -155,7 +161,7 @@ def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str], mod
         weights = f"the weights of {model_folder}, widened" if model_folder else "random weights"
         print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
         print(f"Patches   {preparation.patch_size} (z, y, x), stride half of that")
-        print(f"Volume    {'×'.join(map(str, size))} (x, y, z), a phantom (synthetic); {mine.call('version')[0]}")
+        print(f"Volume    {shape} (z, y, x), {scan or 'a phantom (synthetic)'}; {mine.call('version')[0]}")
         print(f"{'femur3d, exact':30}{seconds:10.1f} s", flush=True)
         mine.call("first fast tile")
         fast, fast_seconds = mine.call("fast")
@@ -164,7 +170,7 @@ def run(config: Network, size: tuple[int, int, int], layouts: Sequence[str], mod
             f"{'femur3d, fast':30}{fast_seconds:10.1f} s   against exact: {agreement(exact, fast)}{engine}", flush=True
         )
         if layouts:
-            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size, preparation))
+            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size, preparation, scan))
             peer.call("load", mine.call("weights")[0])
             print(peer.call("version")[0])
         for layout in layouts:
@@ -190,6 +196,7 @@ def _define_flags() -> None:
     flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
     flags.DEFINE_list("size", ["300", "200", "100"], "Voxels along x,y,z.")
     flags.DEFINE_string("model", None, "Folder of a trained model that the network is to compute; by default random.")
+    flags.DEFINE_string("scan", None, "A scan on the model's grid instead of a phantom.")
     flags.DEFINE_enum("peer", None, ["monai", "none"], "By default monai where it is installed.")
     flags.DEFINE_multi_enum(
         "layouts", ["first", "last"], ["first", "last"], "PyTorch's channels: first is its default."
@@ -204,8 +211,10 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--size: received {','.join(values.size)}.\nExpected three numbers of at least 8.")
     if values.model and not (Path(values.model) / "config.json").is_file():
         raise UsageError(f"--model: {values.model} holds no config.json.\nExpected a folder that femur3d.train wrote.")
+    if values.scan and not (values.model and Path(values.scan).exists()):
+        raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and --model.")
     x, y, z = (int(word) for word in values.size)
-    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts), values.model)
+    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts), values.model, values.scan)
     return 0
 
 
