@@ -8,7 +8,7 @@ Names:
     make_train_step: see `train_step` and `train_step_jax`.
     make_predict: see `predictor` and `predictor_jax`.
     patch_stream: see `dataset` and `prefetch`.
-    BatchNormalization: the layer that trains fastest; see `fused_normalisation`.
+    BatchNormalization: the layer to train with; see `fused_normalisation`.
     ERRORS: what an update or a forward pass may raise that is neither a user's mistake nor ours.
     VERSIONS: of the engine, for the provenance of what it made.
 """

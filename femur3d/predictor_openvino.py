@@ -7,8 +7,8 @@ weights, so no model file is converted or read. OpenVINO's telemetry, part of it
 from __future__ import annotations
 
 import functools
-import importlib.util
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,18 +18,21 @@ import numpy as np
 from femur3d.network.blocks import Deconv3D
 
 
-def is_installed() -> bool:
-    """Whether OpenVINO can be imported."""
-    return importlib.util.find_spec("openvino") is not None
-
-
 @functools.cache
 def _openvino() -> Any:
-    """The library, imported without its telemetry, for whose absence it has a stub."""
+    """The library, imported without its telemetry, for whose absence it has a stub. Raises ImportError."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
+
+
+def is_installed() -> bool:
+    """Whether there is an OpenVINO that has the operators that are used here."""
+    try:
+        return hasattr(_openvino(), "opset13")
+    except ImportError:
+        return False
 
 
 def version() -> str:
@@ -40,13 +43,15 @@ def version() -> str:
 def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """P(femur) by UpperCls, as `predictor.make_predict`: float32 (batch, z, y, x) → float32 (batch, z, y, x).
 
-    Computes in bfloat16 where the processor has it, otherwise in float32. The function keeps the weights of now.
+    Computes in bfloat16 where the processor has it, otherwise in float32. The function keeps the weights of now. It
+    raises MemoryError where OpenVINO runs out of memory, and takes one call at a time.
 
     Args:
         network: of `network.folded.fold_network` in bfloat16, or another without batch normalisation and Winograd.
     """
     core = _openvino().Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    lock = threading.Lock()  # a request does not bear a second call before the first has ended
     options = {"INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
 
     @functools.lru_cache(maxsize=2)
@@ -54,7 +59,13 @@ def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         return core.compile_model(_upper_probability(network, shape), "CPU", options).create_infer_request()
 
     def predict(patches: np.ndarray) -> np.ndarray:
-        return np.array(request(patches.shape).infer([patches])[0])  # a copy: the next call writes to the same memory
+        try:
+            with lock:
+                return request(patches.shape).infer([patches])[0]
+        except RuntimeError as error:  # OpenVINO has no kind of its own for it
+            if not any(word in str(error).lower() for word in ("alloc", "memory")):
+                raise
+            raise MemoryError(f"not enough for patches of {patches.shape[1:]} voxels") from error
 
     return predict
 

@@ -77,19 +77,19 @@ class Mode:
         dtype: the network computes in, 'float32' or 'bfloat16'.
         skip_air: whether patches that hold air only are passed over.
         focus: looks with all overlapping patches only where a first look finds P(femur) above it; None: everywhere.
-        openvino: whether OpenVINO computes, in bfloat16, where it is installed and the engine would be on a CPU.
+        allow_openvino: whether OpenVINO computes where it is installed and the engine would be on a CPU.
     """
 
     overlap: float = 0.5
     dtype: str = "float32"
     skip_air: bool = False
     focus: float | None = None
-    openvino: bool = False
+    allow_openvino: bool = False
 
 
 EXACT = Mode()
 # Less overlap at the femurs would change them too much: Dice 0.996 against the exact mode with half of the patches.
-FAST = Mode(dtype="bfloat16", skip_air=True, focus=0.01, openvino=True)
+FAST = Mode(dtype="bfloat16", skip_air=True, focus=0.01, allow_openvino=True)
 
 
 class Segmenter:
@@ -108,7 +108,7 @@ class Segmenter:
         self._preparation = model.preparation
         self._limits = model.quality
         self._network = fold_network(model.network, model.network_config, mode.dtype)
-        by_openvino = mode.openvino and on_cpu() and predictor_openvino.is_installed()
+        by_openvino = mode.allow_openvino and on_cpu() and predictor_openvino.is_installed()
         self._predict = (predictor_openvino.make_predict if by_openvino else make_predict)(self._network)
         self.versions = {"openvino": predictor_openvino.version()} if by_openvino else {}
         self._mode = mode

@@ -66,9 +66,10 @@ def predict_volume(
         stride: distance of neighbouring patches (z, y, x), each from 1 to the patch size.
         batch_size: patches a call; fewer where the volume has fewer.
         normalise: applied to each patch, padding included, before `predict`.
-        progress: called after each batch with the number of patches done; `patch_count` gives the total.
+        progress: called with the number of patches done, passed over or predicted; `patch_count` gives the total.
         skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
-        focus: the probability above which a voxel is worth more than a first look; None looks at all patches.
+        focus: a patch gets a second look where the probabilities of a voxel, summed over the first ones, exceed it;
+            None looks at all patches at once.
         spread: is overwritten with how much the patches disagree, padding included.
 
     Returns:
@@ -161,7 +162,7 @@ def _sparse(origins: np.ndarray, patch_size: Index) -> np.ndarray:
 
 
 def patch_count(shape: Index, patch_size: Index, stride: Index) -> int:
-    """Number of patches that `predict_volume` predicts for a volume of this shape (z, y, x).
+    """Number of patches that cover a volume of this shape (z, y, x): all that `predict_volume` predicts or passes over.
 
     Raises:
         ValueError: a stride is not from 1 to the patch size.

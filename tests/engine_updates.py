@@ -36,7 +36,7 @@ RECIPES = {
 def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
     """Makes a recipe's updates from the checkpoint in `start`/recipe, saves one to `end`; returns their scalars."""
     count, settings, dice_weight = RECIPES[recipe]
-    network = build_network(NETWORK)
+    network = build_network(NETWORK, normalisation=engine.BatchNormalization)
     optimizer = make_optimizer(Training(**settings), network)
     restore_latest(start / recipe, network, optimizer)
     train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)

@@ -76,7 +76,7 @@ def test_pipeline_answers_its_three_questions() -> None:
 
 
 @pytest.mark.slow
-def test_inference_computes_what_a_trained_model_does_at_another_width(tmp_path: pathlib.Path) -> None:
+def test_inference_takes_a_trained_model_at_another_width(tmp_path: pathlib.Path) -> None:
     config = Network((2, 4, 8, 8), (8, 4, 2), initialisation="he")
     preparation = Preparation(spacing_mm=(8.0, 8.0, 8.0), patch_size=(16, 16, 16))
     save_model(tmp_path / "model", build_network(config), config, preparation, {})

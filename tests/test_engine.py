@@ -62,13 +62,19 @@ def on_engine(tmp_path_factory):
     return run
 
 
-def assert_same_state(found: Path, expected: Path, tolerance: float = 1e-4):
-    """Two checkpoints hold the same weights, moving statistics, momenta and step, to a tolerance."""
+def assert_same_state(found: Path, expected: Path, moved_by_rounding: float = 0.0, tolerance: float = 1e-4):
+    """Two checkpoints hold the same weights, moving statistics, momenta and step, to a tolerance.
+
+    A bias in front of batch normalisation changes nothing, so its gradient is nothing but rounding, which differs from
+    engine to engine. Adam makes steps of up to its rate of it: `moved_by_rounding`.
+    """
     with np.load(found) as a, np.load(expected) as b:
         assert set(a.files) == set(b.files)
         assert {name.partition("/")[0] for name in a.files} == {"network", "optimizer", "step"}
         for name in a.files:
-            np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance, err_msg=name)
+            normalised_bias = name.endswith("/bias") and "_cls/" not in name
+            most = max(tolerance, moved_by_rounding * normalised_bias)
+            np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=most, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +97,10 @@ def test_updates_of_both_engines_agree(both, recipe):
     for found, expected in zip(scalars["jax"][recipe], scalars["tensorflow"][recipe], strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert found == pytest.approx(expected, rel=1e-4)
-    name = f"step_{RECIPES[recipe][0]:08d}.npz"
-    assert_same_state(folder / "jax" / recipe / name, folder / "tensorflow" / recipe / name)
+    count, settings, _ = RECIPES[recipe]
+    name = f"step_{count:08d}.npz"
+    moved = 2 * count * Training().rate if settings.get("optimizer") == "adam" else 0.0  # one there, one back
+    assert_same_state(folder / "jax" / recipe / name, folder / "tensorflow" / recipe / name, moved)
 
 
 @pytest.fixture(scope="module")

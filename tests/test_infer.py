@@ -102,6 +102,20 @@ def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with
         assert dice(exact == value, fast == value) > 0.99
 
 
+def test_fast_mode_looks_closer_only_where_something_was_found(model):
+    """One bright voxel in a corner of noise, and a network that finds bright voxels: most patches are passed over."""
+    array = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+    array[5, 5, 5] = 1000.0
+    counts = []
+    for mode in (dataclasses.replace(FAST, focus=None), FAST):
+        segmenter, seen = Segmenter(load_model(model), mode), []
+        segmenter._predict = lambda patches, seen=seen: (seen.append(1), (patches > 10).astype(np.float32))[1]
+        found = segmenter._slide(array, (16, 16, 16), None)
+        assert np.argwhere(found > 0.5).tolist() == [[5, 5, 5]]
+        counts.append(len(seen))
+    assert counts == [7**3, 4**3]  # the other patches that hold the corner's voxel start at 8 or later
+
+
 def test_air_is_what_stays_below_a_tenth_of_the_range():
     array = np.zeros((8, 8, 8), np.float32)
     array[:, :, 4:] = 100.0

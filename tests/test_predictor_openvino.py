@@ -49,6 +49,28 @@ def test_results_of_earlier_calls_stay(folded):
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize(("said", "raised"), [("Failed to allocate 8 bytes", MemoryError), ("Broken", RuntimeError)])
+def test_out_of_memory_is_told_from_other_failures(folded, monkeypatch, said, raised):
+    class Core:
+        def get_property(self, *_):
+            return []
+
+        def compile_model(self, *_):
+            raise RuntimeError(said)
+
+    predict = None
+    with monkeypatch.context() as patch:
+        patch.setattr(predictor_openvino._openvino(), "Core", Core)
+        predict = predictor_openvino.make_predict(folded)
+    with pytest.raises(raised):
+        predict(np.zeros((1, 8, 8, 8), np.float32))
+
+
+def test_an_old_openvino_counts_as_none(monkeypatch):
+    monkeypatch.setattr(predictor_openvino, "_openvino", lambda: object())
+    assert not predictor_openvino.is_installed()
+
+
 def test_only_what_the_upper_head_needs_is_built(folded):
     names = [layer.name for layer in predictor_openvino._ancestors(folded, folded.output["upper"])]
     assert names[0] == "conv1a"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network, Training
+from femur3d.fused_normalisation import BatchNormalization
 from femur3d.network.unet import build_network
 from femur3d.optimizer import make_optimizer
 from femur3d.train_step import make_train_step
@@ -13,7 +14,8 @@ LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
 
 
 def setup(alpha=ALPHA, l2=0.0, **training):
-    network = build_network(Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"))
+    config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
+    network = build_network(config, normalisation=BatchNormalization)
     optimizer = make_optimizer(Training(**{"rate": 1e-2, **training}), network)
     return network, make_train_step(network, optimizer, alpha, l2)
 
@@ -43,7 +45,8 @@ def test_bfloat16_is_what_is_computed_in_not_what_is_kept():
     """Loss, gradient and weights stay float32 and come near those of float32; not nearer than bfloat16 can."""
     results, images = {}, RNG.normal(size=(2, 24, 8, 8, 1)).astype(np.float32)
     for precision in ("float32", "mixed_bfloat16"):
-        network = build_network(Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"), precision=precision)
+        config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
+        network = build_network(config, precision=precision, normalisation=BatchNormalization)
         step = make_train_step(network, make_optimizer(Training(rate=1e-2), network), ALPHA, 0.0)
         scalars = step(images, (images[..., 0] > 0.5).astype(np.uint8))
         assert {str(v.dtype) for v in network.variables} == {"float32"}

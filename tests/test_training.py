@@ -12,6 +12,7 @@ import tensorflow as tf
 from conftest import write_dataset
 from tqdm import tqdm
 
+from femur3d import engine
 from femur3d.config import with_settings
 from femur3d.errors import InputError, UsageError
 from femur3d.hdf5 import PackedDataset
@@ -244,6 +245,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_exper
         trainer.train_step = exploded
         with pytest.raises(TrainingError, match="gradient_norm is inf"):
             trainer.train(bar)
+        assert isinstance(trainer.network.get_layer("conv1a_bn"), engine.BatchNormalization)
         trainer.network.get_layer("conv1a").bias.assign([np.nan] * 2)
         with pytest.raises(TrainingError, match="weights are not finite"):
             trainer._save_checkpoint()

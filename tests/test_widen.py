@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network
+from femur3d.errors import UsageError
 from femur3d.network.unet import build_network
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools"))
@@ -44,5 +45,5 @@ def test_the_same_width_gives_the_same_weights(narrow):
 
 
 def test_refuses_fewer_filters(narrow):
-    with pytest.raises(ValueError, match="conv2a: 2 filters cannot hold those of the trained network, 3"):
+    with pytest.raises(UsageError, match="conv2a: 2 filters cannot hold those of the trained network, 3"):
         widen(narrow, Network((2, 2, 4, 5), (4, 3, 2)))

@@ -17,6 +17,7 @@ Close other programs first. `pip install femur3d[bench,openvino]` installs the p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import resource
@@ -50,20 +51,35 @@ def scaled_network(width: float) -> Network:
     return Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters), initialisation="he")
 
 
-def volume_array(size: tuple[int, int, int], preparation: Preparation, scan: str | None) -> np.ndarray:
-    """A scan, or the image of a phantom of `size` (x, y, z) voxels, as the network takes it: float32 (z, y, x)."""
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is segmented, and by which weights.
+
+    Attributes:
+        size: voxels of the phantom along (x, y, z).
+        model: folder of a trained model; None: random weights.
+        scan: path of a scan that takes the phantom's place.
+    """
+
+    size: tuple[int, int, int]
+    model: str | None
+    scan: str | None
+
+
+def volume_array(subject: Subject, preparation: Preparation) -> np.ndarray:
+    """The scan or the phantom's image as the network takes it: float32 (z, y, x), normalised."""
     from femur3d.phantom import make_phantom
-    from femur3d.preprocess import normalise, prepare_scan
+    from femur3d.preprocess import normalise, prepare_scan, rounded
     from femur3d.volume_io import read_scan
 
-    if scan is not None:
-        return prepare_scan(read_scan(scan).volume, preparation).array
+    if subject.scan is not None:
+        return prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
     x, y, z = preparation.spacing_mm
-    image, _ = make_phantom(0, size, spacing_mm=None if preparation == PATCHES else (x, y, z))
+    image, _ = make_phantom(0, subject.size, spacing_mm=(x, y, z) if subject.model else None)
     return normalise(image, preparation.normalisation).array
 
 
-def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str | None, scan: str | None) -> Tasks:
+def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.hushed():
         import tensorflow as tf
@@ -77,12 +93,12 @@ def femur3d_tasks(config: Network, size: tuple[int, int, int], model_folder: str
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.matmul(tf.ones((8, 8)), tf.ones((8, 8)))  # wakes TensorFlow: what it takes when idle is not ours
     idle_mib = _peak_mib()
-    trained = load_model(Path(model_folder)) if model_folder else None
+    trained = load_model(Path(subject.model)) if subject.model else None
     network = widen(trained.network, config) if trained else build_network(config)
     preparation = trained.preparation if trained else PATCHES
     patch = preparation.patch_size
     model = TrainedModel(network, config, preparation, {}, "")
-    array = functools.cache(lambda: volume_array(size, preparation, scan))  # not before the first tile, which is timed
+    array = functools.cache(lambda: volume_array(subject, preparation))  # not before the first tile, which is timed
     segmenter = functools.cache(lambda mode: Segmenter(model, mode))
 
     def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
@@ -106,7 +122,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Preparation, scan: str | None) -> Tasks:
+def monai_tasks(config: Network, subject: Subject, preparation: Preparation) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
     import monai
     import torch
@@ -116,7 +132,7 @@ def monai_tasks(config: Network, size: tuple[int, int, int], preparation: Prepar
     torch.set_num_threads(cores())
     networks = {layout: torch_peer.build_layers(config).eval() for layout in torch_peer.FORMATS}
     networks["channels last"].to(memory_format=torch.channels_last_3d)
-    volume = torch.from_numpy(volume_array(size, preparation, scan))[None, None]
+    volume = torch.from_numpy(volume_array(subject, preparation))[None, None]
     normalise, patch = make_normalise(preparation.normalisation), preparation.patch_size
 
     def slide(layout: str) -> np.ndarray:
@@ -143,14 +159,12 @@ def agreement(a: np.ndarray, b: np.ndarray) -> str:
     return f"{np.mean(first != second):.4%} of voxels differ, Dice {score:.5f}"
 
 
-def run(
-    config: Network, size: tuple[int, int, int], layouts: Sequence[str], model_folder: str | None, scan: str | None
-) -> None:
+def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
     """Starts the sides, lets them work one after the other, prints."""
     with contextlib.ExitStack() as stack:
         print(f"Machine   {machine()}")
         start = time.perf_counter()
-        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, size, model_folder, scan))
+        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, subject))
         mine.call("first tile")
         print(f"Start-up  {time.perf_counter() - start:.1f} s to the first tile")
         shape = mine.call("volume")[0]
@@ -158,10 +172,10 @@ def run(
         idle, peak = mine.call("memory")[0]
         print(f"Memory    {peak - idle:,.0f} MiB above an idle TensorFlow ({idle:,.0f} MiB), exact mode")
         preparation = mine.call("preparation")[0]
-        weights = f"the weights of {model_folder}, widened" if model_folder else "random weights"
+        weights = f"the weights of {subject.model}, widened" if subject.model else "random weights"
         print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
         print(f"Patches   {preparation.patch_size} (z, y, x), stride half of that")
-        print(f"Volume    {shape} (z, y, x), {scan or 'a phantom (synthetic)'}; {mine.call('version')[0]}")
+        print(f"Volume    {shape} (z, y, x), {subject.scan or 'a phantom (synthetic)'}; {mine.call('version')[0]}")
         print(f"{'femur3d, exact':30}{seconds:10.1f} s", flush=True)
         mine.call("first fast tile")
         fast, fast_seconds = mine.call("fast")
@@ -170,7 +184,7 @@ def run(
             f"{'femur3d, fast':30}{fast_seconds:10.1f} s   against exact: {agreement(exact, fast)}{engine}", flush=True
         )
         if layouts:
-            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, size, preparation, scan))
+            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, subject, preparation))
             peer.call("load", mine.call("weights")[0])
             print(peer.call("version")[0])
         for layout in layouts:
@@ -214,7 +228,8 @@ def main(argv: Sequence[str]) -> int:
     if values.scan and not (values.model and Path(values.scan).exists()):
         raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and --model.")
     x, y, z = (int(word) for word in values.size)
-    run(scaled_network(values.width), (x, y, z), wanted_layouts(values.peer, values.layouts), values.model, values.scan)
+    subject = Subject((x, y, z), values.model, values.scan)
+    run(scaled_network(values.width), subject, wanted_layouts(values.peer, values.layouts))
     return 0
 
 

@@ -194,6 +194,7 @@ def waiting_share(sampler: PatchSampler, width: float, steps: int) -> tuple[floa
 
 
 def _quick_train_step(training: Training, width: float) -> Any:
+    from femur3d.engine import BatchNormalization
     from femur3d.network.unet import build_network
     from femur3d.optimizer import make_optimizer
     from femur3d.train_step import make_train_step
@@ -202,7 +203,7 @@ def _quick_train_step(training: Training, width: float) -> Any:
     encoder, decoder = (
         tuple(max(1, round(width * f)) for f in filters) for filters in (paper.encoder_filters, paper.decoder_filters)
     )
-    network = build_network(Network(encoder, decoder, initialisation="he"))
+    network = build_network(Network(encoder, decoder, initialisation="he"), normalisation=BatchNormalization)
     alphas = dict(zip(HEADS, loss.head_weights, strict=True))
     return make_train_step(network, make_optimizer(training, network), alphas, loss.l2)
 

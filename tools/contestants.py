@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -46,10 +47,10 @@ class Side:
 
     def call(self, task: str, *arguments: Any) -> tuple[Any, float]:
         """The result of a task and the seconds it took, transfer not counted. Raises ContestantError."""
-        self.connection.send((task, arguments))
         try:
+            self.connection.send((task, arguments))
             return self.connection.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             raise ContestantError(f"The process of {self.name} died in {task!r}; what it said stands above.") from error
 
 
@@ -77,7 +78,11 @@ def start_side(name: str, make_tasks: Callable[..., Tasks], *arguments: Any) -> 
 def serve(connection: Connection, make_tasks: Callable[..., Tasks], arguments: tuple[Any, ...]) -> None:
     """The process of a contestant: answers tasks until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    tasks = make_tasks(*arguments)
+    try:
+        tasks = make_tasks(*arguments)
+    except FemurError as error:
+        print(error, file=sys.stderr)
+        return
     while True:
         task, arguments = connection.recv()
         start = time.perf_counter()

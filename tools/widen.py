@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from femur3d.config import Network
+from femur3d.errors import UsageError
 from femur3d.network.blocks import Deconv3D
 from femur3d.network.unet import build_network
 
@@ -18,7 +19,7 @@ def widen(network: keras.Model, config: Network) -> keras.Model:
     """A network of `config`'s filters, none fewer than those of `network`, that gives the same logits.
 
     Raises:
-        ValueError: a layer of `config` has fewer filters.
+        UsageError: a layer of `config` has fewer filters.
     """
     wide = build_network(config)
     places = {id(wide.input): np.arange(1)}  # of the narrow network's channels in each tensor of the wide one
@@ -47,7 +48,7 @@ def _placed(layer: keras.layers.Layer, narrow: list[np.ndarray], found: np.ndarr
     kernel, bias = (np.zeros(w.shape, np.float32) for w in layer.weights)
     count = len(narrow[1])
     if count > len(bias):
-        raise ValueError(f"{layer.name}: {len(bias)} filters cannot hold those of the trained network, {count}")
+        raise UsageError(f"{layer.name}: {len(bias)} filters cannot hold those of the trained network, {count}")
     bias[:count] = narrow[1]
     if isinstance(layer, Deconv3D):
         kernel[..., np.arange(count)[:, None], found] = narrow[0]  # (2, 2, 2, out, in)
