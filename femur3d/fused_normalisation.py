@@ -1,8 +1,9 @@
 """Batch normalisation of training in few passes over memory: Keras's layer with TensorFlow's fused kernel.
 
 Keras computes mean, variance and result by operators of their own, each of which reads and writes the whole tensor, in
-float32 even where the network computes in bfloat16. The fused kernel gives the same numbers, and on a CPU
-took a fifth to a quarter of the time, forward and backward. On JAX the compiler fuses by itself.
+float32 even where the network computes in bfloat16. The fused kernel gives the same numbers, and on a CPU took a fifth
+to a quarter of the time, forward and backward. On JAX the compiler fuses by itself. The class has Keras's name because
+weights files call layers by it.
 """
 
 from __future__ import annotations

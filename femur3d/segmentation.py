@@ -88,7 +88,7 @@ class Mode:
 
 
 EXACT = Mode()
-# Less overlap at the femurs would change them too much: Dice 0.996 against the exact mode with half of the patches.
+# Less overlap at the femurs would change them too much: with 0.375 the Dice against the exact mode is 0.984 to 0.993.
 FAST = Mode(dtype="bfloat16", skip_air=True, focus=0.01, allow_openvino=True)
 
 

@@ -58,7 +58,6 @@ def test_out_of_memory_is_told_from_other_failures(folded, monkeypatch, said, ra
         def compile_model(self, *_):
             raise RuntimeError(said)
 
-    predict = None
     with monkeypatch.context() as patch:
         patch.setattr(predictor_openvino._openvino(), "Core", Core)
         predict = predictor_openvino.make_predict(folded)
