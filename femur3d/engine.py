@@ -7,6 +7,7 @@ UsageError for a backend that is neither, or not installed.
 Names:
     make_train_step: see `train_step` and `train_step_jax`.
     make_predict: see `predictor` and `predictor_jax`.
+    make_function: see `predictor`; None on JAX, which would compile it anew for every shape.
     patch_stream: see `dataset` and `prefetch`.
     BatchNormalization: the layer to train with; see `fused_normalisation`.
     ERRORS: what an update or a forward pass may raise that is neither a user's mistake nor ours.
@@ -55,6 +56,7 @@ if BACKEND == "jax":
     from femur3d.prefetch import patch_stream
     from femur3d.train_step_jax import make_train_step
 
+    make_function = None
     ERRORS = (jax.errors.JaxRuntimeError, OSError)  # OSError: of the packed file; tf.data makes an OpError of it
     VERSIONS = {"jax": jax.__version__}
 else:
@@ -62,14 +64,14 @@ else:
 
     from femur3d.dataset import patch_stream
     from femur3d.fused_normalisation import BatchNormalization
-    from femur3d.predictor import make_predict
+    from femur3d.predictor import make_function, make_predict
     from femur3d.train_step import make_train_step
 
     ERRORS = (tf.errors.OpError,)
     VERSIONS = {"tensorflow": tf.__version__}
 
 __all__ = ["BACKEND", "ERRORS", "VERSIONS", "BatchNormalization", "make_predict", "make_repeatable", "make_train_step"]
-__all__ += ["on_cpu", "patch_stream"]
+__all__ += ["make_function", "on_cpu", "patch_stream"]
 
 
 def on_cpu() -> bool:

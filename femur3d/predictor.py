@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,15 +19,28 @@ def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     of memory.
     """
     model = upper_probability(network)
+    function = make_function([model.input], [model.output])
+    return lambda patches: function(patches[..., np.newaxis])[0]
+
+
+def make_function(inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
+    """A part of a network: a function of one array for each input, float32 (batch, z, y, x, channels).
+
+    Args:
+        inputs: symbolic tensors of the network to start from.
+        outputs: tensors of it that depend on no others than those; the function returns a list of an array for each,
+            float32. See `make_predict` for weights and memory.
+    """
+    model = keras.Model(inputs, outputs)
 
     @tf.function(reduce_retracing=True)
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return model(images[..., tf.newaxis], training=False)
+    def forward(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.cast(found, tf.float32) for found in tf.nest.flatten(model(list(tensors), training=False))]
 
-    def predict(patches: np.ndarray) -> np.ndarray:
+    def function(*arrays: np.ndarray) -> list[np.ndarray]:
         try:
-            return forward(tf.constant(patches)).numpy()
+            return [found.numpy() for found in forward(*map(tf.constant, arrays))]
         except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(f"not enough for patches of {patches.shape[1:]} voxels") from error
+            raise MemoryError(f"not enough for patches of {arrays[0].shape[1:4]} voxels") from error
 
-    return predict
+    return function

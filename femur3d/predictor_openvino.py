@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from femur3d.network.blocks import Deconv3D
+from femur3d.network.heads import probability
 
 
 @functools.cache
@@ -43,54 +44,59 @@ def version() -> str:
 def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """P(femur) by UpperCls, as `predictor.make_predict`: float32 (batch, z, y, x) → float32 (batch, z, y, x).
 
-    Computes in bfloat16 where the processor has it, otherwise in float32. The function keeps the weights of now. It
-    raises MemoryError where OpenVINO runs out of memory, and takes one call at a time.
-
     Args:
         network: of `network.folded.fold_network` in bfloat16, or another without batch normalisation and Winograd.
     """
+    function = make_function([network.input], [network.output["upper"]])
+
+    return lambda patches: probability(function(patches[..., np.newaxis])[0])
+
+
+def make_function(inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
+    """A part of a network, as `predictor.make_function`.
+
+    Computes in bfloat16 where the processor has it, otherwise in float32. The function keeps the weights of now. It
+    raises MemoryError where OpenVINO runs out of memory, and takes one call at a time.
+
+    Raises:
+        TypeError: a layer is of a kind that a folded network does not have.
+    """
     core = _openvino().Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    lock = threading.Lock()  # a request does not bear a second call before the first has ended
     options = {"INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16 else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    model = _converted(inputs, outputs)
+    request = functools.cache(lambda: core.compile_model(model, "CPU", options).create_infer_request())
+    lock = threading.Lock()  # a request does not bear a second call before the first has ended
 
-    @functools.lru_cache(maxsize=2)
-    def request(shape: tuple[int, ...]) -> Any:
-        return core.compile_model(_upper_probability(network, shape), "CPU", options).create_infer_request()
-
-    def predict(patches: np.ndarray) -> np.ndarray:
+    def function(*arrays: np.ndarray) -> list[np.ndarray]:
         try:
             with lock:
-                return request(patches.shape).infer([patches])[0]
+                found = request().infer(list(arrays))
+                return [found[i] for i in range(len(outputs))]
         except RuntimeError as error:  # OpenVINO has no kind of its own for it
             if not any(word in str(error).lower() for word in ("alloc", "memory")):
                 raise
-            raise MemoryError(f"not enough for patches of {patches.shape[1:]} voxels") from error
+            raise MemoryError(f"not enough for patches of {arrays[0].shape[1:4]} voxels") from error
 
-    return predict
+    return function
 
 
-def _upper_probability(network: keras.Model, shape: tuple[int, ...]) -> Any:
-    """The part of the network that inference needs, for patches of one shape (batch, z, y, x)."""
+def _converted(inputs: list[Any], outputs: list[Any]) -> Any:
+    """The part of the network between the tensors, for arrays of any batch and size. Channels come second inside."""
     ops = _openvino().opset13
-    patches = ops.parameter(shape, np.float32)
-    found = {id(network.input): ops.unsqueeze(patches, 1)}  # channels come second here
-    logits = network.output["upper"]
-    for layer in _ancestors(network, logits):
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        found[id(layer.output)] = _node(layer, [found[id(tensor)] for tensor in inputs])
-    background, femur = (ops.gather(found[id(logits)], np.int64(channel), np.int64(1)) for channel in (0, 1))
-    return _openvino().Model([ops.sigmoid(ops.subtract(femur, background))], [patches], "femur3d_upper")
+    parameters = [ops.parameter([-1, -1, -1, -1, tensor.shape[-1]], np.float32) for tensor in inputs]
+    found = {id(t): ops.transpose(p, [0, 4, 1, 2, 3]) for t, p in zip(inputs, parameters, strict=True)}
+    for layer in _between(inputs, outputs):
+        taken = layer.input if isinstance(layer.input, list) else [layer.input]
+        found[id(layer.output)] = _node(layer, [found[id(tensor)] for tensor in taken])
+    results = [ops.transpose(found[id(tensor)], [0, 2, 3, 4, 1]) for tensor in outputs]
+    return _openvino().Model(results, parameters, "femur3d")
 
 
-def _ancestors(network: keras.Model, output: Any) -> list[keras.layers.Layer]:
-    """The layers that `output` depends on, in the network's order."""
-    needed, layers = {id(output)}, []
-    for layer in reversed(network.layers):
-        if id(layer.output) in needed and not isinstance(layer, keras.layers.InputLayer):
-            layers.append(layer)
-            needed.update(map(id, layer.input if isinstance(layer.input, list) else [layer.input]))
-    return layers[::-1]
+def _between(inputs: list[Any], outputs: list[Any]) -> list[keras.layers.Layer]:
+    """The layers that compute `outputs` from `inputs`, each after those that it takes from."""
+    layers = keras.Model(inputs, outputs).layers
+    return [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
 
 
 def _node(layer: keras.layers.Layer, inputs: list[Any]) -> Any:

@@ -51,7 +51,7 @@ def predict_volume(
     """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
 
     With `focus` only of those that matter: at first as few patches as cover the volume, then of the others those in
-    which one of the first found foreground. So the mean is that of all patches wherever foreground is near.
+    which the first found foreground. So the mean is that of all patches wherever there is more than a corner of it.
 
     An axis shorter than the patch is padded at both ends by reflection, and the padding is cut off the result.
 
@@ -68,8 +68,7 @@ def predict_volume(
         normalise: applied to each patch, padding included, before `predict`.
         progress: called with the number of patches done, passed over or predicted; `patch_count` gives the total.
         skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
-        focus: a patch gets a second look where the probabilities of a voxel, summed over the first ones, exceed it;
-            None looks at all patches at once.
+        focus: the others are those that foreground (P > 0.5) fills to more than this part; None looks at all at once.
         spread: is overwritten with how much the patches disagree, padding included.
 
     Returns:
@@ -124,8 +123,8 @@ class _Window:
         self.done = 0
 
     def add(self, origins: np.ndarray, focus: float | None = None) -> None:
-        """Predicts the patches at `origins`; with `focus` those where the sum is above it now."""
-        wanted = origins if focus is None else origins[[self._found(origin, focus) for origin in origins]]
+        """Predicts the patches at `origins`; with `focus` those that foreground fills to more than it so far."""
+        wanted = origins if focus is None else origins[[self._filled(origin) > focus for origin in origins]]
         self.covering = np.concatenate([self.covering, wanted])
         self._report(len(origins) - len(wanted))
         for start in range(0, len(wanted), self.batch_size):
@@ -137,8 +136,8 @@ class _Window:
                 self.squares += _add(self.total, shown, probabilities, self.patch_size)
             self._report(len(some))
 
-    def _found(self, origin: np.ndarray, focus: float) -> bool:
-        return bool(crop(self.total, origin, self.patch_size).max() > focus)
+    def _filled(self, origin: np.ndarray) -> float:
+        return float(np.mean(crop(self.total, origin, self.patch_size) > 0.5))
 
     def _crop(self, origin: np.ndarray) -> np.ndarray:
         return crop(self.padded, origin, self.patch_size)

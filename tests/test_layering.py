@@ -66,7 +66,8 @@ ALLOWED = {
     "train_step_jax": {"losses"},
     "predictor": {"network.unet"},
     "predictor_jax": {"network.unet"},
-    "predictor_openvino": {"network.blocks"},
+    "predictor_openvino": {"network.blocks", "network.heads"},
+    "coarse_to_fine": {"network.heads", "network.unet"},
     "fused_normalisation": set(),
     "engine": {"dataset", "fused_normalisation", "predictor", "predictor_jax", "prefetch", "train_step"}
     | {"train_step_jax"},
@@ -75,8 +76,9 @@ ALLOWED = {
     "run_folder": {"config"},
     "validation": {"hdf5", "overlap", "patches", "sliding_window", "volume"},
     "tensorboard_log": {"figures", "validation"},
-    "segmentation": {"config", "engine", "model_folder", "network.folded", "network.unet", "postprocess", "preprocess"}
-    | {"patches", "predictor_openvino", "quality", "quality_flags", "sliding_window", "volume", "volume_io"},
+    "segmentation": {"coarse_to_fine", "config", "engine", "model_folder", "network.folded", "network.unet", "patches"}
+    | {"postprocess", "preprocess", "predictor_openvino", "quality", "quality_flags", "sliding_window", "volume"}
+    | {"volume_io"},
     "results": {"dicom", "dicom_seg", "mesh", "preview", "quality_flags", "segment_nrrd", "segmentation", "segments"}
     | {"volume_io"},
     "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},

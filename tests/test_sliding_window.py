@@ -156,6 +156,8 @@ def test_half_skipped_overlap_counts_the_skipped_patch_as_zero():
 def test_focus_looks_again_only_where_something_was_found(batch_size: int) -> None:
     """Patches of 4 at x = 0, 2, 4, 6, 8, 9. The first look, at 0, 4, 8 and 9, finds voxel 5: so 2 is worth one, 6 not.
 
+    A quarter of patch 2 is found, more than 0.2.
+
     Left of voxel 6 a patch predicts its own origin / 100, so that the mean tells which patches have counted.
     """
     array, origins, done = np.zeros((1, 1, 13), np.float32), [], []
@@ -166,13 +168,26 @@ def test_focus_looks_again_only_where_something_was_found(batch_size: int) -> No
         return np.where(batch == 5, 1, batch[:, :, :, :1] / 100).astype(np.float32) * (batch < 6)
 
     found = predict_volume(
-        array, predict, (1, 1, 4), (1, 1, 2), batch_size, normalise=identity, focus=0.5, progress=done.append
+        array, predict, (1, 1, 4), (1, 1, 2), batch_size, normalise=identity, focus=0.2, progress=done.append
     )
     looked = [o for o in origins if o]  # zeros fill up a batch
     assert sorted(looked) == [2, 4, 8, 9]
     assert done[-1] == patch_count((1, 1, 13), (1, 1, 4), (1, 1, 2)) == 6
     expected = [0, 0, 0.01, 0.01, 0.03, 1, 0, 0, 0, 0, 0, 0, 0]  # voxel 2: patches 0 and 2; voxel 4: 2 and 4
     np.testing.assert_allclose(found[0, 0], expected, atol=1e-7)
+
+
+def test_focus_passes_over_a_corner_of_what_was_found() -> None:
+    """As before, but a quarter of patch 2 is not more than 0.25."""
+    array, origins = np.arange(13, dtype=np.float32)[np.newaxis, np.newaxis], []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        origins.extend(int(x) for x in batch[:, 0, 0, 0])
+        return (batch == 5).astype(np.float32)
+
+    found = predict_volume(array, predict, (1, 1, 4), (1, 1, 2), normalise=identity, focus=0.25)
+    assert sorted(origins) == [0, 4, 8, 9]
+    np.testing.assert_array_equal(found[0, 0], np.arange(13) == 5)
 
 
 def test_focus_on_everything_is_the_plain_mean() -> None:

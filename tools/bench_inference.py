@@ -1,16 +1,18 @@
 """Times the segmentation of a whole volume against MONAI's sliding_window_inference with PyTorch: network, same tiles.
 
-    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--model DIR [--scan PATH]]
+    python tools/bench_inference.py [--width 1.0] [--size 300,200,100] [--scan PATH] [--model DIR|random]
         [--peer monai|none] [--layouts first,last]
 
-Both sides have the same weights, take the same patches of the same volume, 64³ at stride 32, normalise each and average
-their probabilities. femur3d then does it once more in its fast mode. Printed are the seconds, the ratios, how far the
-label maps (P > 0.5) agree, and femur3d's memory. The volume is a phantom's image (synthetic) or, with --scan, a real
-one on the model's grid.
+Both sides have the same weights, take the same patches of the same volume at a stride of half a patch, normalise each
+and average their probabilities. femur3d then does it once more in its fast mode. Printed are the seconds, the ratios,
+how far the label maps (P > 0.5) agree, and femur3d's memory.
 
-Without --model the weights are random: good for times and for the agreement of two programs, but the fast mode, which
-looks closer where it has found a femur, then finds one everywhere. With --model, a folder that `femur3d.train` wrote,
-the network of the given width computes what that model computes (see widen.py), on its patches and its voxel size.
+The network has the given width and computes what a trained model computes, by default the shipped one (see widen.py),
+on that model's voxels and patches: the fast mode looks closer where it has found a femur, so there has to be a network
+that finds femurs. The volume is a scan or, without one, a phantom's image (synthetic); with --size it is cut to that,
+or filled with its mirror images, so that there is as much femur in it as in the whole. With `--model random` the
+weights are random and the patches 64³: the fast mode then is unsure everywhere, its worst case.
+
 Close other programs first. `pip install femur3d[bench,openvino]` installs the peer and the fast mode's engine.
 """
 
@@ -37,6 +39,9 @@ from femur3d.overlap import count_overlap, dice
 from femur3d.patches import make_normalise
 
 OVERLAP = 0.5  # of patches: stride 32 for 64³
+SIZE = (300, 200, 100)  # voxels along (x, y, z)
+SHIPPED = Path(__file__).parents[1] / "femur3d" / "models" / "hip_t1"
+RANDOM = "random"
 PATCHES = Preparation(patch_size=(64, 64, 64))  # of random weights; the phantom then fills the field of view
 GOALS = "Goals at full width, 300,200,100: at least 1.6 and 8 times as fast as MONAI; at most 0.01% of voxels differ."
 
@@ -56,27 +61,37 @@ class Subject:
     """What is segmented, and by which weights.
 
     Attributes:
-        size: voxels of the phantom along (x, y, z).
+        size: voxels along (x, y, z); None: those that the scan has.
         model: folder of a trained model; None: random weights.
         scan: path of a scan that takes the phantom's place.
     """
 
-    size: tuple[int, int, int]
+    size: tuple[int, int, int] | None
     model: str | None
     scan: str | None
 
 
 def volume_array(subject: Subject, preparation: Preparation) -> np.ndarray:
     """The scan or the phantom's image as the network takes it: float32 (z, y, x), normalised."""
-    from femur3d.phantom import make_phantom
+    from femur3d.phantom import FIELD_OF_VIEW_MM, make_phantom
     from femur3d.preprocess import normalise, prepare_scan, rounded
     from femur3d.volume_io import read_scan
 
+    if subject.model is None:
+        return normalise(make_phantom(0, subject.size or SIZE)[0], preparation.normalisation).array
     if subject.scan is not None:
-        return prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
-    x, y, z = preparation.spacing_mm
-    image, _ = make_phantom(0, subject.size, spacing_mm=(x, y, z) if subject.model else None)
-    return normalise(image, preparation.normalisation).array
+        array = prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
+    else:
+        spacing = preparation.spacing_mm
+        size = tuple(round(extent / step) for extent, step in zip(FIELD_OF_VIEW_MM["left"], spacing, strict=True))
+        array = normalise(make_phantom(0, size, spacing_mm=spacing)[0], preparation.normalisation).array
+    return array if subject.size is None else mirrored(array, subject.size[::-1])
+
+
+def mirrored(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array, cut to `shape`, or filled up with its mirror images at the end of each axis."""
+    missing = [(0, max(wanted - size, 0)) for wanted, size in zip(shape, array.shape, strict=True)]
+    return np.pad(array, missing, mode="symmetric")[tuple(slice(wanted) for wanted in shape)]
 
 
 def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
@@ -208,9 +223,9 @@ def wanted_layouts(peer: str | None, layouts: Sequence[str]) -> list[str]:
 def _define_flags() -> None:
     """Not at import: the processes of the contestants import this module too."""
     flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
-    flags.DEFINE_list("size", ["300", "200", "100"], "Voxels along x,y,z.")
-    flags.DEFINE_string("model", None, "Folder of a trained model that the network is to compute; by default random.")
-    flags.DEFINE_string("scan", None, "A scan on the model's grid instead of a phantom.")
+    flags.DEFINE_list("size", None, "Voxels along x,y,z; by default 300,200,100, or those of the scan.")
+    flags.DEFINE_string("model", str(SHIPPED), f"Folder of a model that the network is to compute, or '{RANDOM}'.")
+    flags.DEFINE_string("scan", None, "A scan instead of a phantom.")
     flags.DEFINE_enum("peer", None, ["monai", "none"], "By default monai where it is installed.")
     flags.DEFINE_multi_enum(
         "layouts", ["first", "last"], ["first", "last"], "PyTorch's channels: first is its default."
@@ -221,14 +236,15 @@ def main(argv: Sequence[str]) -> int:
     """Parses and runs."""
     cli.no_arguments(argv)
     values = flags.FLAGS
-    if len(values.size) != 3 or not all(word.isdigit() and int(word) >= 8 for word in values.size):
+    if values.size and (len(values.size) != 3 or not all(word.isdigit() and int(word) >= 8 for word in values.size)):
         raise UsageError(f"--size: received {','.join(values.size)}.\nExpected three numbers of at least 8.")
-    if values.model and not (Path(values.model) / "config.json").is_file():
-        raise UsageError(f"--model: {values.model} holds no config.json.\nExpected a folder that femur3d.train wrote.")
-    if values.scan and not (values.model and Path(values.scan).exists()):
-        raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and --model.")
-    x, y, z = (int(word) for word in values.size)
-    subject = Subject((x, y, z), values.model, values.scan)
+    model = None if values.model == RANDOM else values.model
+    if model and not (Path(model) / "config.json").is_file():
+        raise UsageError(f"--model: {model} holds no config.json.\nExpected a folder of a model, or '{RANDOM}'.")
+    if values.scan and not (model and Path(values.scan).exists()):
+        raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and a trained --model.")
+    x, y, z = (int(word) for word in values.size or SIZE)
+    subject = Subject(None if values.scan and not values.size else (x, y, z), model, values.scan)
     run(scaled_network(values.width), subject, wanted_layouts(values.peer, values.layouts))
     return 0
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from scipy.special import expit
 
 from femur3d.network.blocks import BlockOptions, deconv_block
 
@@ -37,3 +39,8 @@ def _head(x: Any, widths: Sequence[int], name: str, options: BlockOptions) -> An
         CLASSES, 3, padding="same", kernel_initializer=initializer, dtype="float32", name=name
     )
     return classifier(x)
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """P(femur), the softmax over the two classes: (..., 2) → (...), of the same dtype."""
+    return expit(logits[..., 1] - logits[..., 0])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from femur3d.config import Network
 from femur3d.network.blocks import BlockOptions
-from femur3d.network.decoder import decode
+from femur3d.network.decoder import SKIPS, decode
 from femur3d.network.encoder import encode
-from femur3d.network.heads import classify
+from femur3d.network.heads import classify, probability
 
 
 def build_network(
@@ -48,8 +50,13 @@ def build_network(
 def upper_probability(network: keras.Model) -> keras.Model:
     """The part of the network that inference needs: (batch, z, y, x, 1) → P(femur) by UpperCls, (batch, z, y, x)."""
     logits = network.output["upper"]
-    probability = keras.ops.sigmoid(logits[..., 1] - logits[..., 0])  # = softmax over two classes
-    return keras.Model(network.input, probability, name="femur3d_upper")
+    femur = keras.ops.sigmoid(logits[..., 1] - logits[..., 0])  # = softmax over two classes
+    return keras.Model(network.input, femur, name="femur3d_upper")
+
+
+def level_features(network: keras.Model) -> dict[str, Any]:
+    """The tensors that the decoder's levels end in: `lower`, `mid` and `upper`, see `decoder.decode`."""
+    return {level: network.get_layer(f"{level}_conv_b_relu").output for level, _ in SKIPS}
 
 
 def head_probabilities(network: keras.Model, patches: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,6 +72,5 @@ def head_probabilities(network: keras.Model, patches: np.ndarray) -> dict[str, n
     found: dict[str, list[np.ndarray]] = {name: [] for name in network.output}
     for patch in patches:
         for name, logits in network(patch[np.newaxis, ..., np.newaxis], training=False).items():
-            probability = keras.ops.sigmoid(logits[0, ..., 1] - logits[0, ..., 0])
-            found[name].append(keras.ops.convert_to_numpy(probability))
+            found[name].append(probability(keras.ops.convert_to_numpy(logits[0])))
     return {name: np.reshape(some, patches.shape) for name, some in found.items()}
