@@ -119,7 +119,7 @@ def load_model(folder: Path) -> TrainedModel:
             f"{folder / WEIGHTS}: SHA-256 {digest[:16]}…, but {CONFIG} says {str(config['weights_sha256'])[:16]}….\n"
             "Expected the two files of one training: copy the model folder again."
         )
-    network = build_network(network_config)
+    network = build_network(network_config, seed=None)
     check_weights(folder / WEIGHTS, network)
     network.load_weights(folder / WEIGHTS)
     if not all(np.isfinite(w).all() for w in network.get_weights()):

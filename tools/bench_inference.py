@@ -9,9 +9,10 @@ how far the label maps (P > 0.5) agree, and femur3d's memory.
 
 The network has the given width and computes what a trained model computes, by default the shipped one (see widen.py),
 on that model's voxels and patches: the fast mode looks closer where it has found a femur, so there has to be a network
-that finds femurs. The volume is a scan or, without one, a phantom's image (synthetic); with --size it is cut to that,
-or filled with its mirror images, so that there is as much femur in it as in the whole. With `--model random` the
-weights are random and the patches 64³: the fast mode then is unsure everywhere, its worst case.
+that finds femurs. The volume is a scan or, without one, the image of a phantom of both hips (synthetic). With --size it
+is cut to that, or filled up with its mirror images: for times of a larger volume with as much femur in it; how far the
+label maps agree on such bodies says little. With `--model random` the weights are random, the patches 64³ and the
+phantom fills the volume: the fast mode then is unsure everywhere, its worst case.
 
 Close other programs first. `pip install femur3d[bench,openvino]` installs the peer and the fast mode's engine.
 """
@@ -61,7 +62,7 @@ class Subject:
     """What is segmented, and by which weights.
 
     Attributes:
-        size: voxels along (x, y, z); None: those that the scan has.
+        size: voxels along (x, y, z); None: all of the scan or the phantom.
         model: folder of a trained model; None: random weights.
         scan: path of a scan that takes the phantom's place.
     """
@@ -83,8 +84,8 @@ def volume_array(subject: Subject, preparation: Preparation) -> np.ndarray:
         array = prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
     else:
         spacing = preparation.spacing_mm
-        size = tuple(round(extent / step) for extent, step in zip(FIELD_OF_VIEW_MM["left"], spacing, strict=True))
-        array = normalise(make_phantom(0, size, spacing_mm=spacing)[0], preparation.normalisation).array
+        size = tuple(round(extent / step) for extent, step in zip(FIELD_OF_VIEW_MM["both"], spacing, strict=True))
+        array = normalise(make_phantom(0, size, side="both", spacing_mm=spacing)[0], preparation.normalisation).array
     return array if subject.size is None else mirrored(array, subject.size[::-1])
 
 
@@ -223,7 +224,7 @@ def wanted_layouts(peer: str | None, layouts: Sequence[str]) -> list[str]:
 def _define_flags() -> None:
     """Not at import: the processes of the contestants import this module too."""
     flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
-    flags.DEFINE_list("size", None, "Voxels along x,y,z; by default 300,200,100, or those of the scan.")
+    flags.DEFINE_list("size", None, f"Voxels along x,y,z; by default all there are, {SIZE} with random weights.")
     flags.DEFINE_string("model", str(SHIPPED), f"Folder of a model that the network is to compute, or '{RANDOM}'.")
     flags.DEFINE_string("scan", None, "A scan instead of a phantom.")
     flags.DEFINE_enum("peer", None, ["monai", "none"], "By default monai where it is installed.")
@@ -243,8 +244,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--model: {model} holds no config.json.\nExpected a folder of a model, or '{RANDOM}'.")
     if values.scan and not (model and Path(values.scan).exists()):
         raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and a trained --model.")
-    x, y, z = (int(word) for word in values.size or SIZE)
-    subject = Subject(None if values.scan and not values.size else (x, y, z), model, values.scan)
+    size = tuple(int(word) for word in values.size) if values.size else None
+    subject = Subject(size, model, values.scan)
     run(scaled_network(values.width), subject, wanted_layouts(values.peer, values.layouts))
     return 0
 

@@ -21,7 +21,7 @@ def widen(network: keras.Model, config: Network) -> keras.Model:
     Raises:
         UsageError: a layer of `config` has fewer filters.
     """
-    wide = build_network(config)
+    wide = build_network(config, seed=None)
     places = {id(wide.input): np.arange(1)}  # of the narrow network's channels in each tensor of the wide one
     for layer in wide.layers[1:]:
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]

@@ -18,7 +18,7 @@ class BlockOptions:
     Attributes:
         initialisation: 'normal' is N(0, 0.01), the paper's (section 3); 'he' is He's normal for ReLU.
         bn_momentum: decay of batch normalisation's moving statistics.
-        seed: of the initial kernels; each layer adds its own name to it.
+        seed: of the initial kernels; each layer adds its own name to it. None: zeros, for weights about to be set.
         folded: the blocks of inference (`network.folded`): without batch normalisation, and with `winograd`'s
             convolutions where these are faster.
         normalisation: the layer for it; Keras's, or one of an engine that has the same weights and numbers.
@@ -26,16 +26,13 @@ class BlockOptions:
 
     initialisation: str = "normal"
     bn_momentum: float = 0.99
-    seed: int = 0
+    seed: int | None = 0
     folded: bool = False
     normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization
 
     def kernel_initializer(self, name: str) -> keras.initializers.Initializer:
-        """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones.
-
-        Zeros for the blocks of inference, whose weights are about to be set.
-        """
-        if self.folded:
+        """The initialiser of the layer `name`: the same seed gives the same kernels, another name gives other ones."""
+        if self.seed is None:
             return keras.initializers.Zeros()
         seed = (self.seed * 1_000_003 + sum(31**i * ord(c) for i, c in enumerate(name))) % 2**31
         if self.initialisation == "he":

@@ -24,7 +24,7 @@ def fold_network(network: keras.Model, config: Network, dtype: str = "float32") 
         config: its filters.
         dtype: of the blocks' weights and computation, 'float32' or 'bfloat16'; logits are float32.
     """
-    folded = build_network(config, precision=dtype, folded=True)
+    folded = build_network(config, seed=None, precision=dtype, folded=True)
     for layer in folded.layers:
         if layer.weights:
             layer.set_weights(folded_weights(network, layer))

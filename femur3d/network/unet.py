@@ -16,7 +16,7 @@ from femur3d.network.heads import classify, probability
 
 def build_network(
     config: Network,
-    seed: int = 0,
+    seed: int | None = 0,
     precision: str = "float32",
     folded: bool = False,
     normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization,
@@ -25,7 +25,7 @@ def build_network(
 
     Args:
         config: filters and initialisation.
-        seed: of the initial kernels.
+        seed: of the initial kernels; None: zeros, in less time, for weights that are about to be set.
         precision: Keras's dtype policy of the blocks: 'float32', 'mixed_bfloat16' (weights stay float32) or 'bfloat16'.
         folded: as inference runs it, see `network.folded`.
         normalisation: the layer for it, e.g. the one that trains fastest on an engine.
