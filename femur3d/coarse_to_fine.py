@@ -1,11 +1,10 @@
-"""A patch head by head, each only where the one below it is unsure: half of the work for almost the same probabilities.
+"""A patch in two looks: LowerCls sees all of it, the finer levels only the box that LowerCls is unsure about.
 
 Three quarters of the network's work are in the two finer levels of the decoder, and most of a patch is far from any
-femur's surface. So LowerCls looks at all of a patch, MidCls at the box of the voxels that LowerCls is unsure about,
-UpperCls at the box of those that MidCls is unsure about. Each voxel keeps the word of the finest head that saw it.
+femur's surface. There LowerCls has the last word; within the box it is UpperCls.
 
-An edge of a box is an edge of the image to the convolutions, which they pad with zeros. Margins keep it away from the
-voxels in question.
+To the convolutions an edge of the box is an edge of the image, padded with zeros. A margin keeps it away from the voxels
+in question.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ import keras
 import numpy as np
 
 from femur3d.network.heads import probability
-from femur3d.network.unet import level_features
+from femur3d.network.unet import LOWER_FEATURES
 
 Function = Callable[..., list[np.ndarray]]
 Box = tuple[slice, slice, slice]
 
-SURE = 0.1  # a head is sure where P(femur) is less than this, or more than 1 minus this
-MARGINS = (8, 3)  # voxels around those that LowerCls, MidCls is unsure about
-SCALES = (4, 2)  # voxels of the patch along an edge of one of the lower, the middle level
-STEP = 4  # boxes begin and end at multiples of it, where voxels of all levels do
+SURE = 0.1  # LowerCls is sure where P(femur) is less than this, or more than 1 minus this
+MARGIN = 8  # voxels around those that it is unsure about
+SCALE = 4  # voxels of the patch along an edge of one of the lower level's; boxes consist of whole ones of these
 
 
 def make_predict(
@@ -37,48 +35,37 @@ def make_predict(
         network: of `network.folded.fold_network`, or another of `network.unet.build_network`.
         make_function: of a predictor module. Its functions meet arrays of many shapes.
     """
-    image, logits, features = network.input, network.output, level_features(network)
-    functions = (
-        make_function([image], [logits["lower"], features["lower"]]),
-        make_function([image, features["lower"]], [logits["mid"], features["mid"]]),
-        make_function([image, features["mid"]], [logits["upper"]]),
-    )
+    features, logits = network.get_layer(LOWER_FEATURES).output, network.output
+    look = make_function([network.input], [logits["lower"], features])
+    look_closer = make_function([network.input, features], [logits["upper"]])
 
-    def look(level: int, patch: np.ndarray, found: np.ndarray, *below: np.ndarray) -> None:
-        """Fills in what this level and the finer ones find in a patch, or in a box of one, (z, y, x)."""
-        batch = np.ascontiguousarray(patch)[np.newaxis, ..., np.newaxis]
-        scores, *own = functions[level](batch, *below)
-        found[...] = probability(scores[0])
-        box = unsure_box(found, MARGINS[level]) if own else None
+    def predict_one(patch: np.ndarray) -> np.ndarray:
+        """(z, y, x) → (z, y, x)."""
+        coarse, seen = look(_batch(patch))
+        found = probability(coarse[0])
+        box = unsure_box(found)
         if box is not None:
-            look(level + 1, patch[box], found[box], _cut(own[0], box, SCALES[level]))
-
-    def predict(patches: np.ndarray) -> np.ndarray:
-        found = np.empty(patches.shape, np.float32)
-        for patch, one in zip(patches, found, strict=True):
-            look(0, patch, one)
+            z, y, x = (slice(axis.start // SCALE, axis.stop // SCALE) for axis in box)
+            (fine,) = look_closer(_batch(patch[box]), np.ascontiguousarray(seen[:, z, y, x]))
+            found[box] = probability(fine[0])
         return found
 
-    return predict
+    return lambda patches: np.stack([predict_one(patch) for patch in patches])
 
 
-def unsure_box(probabilities: np.ndarray, margin: int) -> Box | None:
-    """The smallest box, in steps of `STEP`, with all voxels of a patch (z, y, x) that are unsure and `margin` around.
+def _batch(patch: np.ndarray) -> np.ndarray:
+    """As the network takes it: (z, y, x) → (1, z, y, x, 1)."""
+    return np.ascontiguousarray(patch)[np.newaxis, ..., np.newaxis]
 
-    None where there is no such voxel.
-    """
+
+def unsure_box(probabilities: np.ndarray) -> Box | None:
+    """The smallest box with all voxels of a patch (z, y, x) that are unsure and the margin around; None without any."""
     unsure = (probabilities >= SURE) & (probabilities <= 1 - SURE)
     if not unsure.any():
         return None
     box = []
     for axis, size in enumerate(unsure.shape):
         places = np.flatnonzero(unsure.any(axis=tuple(other for other in range(3) if other != axis)))
-        low, high = int(places[0]) - margin, int(places[-1]) + 1 + margin
-        box.append(slice(max(low // STEP * STEP, 0), min(-(-high // STEP) * STEP, size)))
+        low, high = int(places[0]) - MARGIN, int(places[-1]) + 1 + MARGIN
+        box.append(slice(max(low // SCALE * SCALE, 0), min(-(-high // SCALE) * SCALE, size)))
     return box[0], box[1], box[2]
-
-
-def _cut(features: np.ndarray, box: Box, scale: int) -> np.ndarray:
-    """The part of a level's features, (1, z, y, x, channels), in a box of the patch."""
-    z, y, x = (slice(axis.start // scale, axis.stop // scale) for axis in box)
-    return np.ascontiguousarray(features[:, z, y, x])

@@ -77,7 +77,7 @@ class Mode:
         skip_air: whether patches that hold air only are passed over.
         focus: looks with all overlapping patches only where a first look finds more than this part femur; None:
             everywhere.
-        coarse_to_fine: on a CPU, whether the finer levels see only what the coarser ones are unsure about.
+        coarse_to_fine: on a CPU, whether the decoder's finer levels see only what LowerCls is unsure about.
         allow_openvino: whether OpenVINO computes where it is installed and the engine would be on a CPU.
     """
 

@@ -1,4 +1,4 @@
-"""Each head where the one below it is unsure: which boxes, from which features, and the same numbers inside."""
+"""UpperCls where LowerCls is unsure: in which box, from which features, and the same numbers inside."""
 
 import keras
 import numpy as np
@@ -36,74 +36,63 @@ def test_unsure_everywhere_is_the_upper_head(network: keras.Model) -> None:
     np.testing.assert_allclose(found, expected["upper"], atol=1e-6)
 
 
-@pytest.mark.parametrize("sure", ["lower_cls", "mid_cls"])
-def test_a_sure_head_has_the_last_word(network: keras.Model, sure: str) -> None:
-    set_background(network, 9.0, (sure,))
+def test_where_lower_cls_is_sure_it_has_the_last_word(network: keras.Model) -> None:
+    set_background(network, 9.0)
     patches = RNG.normal(0, 0.1, (1, 16, 16, 16)).astype(np.float32)
     found = coarse_to_fine.make_predict(network, make_function)(patches)
-    np.testing.assert_allclose(found, head_probabilities(network, patches)[sure.removesuffix("_cls")], atol=1e-6)
+    np.testing.assert_allclose(found, head_probabilities(network, patches)["lower"], atol=1e-6)
     assert found.max() < 0.1
 
 
-def test_boxes_by_hand() -> None:
+def test_box_by_hand() -> None:
     """One voxel unsure, in a patch whose features tell their own places."""
     calls = []
 
-    def scores(shape: tuple[int, ...], unsure: tuple[int, ...], level: int) -> np.ndarray:
-        logits = np.zeros((1, *shape, 2), np.float32)
-        logits[..., 0] = 20 + level
-        logits[(0, *unsure)] = 0
-        return logits
-
-    def places(shape: tuple[int, ...], scale: int) -> np.ndarray:
-        grid = np.meshgrid(*(np.arange(n // scale) for n in shape), indexing="ij")
-        return np.stack(grid, axis=-1)[np.newaxis].astype(np.float32)
-
-    def lower(image: np.ndarray) -> list[np.ndarray]:
+    def look(image: np.ndarray) -> list[np.ndarray]:
         calls.append(image.shape)
-        return [scores(image.shape[1:4], (20, 2, 30), 0), places(image.shape[1:4], 4)]
+        logits = np.zeros((*image.shape[:4], 2), np.float32)
+        logits[..., 0] = 20
+        logits[0, 20, 2, 30] = 0
+        places = np.meshgrid(*(np.arange(n // 4) for n in image.shape[1:4]), indexing="ij")
+        return [logits, np.stack(places, axis=-1)[np.newaxis].astype(np.float32)]
 
-    def mid(image: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
+    def look_closer(image: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
         calls.append((image.shape, image[0, 0, 0, 0, 0], features[0, 0, 0, 0].tolist(), features.shape))
-        return [scores(image.shape[1:4], (10, 2, 12), 1), places(image.shape[1:4], 2)]
+        return [np.broadcast_to(np.array([0, 1], np.float32), (*image.shape[:4], 2))]
 
-    def upper(image: np.ndarray, features: np.ndarray) -> list[np.ndarray]:
-        calls.append((image.shape, image[0, 0, 0, 0, 0], features[0, 0, 0, 0].tolist(), features.shape))
-        return [scores(image.shape[1:4], (0, 0, 0), 2)]
-
-    functions = iter([lower, mid, upper])
+    functions = iter([look, look_closer])
     predict = coarse_to_fine.make_predict(build_network(CONFIG), lambda *_: next(functions))
     patch = np.arange(64 * 16 * 64, dtype=np.float32).reshape(1, 64, 16, 64)
     found = predict(patch)[0]
 
-    # LowerCls: 20 - 8 … 20 + 8 → 12 … 32; 2 - 8 … 2 + 8 → 0 … 12; 30 - 8 … 30 + 8 → 20 … 40.
-    assert calls[0] == (1, 64, 16, 64, 1)
-    assert calls[1] == ((1, 20, 12, 20, 1), patch[0, 12, 0, 20], [3, 0, 5], (1, 5, 3, 5, 3))
-    # MidCls, within that: 10 - 3 … 10 + 3 → 4 … 16; 2 - 3 … 2 + 3 → 0 … 8; 12 - 3 … 12 + 3 → 8 … 16.
-    assert calls[2] == ((1, 12, 8, 8, 1), patch[0, 16, 0, 28], [2, 0, 4], (1, 6, 4, 4, 3))
-    level = np.full(patch.shape[1:], 20)
-    level[12:32, :12, 20:40] = 21
-    level[16:28, :8, 28:36] = 22
-    expected = 1 / (1 + np.exp(level.astype(np.float64)))
-    expected[16, 0, 28] = 0.5
+    # 20 - 8 … 20 + 8 → 12 … 32; 2 - 8 … 2 + 8 → 0 … 12; 30 - 8 … 30 + 8 → 20 … 40
+    assert calls == [(1, 64, 16, 64, 1), ((1, 20, 12, 20, 1), patch[0, 12, 0, 20], [3, 0, 5], (1, 5, 3, 5, 3))]
+    expected = np.full(patch.shape[1:], 1 / (1 + np.exp(20.0)))
+    expected[12:32, :12, 20:40] = 1 / (1 + np.exp(-1.0))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_box_of_the_unsure() -> None:
+def test_box_of_the_unsure(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = np.zeros((16, 16, 24))
-    assert coarse_to_fine.unsure_box(probabilities, 3) is None
-    assert coarse_to_fine.unsure_box(1 - probabilities, 3) is None
+    assert coarse_to_fine.unsure_box(probabilities) is None
+    assert coarse_to_fine.unsure_box(1 - probabilities) is None
     probabilities[7, 9, 11] = probabilities[8, 9, 4] = 0.5
-    assert coarse_to_fine.unsure_box(probabilities, 0) == (slice(4, 12), slice(8, 12), slice(4, 12))
-    assert coarse_to_fine.unsure_box(probabilities, 3) == (slice(4, 12), slice(4, 16), slice(0, 16))
-    assert coarse_to_fine.unsure_box(probabilities, 99) == (slice(0, 16), slice(0, 16), slice(0, 24))
+    boxes = {
+        0: (slice(4, 12), slice(8, 12), slice(4, 12)),
+        3: (slice(4, 12), slice(4, 16), slice(0, 16)),
+        99: (slice(0, 16), slice(0, 16), slice(0, 24)),
+    }
+    for margin, box in boxes.items():
+        monkeypatch.setattr(coarse_to_fine, "MARGIN", margin)
+        assert coarse_to_fine.unsure_box(probabilities) == box
+    monkeypatch.setattr(coarse_to_fine, "MARGIN", 0)
     probabilities[0, 0, 0] = coarse_to_fine.SURE  # just not sure
-    assert coarse_to_fine.unsure_box(probabilities, 0) == (slice(0, 12), slice(0, 12), slice(0, 12))
+    assert coarse_to_fine.unsure_box(probabilities) == (slice(0, 12), slice(0, 12), slice(0, 12))
 
 
-def test_inside_wide_margins_boxes_change_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The middle level sees 10 voxels around one of its own, the upper level and its classifier 4."""
-    monkeypatch.setattr(coarse_to_fine, "MARGINS", (16, 4))
+def test_inside_a_wide_margin_the_box_changes_nothing(network: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What UpperCls says of a voxel depends on no more than the 12 voxels around, and on the lower level's features."""
+    monkeypatch.setattr(coarse_to_fine, "MARGIN", 12)
     set_background(network, 3.0)
     patch = np.zeros((1, 64, 64, 64), np.float32)
     patch[0, 28:36, 28:36, 28:36] = np.random.default_rng(1).normal(0, 3, (8, 8, 8))
@@ -119,8 +108,8 @@ def test_inside_wide_margins_boxes_change_nothing(network: keras.Model, monkeypa
         return counted
 
     found, heads = coarse_to_fine.make_predict(network, counting)(patch), head_probabilities(network, patch)
-    assert len(sizes) == 3
-    assert sizes[0] == 64**3 > sizes[1] > sizes[2]
-    unsure = (heads["mid"] > 0.1) & (heads["mid"] < 0.9)
-    assert unsure.sum() > 20
+    assert len(sizes) == 2
+    assert sizes[0] == 64**3 > sizes[1]
+    unsure = (heads["lower"] > 0.1) & (heads["lower"] < 0.9)
+    assert unsure.sum() > 5
     np.testing.assert_allclose(found[unsure], heads["upper"][unsure], atol=1e-5)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from femur3d import predictor_openvino
+from femur3d import coarse_to_fine, predictor, predictor_openvino
 from femur3d.config import Network
 from femur3d.network.folded import fold_network
 from femur3d.network.unet import build_network
@@ -86,3 +86,12 @@ def test_telemetry_is_not_loaded(folded):
     predictor_openvino.make_predict(folded)
     assert sys.modules["openvino_telemetry"] is None
     assert predictor_openvino.version().count(".") == 2
+
+
+def test_two_looks_are_those_of_keras(folded):
+    patches = RNG.normal(size=(1, 16, 16, 24)).astype(np.float32)
+    ours, theirs = (
+        coarse_to_fine.make_predict(folded, p.make_function)(patches) for p in (predictor_openvino, predictor)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=0.03)
+    assert theirs.std() > 0.05

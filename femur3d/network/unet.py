@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
 from femur3d.config import Network
 from femur3d.network.blocks import BlockOptions
-from femur3d.network.decoder import SKIPS, decode
+from femur3d.network.decoder import decode
 from femur3d.network.encoder import encode
 from femur3d.network.heads import classify, probability
+
+LOWER_FEATURES = "lower_conv_b_relu"  # the layer that the decoder's lower level ends in, see `decoder.decode`
 
 
 def build_network(
@@ -52,11 +52,6 @@ def upper_probability(network: keras.Model) -> keras.Model:
     logits = network.output["upper"]
     femur = keras.ops.sigmoid(logits[..., 1] - logits[..., 0])  # = softmax over two classes
     return keras.Model(network.input, femur, name="femur3d_upper")
-
-
-def level_features(network: keras.Model) -> dict[str, Any]:
-    """The tensors that the decoder's levels end in: `lower`, `mid` and `upper`, see `decoder.decode`."""
-    return {level: network.get_layer(f"{level}_conv_b_relu").output for level, _ in SKIPS}
 
 
 def head_probabilities(network: keras.Model, patches: np.ndarray) -> dict[str, np.ndarray]:
