@@ -3,8 +3,8 @@
 Three quarters of the network's work are in the two finer levels of the decoder, and most of a patch is far from any
 femur's surface. There LowerCls has the last word; within the box it is UpperCls.
 
-To the convolutions an edge of the box is an edge of the image, padded with zeros. A margin keeps it away from the voxels
-in question.
+To the convolutions an edge of the box is an edge of the image, padded with zeros: a margin keeps it away from the
+voxels in question.
 """
 
 from __future__ import annotations
