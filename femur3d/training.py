@@ -31,7 +31,7 @@ COLUMNS = (
     "step", "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "dice_upper", "learning_rate", "gradient_norm",
     "steps_per_s", "wait_share", "validation_dice",
 )  # fmt: skip
-STEP_PER_FORWARD = 4.5  # time of an update over that of a forward pass of its batch; measured, for the forecast only
+STEP_PER_FORWARD = 4.0  # time of an update over that of a forward pass of its batch; measured, for the forecast only
 
 
 class TrainingError(FemurError):

@@ -11,15 +11,19 @@ from femur3d.network.unet import build_network
 TINY = Network((2, 3, 4, 5), (4, 3, 2), initialisation="he")
 
 
-@pytest.fixture(scope="module")
-def trained():
+def as_if_trained(config):
     """A network whose normalisations have statistics, scales and shifts of their own."""
-    network, rng = build_network(TINY), np.random.default_rng(0)
+    network, rng = build_network(config), np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             n = layer.gamma.shape[0]
             layer.set_weights([rng.uniform(0.5, 1.5, n), *rng.normal(0, 0.2, (2, n)), rng.uniform(0.5, 2, n)])
     return network
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return as_if_trained(TINY)
 
 
 @pytest.fixture(scope="module")

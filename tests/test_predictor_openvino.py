@@ -2,9 +2,9 @@
 
 import sys
 
-import keras
 import numpy as np
 import pytest
+from test_folded import as_if_trained
 
 from femur3d import coarse_to_fine, predictor, predictor_openvino
 from femur3d.config import Network
@@ -21,13 +21,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def folded():
-    network = build_network(CONFIG)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            count = layer.gamma.shape[0]
-            values = RNG.uniform(0.8, 1.2, count), RNG.normal(0, 0.1, count), RNG.normal(0, 0.1, count)
-            layer.set_weights([*values, RNG.uniform(0.5, 1.5, count)])
-    return fold_network(network, CONFIG, "bfloat16")
+    return fold_network(as_if_trained(CONFIG), CONFIG, "bfloat16")
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16, 16), (2, 8, 24, 16)])
