@@ -17,6 +17,10 @@ Names:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from femur3d.errors import UsageError
 
@@ -47,6 +51,7 @@ def _backend() -> str:
 
 BACKEND = _backend()
 ERRORS: tuple[type[Exception], ...]
+make_function: Callable[[list[Any], list[Any]], Callable[..., list[np.ndarray]]] | None
 
 if BACKEND == "jax":
     import jax
@@ -62,11 +67,13 @@ if BACKEND == "jax":
 else:
     import tensorflow as tf
 
+    from femur3d import predictor
     from femur3d.dataset import patch_stream
     from femur3d.fused_normalisation import BatchNormalization
-    from femur3d.predictor import make_function, make_predict
+    from femur3d.predictor import make_predict
     from femur3d.train_step import make_train_step
 
+    make_function = predictor.make_function
     ERRORS = (tf.errors.OpError,)
     VERSIONS = {"tensorflow": tf.__version__}
 

@@ -1,11 +1,13 @@
 """The benchmarks, run as a user runs them, on sizes that say nothing about speed."""
 
+import importlib
 import importlib.util
 import pathlib
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from femur3d.config import Network, Preparation
@@ -13,6 +15,8 @@ from femur3d.model_folder import save_model
 from femur3d.network.unet import build_network
 
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+bench_inference = importlib.import_module("bench_inference")
 TINY_NETWORK = ["--width", "0.0625", "--patch", "16", "--repeats", "1"]
 TINY_PIPELINE = ["--size", "40,36,32", "--patch", "16", "--width", "0.0625", "--seconds", "0.1", "--steps", "2"]
 
@@ -73,6 +77,12 @@ def test_pipeline_answers_its_three_questions() -> None:
     share = re.search(r"^waiting for patches: (\d+\.\d+)% of 2 training steps of \d+\.\d+ s", done.stdout, re.MULTILINE)
     assert share is not None
     assert 0 <= float(share[1]) < 100
+
+
+def test_volumes_are_cut_or_filled_with_mirror_images() -> None:
+    array = np.arange(6).reshape(1, 2, 3)
+    np.testing.assert_array_equal(bench_inference.mirrored(array, (1, 1, 5)), [[[0, 1, 2, 2, 1]]])
+    np.testing.assert_array_equal(bench_inference.mirrored(array, (2, 3, 1)), [[[0], [3], [3]], [[0], [3], [3]]])
 
 
 @pytest.mark.slow

@@ -83,9 +83,11 @@ def volume_array(subject: Subject, preparation: Preparation) -> np.ndarray:
     if subject.scan is not None:
         array = prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
     else:
-        spacing = preparation.spacing_mm
-        size = tuple(round(extent / step) for extent, step in zip(FIELD_OF_VIEW_MM["both"], spacing, strict=True))
-        array = normalise(make_phantom(0, size, side="both", spacing_mm=spacing)[0], preparation.normalisation).array
+        x, y, z = preparation.spacing_mm
+        width, depth, height = FIELD_OF_VIEW_MM["both"]
+        size = round(width / x), round(depth / y), round(height / z)
+        image, _ = make_phantom(0, size, side="both", spacing_mm=(x, y, z))
+        array = normalise(image, preparation.normalisation).array
     return array if subject.size is None else mirrored(array, subject.size[::-1])
 
 
@@ -244,8 +246,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--model: {model} holds no config.json.\nExpected a folder of a model, or '{RANDOM}'.")
     if values.scan and not (model and Path(values.scan).exists()):
         raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and a trained --model.")
-    size = tuple(int(word) for word in values.size) if values.size else None
-    subject = Subject(size, model, values.scan)
+    x, y, z = (int(word) for word in values.size or SIZE)
+    subject = Subject((x, y, z) if values.size else None, model, values.scan)
     run(scaled_network(values.width), subject, wanted_layouts(values.peer, values.layouts))
     return 0
 
