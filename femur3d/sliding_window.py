@@ -68,7 +68,8 @@ def predict_volume(
         normalise: applied to each patch, padding included, before `predict`.
         progress: called with the number of patches done, passed over or predicted; `patch_count` gives the total.
         skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
-        focus: the others are those that foreground (P > 0.5) fills to more than this part; None looks at all at once.
+        focus: the others are those that foreground fills to more than this part: voxels whose probabilities, summed
+            over the first patches, exceed 0.5. None looks at all patches at once.
         spread: is overwritten with how much the patches disagree, padding included.
 
     Returns:

@@ -11,7 +11,7 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import infer, predictor_openvino, quality, segmentation
+from femur3d import coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
@@ -100,6 +100,35 @@ def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with
     exact, fast = (s(scan, "sides").labels.array for s in (segmenter, quick))
     for value in (1, 2):
         assert dice(exact == value, fast == value) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "with_openvino", "function"),
+    [
+        (True, False, predictor.make_function),
+        (True, True, predictor_openvino.make_function),
+        (False, True, None),
+    ],
+)
+def test_fast_mode_looks_at_a_patch_twice_on_cpus(model, monkeypatch, on_cpu, with_openvino, function):
+    monkeypatch.setattr(engine, "on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: with_openvino)
+    monkeypatch.setattr(predictor_openvino, "version", lambda: "2026.1.0")
+    made = []
+    monkeypatch.setattr(coarse_to_fine, "make_predict", lambda _, make_function: made.append(make_function))
+    trained = load_model(model)
+    Segmenter(trained)
+    assert made == []
+    Segmenter(trained, FAST)
+    assert made == ([function] if function else [])
+
+
+def test_fast_mode_without_functions_of_any_shape_looks_once(model, monkeypatch):
+    """As on JAX."""
+    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(engine, "make_function", None)
+    monkeypatch.setattr(engine, "make_predict", lambda _: "once")
+    assert Segmenter(load_model(model), FAST)._predict == "once"
 
 
 def test_fast_mode_looks_closer_only_where_something_was_found(model):

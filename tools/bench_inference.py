@@ -242,7 +242,7 @@ def main(argv: Sequence[str]) -> int:
     if values.size and (len(values.size) != 3 or not all(word.isdigit() and int(word) >= 8 for word in values.size)):
         raise UsageError(f"--size: received {','.join(values.size)}.\nExpected three numbers of at least 8.")
     model = None if values.model == RANDOM else values.model
-    if model and not (Path(model) / "config.json").is_file():
+    if model is not None and not (Path(model) / "config.json").is_file():
         raise UsageError(f"--model: {model} holds no config.json.\nExpected a folder of a model, or '{RANDOM}'.")
     if values.scan and not (model and Path(values.scan).exists()):
         raise UsageError(f"--scan: received {values.scan}.\nExpected a scan that is there, and a trained --model.")

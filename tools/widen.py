@@ -48,7 +48,10 @@ def _placed(layer: keras.layers.Layer, narrow: list[np.ndarray], found: np.ndarr
     kernel, bias = (np.zeros(w.shape, np.float32) for w in layer.weights)
     count = len(narrow[1])
     if count > len(bias):
-        raise UsageError(f"{layer.name}: {len(bias)} filters cannot hold those of the trained network, {count}")
+        raise UsageError(
+            f"{layer.name}: {len(bias)} filters cannot hold those of the trained network, {count}.\n"
+            "Expected a wider network, or random weights."
+        )
     bias[:count] = narrow[1]
     if isinstance(layer, Deconv3D):
         kernel[..., np.arange(count)[:, None], found] = narrow[0]  # (2, 2, 2, out, in)
