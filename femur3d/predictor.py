@@ -33,7 +33,7 @@ def make_function(inputs: list[Any], outputs: list[Any]) -> Callable[..., list[n
     """
     model = keras.Model(inputs, outputs)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def forward(*tensors: tf.Tensor) -> list[tf.Tensor]:
         return [tf.cast(found, tf.float32) for found in tf.nest.flatten(model(list(tensors), training=False))]
 

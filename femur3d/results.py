@@ -12,7 +12,6 @@ from femur3d.atomic import replacing
 from femur3d.dicom import series_files
 from femur3d.dicom_seg import write_dicom_seg
 from femur3d.mesh import femur_mesh, write_mesh
-from femur3d.preview import preview_figure
 from femur3d.quality_flags import RED
 from femur3d.segment_nrrd import write_segment_nrrd
 from femur3d.segmentation import Segmentation
@@ -91,6 +90,8 @@ def _written(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, w
         yield (path := case.file(f"_prob{wanted.format}"))
         write_volume(result.probability, path, like=scan.nifti)
     if wanted.preview:
+        from femur3d.preview import preview_figure  # here: Matplotlib takes half a second
+
         yield (path := case.file("_preview.png"))
         preview_figure(scan.volume, labels, path, title=case.name, labels=wanted.labels)
     for segment in segments_of(labels, wanted.labels) if wanted.surface else ():

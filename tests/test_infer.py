@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -417,3 +419,8 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
         first, second = (twin(scan).labels.array for scan in (nifti, dicom))
         assert first.any()
         np.testing.assert_array_equal(first, second)
+
+
+def test_start_up_leaves_matplotlib_to_those_who_draw():
+    code = "import sys, femur3d.infer; early = 'matplotlib' in sys.modules; import matplotlib.pyplot; sys.exit(early)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -99,7 +99,7 @@ def mirrored(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
-    with cli.hushed():
+    with cli.starting():  # as femur3d.infer does
         import tensorflow as tf
 
     from widen import widen

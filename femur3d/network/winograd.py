@@ -67,7 +67,7 @@ class WinogradConv3D(keras.layers.Layer):
         tiles = (z + TILE - 1) // TILE
         padded = ops.pad(inputs, ((0, 0), (1, (tiles + 1) * TILE - 1 - z), (0, 0), (0, 0), (0, 0)))
         in_tiles = ops.reshape(padded, (batch, tiles + 1, TILE, y, x, channels))
-        own, next_two = [in_tiles[:, :tiles, k] for k in range(TILE)], [in_tiles[:, 1:, k] for k in range(2)]
+        own, next_two = ops.unstack(in_tiles[:, :tiles], axis=2), ops.unstack(in_tiles[:, 1:, :2], axis=2)
         products = [
             ops.conv(ops.reshape(factor, (batch * tiles, y, x, channels)), self.kernel[k], padding="same")
             for k, factor in enumerate(_input_factors(*own, *next_two))
