@@ -112,6 +112,7 @@ def test_inference_takes_a_trained_model_at_another_width(tmp_path: pathlib.Path
         ("bench_inference.py", ["--size", "40,36"], "--size"),
         ("bench_inference.py", ["--model", "nowhere"], "nowhere"),
         ("bench_inference.py", ["--scan", "nowhere.nii.gz"], "nowhere.nii.gz"),
+        ("bench_inference.py", ["--width", "0.125", "--peer", "none"], "wider"),
         ("bench_pipeline.py", ["--size", "40,36"], "--size"),
         ("bench_pipeline.py", ["--size", "40,36,32"], "at least 64"),
     ],

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -46,12 +45,19 @@ class Side:
     connection: Connection
 
     def call(self, task: str, *arguments: Any) -> tuple[Any, float]:
-        """The result of a task and the seconds it took, transfer not counted. Raises ContestantError."""
+        """The result of a task and the seconds it took, transfer not counted.
+
+        Raises:
+            FemurError: what `make_tasks` raised; ContestantError where the process died.
+        """
         try:
             self.connection.send((task, arguments))
-            return self.connection.recv()
+            result, seconds = self.connection.recv()
         except (EOFError, OSError) as error:
             raise ContestantError(f"The process of {self.name} died in {task!r}; what it said stands above.") from error
+        if isinstance(result, FemurError):
+            raise result
+        return result, seconds
 
 
 @contextlib.contextmanager
@@ -81,7 +87,8 @@ def serve(connection: Connection, make_tasks: Callable[..., Tasks], arguments: t
     try:
         tasks = make_tasks(*arguments)
     except FemurError as error:
-        print(error, file=sys.stderr)
+        connection.recv()
+        connection.send((error, 0.0))
         return
     while True:
         task, arguments = connection.recv()
