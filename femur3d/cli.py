@@ -70,6 +70,8 @@ def starting() -> Iterator[None]:
             yield
     except FemurError as error:
         sys.exit(_say(str(error), error.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_interrupted())
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
@@ -102,10 +104,14 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
         reason = " ".join((error.strerror or str(error)).split())
         return _say(f"{reason}: {error.filename}" if error.filename else reason, EXIT_INPUT)
     except KeyboardInterrupt:
-        return _say("Interrupted.", EXIT_INTERRUPTED)
+        return _interrupted()
     except Exception:
         traceback.print_exc()
         return EXIT_INTERNAL
+
+
+def _interrupted() -> int:
+    return _say("Interrupted.", EXIT_INTERRUPTED)
 
 
 def _say(message: str, code: int) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from femur3d.dicom_contrast import mixed_contrast
-from femur3d.dicom_header import DESCRIPTION, NUMBER, UID, Slice, read_slice
+from femur3d.dicom_contrast import is_number, mixed_contrast
+from femur3d.dicom_header import DESCRIPTION, INSTANCE, NUMBER, SLICE_DISTANCE, UID, Slice, read_slice
 from femur3d.errors import InputError
 from femur3d.scan_checks import check_voxel_count, damaged, itk_error, quiet_itk, unreadable
 
@@ -170,7 +170,7 @@ def _check_alike(folder: Path, slices: Sequence[Slice]) -> None:
                 message = f"{folder}: one series with mixed {what}: {names} has {np.round(theirs, 3).tolist()}"
                 raise InputError(f"{message}.\nKeep the slices of one stack only.")
     if mixed := mixed_contrast([(one.path.name, one.tags) for one in slices]):
-        advice = "Put the slices of each contrast, echo or time point into a folder of their own"
+        advice = "Put the slices of each patient, contrast, echo or time point into a folder of their own"
         raise InputError(f"{folder}: one series with mixed {mixed}.\n{advice}.")
 
 
@@ -194,7 +194,24 @@ def _slice_spacing(folder: Path, slices: Sequence[Slice]) -> float:
     if drift > 0.5 * min(slices[0].spacing_mm):
         message = f"{folder}: the slices are not stacked along their normal (they drift by {drift:.2f} mm)."
         raise InputError(f"{message}\nTilted stacks are not read: resample the scan to an orthogonal grid.")
+    _check_none_left_out(folder, slices, spacing)
     return spacing
+
+
+def _check_none_left_out(folder: Path, slices: Sequence[Slice], spacing: float) -> None:
+    """InputError where only every second, third … slice is there: so say both slice distance and instance numbers.
+
+    Either alone tells nothing: some scanners write the gap between slices for their distance, and the instance numbers
+    of one echo or contrast of several go up in steps.
+    """
+    stated, numbers = slices[0].tags.get(SLICE_DISTANCE, ""), [one.tags.get(INSTANCE, "").strip() for one in slices]
+    if not (is_number(stated) and float(stated) > 0 and all(number.isdigit() for number in numbers)):
+        return
+    steps = {abs(step) for step in np.diff([int(number) for number in numbers]).tolist()}
+    times = round(spacing / float(stated))
+    if times > 1 and steps == {times} and abs(spacing / float(stated) - times) <= EVEN_FRACTION * times:
+        apart = f"{spacing:.2f} mm apart, by their headers {float(stated):.2f} mm, and numbered in steps of {times}"
+        raise InputError(f"{folder}: slices are missing: they are {apart}.\nCopy the missing slices.")
 
 
 def _uneven(folder: Path, slices: Sequence[Slice], where: int, what: str, advice: str) -> InputError:

@@ -1,4 +1,4 @@
-"""Do all slices of a DICOM series show one contrast? Told from what the scanner wrote about each of them."""
+"""Do all slices of a DICOM series show one patient in one contrast? Told from what the scanner wrote about each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """One DICOM attribute that makes the contrast.
+    """One DICOM attribute that makes the contrast, or says whose and where the image is.
 
     Attributes:
         tag: group and element, as SimpleITK writes them.
@@ -28,6 +28,8 @@ class _Setting:
 # The repetition time of slices in one concatenation, or of a triggered scan, jitters; another contrast has another half
 # of it. Trigger and acquisition times differ from slice to slice in sound scans and tell nothing.
 _SETTINGS = (
+    _Setting("0010|0020", "patients (PatientID)"),
+    _Setting("0020|0052", "frames of reference"),
     _Setting("0018|0081", "echo times", " ms", 0.25, 0.01),
     _Setting("0018|0080", "repetition times", " ms", 1.0, 0.1),
     _Setting("0018|0082", "inversion times", " ms", 1.0, 0.1),
@@ -36,6 +38,8 @@ _SETTINGS = (
     _Setting("0018|0086", "echo numbers", "", 0.0, 0.0),
     _Setting("0018|0024", "sequence names"),
     _Setting("0018|0020", "scanning sequences"),
+    _Setting("0018|0022", "scan options"),
+    _Setting("0018|0010", "contrast agents"),
     _Setting("0008|0008", "image types"),
 )
 CONTRAST_TAGS = tuple(setting.tag for setting in _SETTINGS)
@@ -62,7 +66,7 @@ def _different(setting: _Setting, stated: Sequence[tuple[str, str]]) -> tuple[tu
     if setting.absolute is None or setting.relative is None:
         first = stated[0] if stated else ("", "")
         return next(((first, other) for other in stated if _plain(other[1]) != _plain(first[1])), None)
-    numbers = [(name, value) for name, value in stated if _is_number(value)]
+    numbers = [(name, value) for name, value in stated if is_number(value)]
     if not numbers:
         return None
     low, high = (choose(numbers, key=lambda pair: float(pair[1])) for choose in (min, max))
@@ -75,7 +79,8 @@ def _plain(value: str) -> str:
     return "\\".join(part.strip().upper() for part in value.split("\\")).rstrip("\\")
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
+    """Whether the text of an attribute is one finite number."""
     try:
         return abs(float(value)) < float("inf")
     except ValueError:

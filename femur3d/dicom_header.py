@@ -15,14 +15,23 @@ import SimpleITK as sitk
 from femur3d.dicom_contrast import CONTRAST_TAGS
 from femur3d.errors import InputError
 from femur3d.rigid import shear
-from femur3d.scan_checks import claims_dicom_image, damaged, dicom_kind, is_dicom_file, itk_error, unreadable
+from femur3d.scan_checks import (
+    check_name,
+    claims_dicom_image,
+    damaged,
+    dicom_kind,
+    is_dicom_file,
+    itk_error,
+    unreadable,
+)
 
 UID, NUMBER, DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
+INSTANCE, SLICE_DISTANCE = "0020|0013", "0018|0088"
 _POSITION, _ORIENTATION, _SPACING = "0020|0032", "0020|0037", "0028|0030"
 _NEEDED = {UID: "SeriesInstanceUID", _POSITION: "ImagePositionPatient", _ORIENTATION: "ImageOrientationPatient"}
 _NEEDED[_SPACING] = "PixelSpacing"
 _SLOPE, _INTERCEPT = "0028|1053", "0028|1052"
-_KEPT = (*_NEEDED, NUMBER, DESCRIPTION, _SLOPE, _INTERCEPT, *CONTRAST_TAGS)
+_KEPT = (*_NEEDED, NUMBER, DESCRIPTION, INSTANCE, SLICE_DISTANCE, _SLOPE, _INTERCEPT, *CONTRAST_TAGS)
 _COSINES_OFF = 0.01  # direction cosines may be this far from unit length and right angles: some have two decimals
 
 
@@ -61,6 +70,7 @@ class Slice:
 
 def read_slice(path: Path) -> Slice | None:
     """Header of one file; None where it is no DICOM image. Raises InputError where it is a damaged one."""
+    check_name(path)
     if not _may_be_dicom(path):
         return None
     reader = sitk.ImageFileReader()

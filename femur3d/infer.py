@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import platform
 import shlex
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -35,10 +38,20 @@ from femur3d.dicom_seg import require_highdicom
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError, UsageError
 from femur3d.model_folder import SHIPPED, TrainedModel, load_model
 from femur3d.quality_flags import RED, YELLOW
-from femur3d.results import Case, Wanted, has_red_flag, is_done, write_results, write_summary
+from femur3d.results import (
+    Case,
+    Wanted,
+    has_red_flag,
+    is_done,
+    made_earlier,
+    possible_files,
+    write_results,
+    write_summary,
+)
+from femur3d.scan_checks import check_name
 from femur3d.scan_sources import Scan, open_sources
 from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
-from femur3d.volume_io import ScanFile, read_scan, scan_extension
+from femur3d.volume_io import ScanFile, read_scan, scan_extension, scan_sha256
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
@@ -59,7 +72,6 @@ flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written al
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
 
 SAME_FORMAT = (".nii.gz", ".nii", ".nrrd", ".mha")  # other formats of scans are answered in the first of these
-FAILURES: tuple[type[Exception], ...] = (OSError, RuntimeError, MemoryError, *engine.ERRORS)  # of one scan
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,7 +81,8 @@ def main(argv: Sequence[str]) -> int:
         require_highdicom()
     with open_sources(paths, FLAGS.series, leave_out=folder) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
-        _check_results_replace_no_scan(cases)
+        _check_results_replace_nothing(scans, cases)
+        _check_folder(folder)
         engine.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
         mode = _mode()
@@ -99,20 +112,70 @@ def _wanted(path: Path) -> Wanted:
     )  # fmt: skip
 
 
-def _check_results_replace_no_scan(cases: Sequence[Case]) -> None:
-    for case in cases:
-        if case.file(_wanted(case.path).format).resolve() == case.path.resolve():
-            raise UsageError(f"{case.path}: the result would replace the scan.\nExpected another folder for -o.")
+def _check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case]) -> None:
+    """UsageError where a result would replace a scan, a file beside it, or another scan's result."""
+    inputs = {case.path.resolve() for case in cases}
+    beside = {path.parent for path in inputs}
+    writers: dict[Path, str] = {}
+    for scan, case in zip(scans, cases, strict=True):
+        earlier = made_earlier(case)
+        for file in possible_files(case, _wanted(case.path)):
+            target = file.resolve()
+            other = writers.setdefault(target, scan.source)
+            if other != scan.source:
+                raise UsageError(f"{file}: a result of {other} and of {scan.source}.\nSegment these two separately.")
+            if target in inputs:
+                raise UsageError(f"{file}: the result would replace the scan.\nExpected another folder for -o.")
+            ours = file.name in [f"{case.name}.json", *earlier.get("files", [])] and earlier
+            if target.parent in beside and file.exists() and not ours:
+                raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
+        if _is_of_another(scan, earlier):
+            source = f"results of {earlier['input']} lie there"
+            raise UsageError(f"{case.file('.json')}: {source}, not of {scan.source}.\nExpected another folder for -o.")
+
+
+def _is_of_another(scan: Scan, earlier: dict[str, Any]) -> bool:
+    """Whether an earlier summary tells of another scan, not of this one by another path or after a change."""
+    if not earlier.get("input_sha256") or earlier.get("input") == scan.source:
+        return False
+    return earlier["input_sha256"] != _sha256(scan)
+
+
+def _check_folder(folder: Path) -> None:
+    """UsageError, before any work, where results cannot be written."""
+    try:
+        check_name(Path(os.path.realpath(folder)))
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}.\nExpected a folder to write to for -o.") from error
+    except InputError as error:
+        raise UsageError(str(error)) from error
+
+
+def _sha256(scan: Scan) -> str:
+    """Of the scan's files; empty where they cannot be read, which is told when their turn comes."""
+    try:
+        return "" if scan.problem else scan_sha256(scan.path, series=scan.series)
+    except InputError:
+        return ""
 
 
 def _read_ahead(scans: Sequence[tuple[int, Scan]]) -> Iterator[tuple[int, Future[ScanFile]]]:
     """Each scan's number and its reading, which began while the scan before was being segmented."""
     with ThreadPoolExecutor(1) as pool:
         numbers, left = [number for number, _ in scans], iter([scan for _, scan in scans])
-        ahead = [pool.submit(read_scan, s.path, series=s.series) for s in itertools.islice(left, 2)]
+        ahead = [pool.submit(_read, s) for s in itertools.islice(left, 2)]
         for number in numbers:
             yield number, ahead.pop(0)
-            ahead += [pool.submit(read_scan, s.path, series=s.series) for s in itertools.islice(left, 1)]
+            ahead += [pool.submit(_read, s) for s in itertools.islice(left, 1)]
+
+
+def _read(scan: Scan) -> ScanFile:
+    if scan.problem:
+        raise InputError(scan.problem)
+    return read_scan(scan.path, series=scan.series)
 
 
 def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> bool:
@@ -121,9 +184,12 @@ def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
         _segment(scan, case, reading, segmenter, model)
         return True
     except InputError as error:
-        message = str(error)
-    except FAILURES as error:
+        message = str(error) if str(case.path) in str(error) else f"{case.path}: {error}"
+    except Exception as error:  # whatever it is, the other scans are not to suffer
+        if FLAGS.verbose:
+            traceback.print_exc()
         message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        message += "\nThis scan was left out; --verbose shows where it happened."
     print(scan.told(message), file=sys.stderr, flush=True)
     return False
 
@@ -143,6 +209,7 @@ def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
             bar.update(done - bar.n)
 
         result = segmenter(read.volume, FLAGS.labels, progress)
+    case.file(".json").unlink(missing_ok=True)  # it would tell of other files from here on
     files = write_results(result, read, case, _wanted(case.path), model.weights_sha256)
     seconds = {**marks, **result.seconds, "total": time.perf_counter() - start}
     versions = {**engine.VERSIONS, **segmenter.versions}
@@ -164,6 +231,7 @@ def _made_with(scan: Scan, case: Case, model: TrainedModel) -> dict[str, Any]:
     """What decides the results: an earlier summary that says the same makes the work done."""
     return {
         "input": scan.source,
+        "input_sha256": _sha256(scan),
         "series": scan.series,
         "options": {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))},
         "model": {"weights_sha256": model.weights_sha256, "provenance": model.provenance},
@@ -171,7 +239,7 @@ def _made_with(scan: Scan, case: Case, model: TrainedModel) -> dict[str, Any]:
 
 
 def _is_done(scan: Scan, case: Case, model: TrainedModel) -> bool:
-    return is_done(case, _made_with(scan, case, model))
+    return bool(made_earlier(case)) and is_done(case, _made_with(scan, case, model))
 
 
 def _summary(

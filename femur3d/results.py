@@ -63,6 +63,24 @@ class Case:
         return self.folder / f"{self.name}{ending}"
 
 
+def possible_files(case: Case, wanted: Wanted) -> list[Path]:
+    """Every file that may be written for a case."""
+    endings = [wanted.format, ".json"]
+    endings += [f"_prob{wanted.format}"] * wanted.probability + ["_preview.png"] * wanted.preview
+    endings += [f"{side}.{wanted.surface}" for side in ("", "_left", "_right") if wanted.surface]
+    endings += [".seg.nrrd"] * wanted.segmentation + [".dcm"] * wanted.dicom_seg
+    return [case.file(ending) for ending in endings]
+
+
+def made_earlier(case: Case) -> dict[str, Any]:
+    """The summary that lies where this case's will be written; empty where there is none of ours."""
+    try:
+        summary = json.loads(case.file(".json").read_text(encoding="utf-8"))
+        return summary if isinstance(summary, dict) and isinstance(summary.get("files"), list) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 def write_results(
     result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, weights_sha256: str = ""
 ) -> list[str]:
@@ -117,17 +135,16 @@ def write_summary(case: Case, summary: dict[str, Any]) -> None:
 def has_red_flag(case: Case) -> bool:
     """Whether the summary, of this run or an earlier one, has a red quality flag; False where there is none."""
     try:
-        quality = json.loads(case.file(".json").read_text(encoding="utf-8"))["quality"]
-        return any(flag["level"] == RED for flag in quality.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return any(flag["level"] == RED for flag in made_earlier(case)["quality"].values())
+    except (KeyError, TypeError, AttributeError):
         return False
 
 
 def is_done(case: Case, made_with: dict[str, Any]) -> bool:
     """Whether the summary is there, says the same of scan, model and options, and all its files are there too."""
     try:
-        summary = json.loads(case.file(".json").read_text(encoding="utf-8"))
+        summary = made_earlier(case)
         same = all(summary[name] == value for name, value in made_with.items())
         return same and all((case.folder / name).is_file() for name in summary["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False

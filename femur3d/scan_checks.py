@@ -83,6 +83,15 @@ def reading(path: Path) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
+def check_name(path: Path) -> None:
+    """Raises InputError for a path that is not in UTF-8, such as one in Latin-1: SimpleITK would end the process."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "replace").decode("utf-8")
+        raise InputError(f"{shown}: its name is not in UTF-8.\nRename it (the file, or a folder above it).") from error
+
+
 def check_voxel_count(path: Path, size: Sequence[int]) -> None:
     """Raises InputError where a scan has more than MAX_VOXELS voxels. `size`: voxels per axis."""
     if math.prod(size) > MAX_VOXELS:

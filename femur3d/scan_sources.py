@@ -51,12 +51,14 @@ class Scan:
         path: scan file or DICOM folder; inside a temporary folder where it comes out of a zip.
         series: what `read_volume(series=…)` takes; None for a scan file.
         source: the path as the user knows it, to print and to store; 'scans.zip/inner/path' for a scan in a zip.
+        problem: of one input among several, why there is nothing to be read in it; '' elsewhere.
     """
 
     name: str
     path: Path
     series: int | None
     source: str
+    problem: str = ""
 
     def told(self, message: str) -> str:
         """A message about this scan with the user's paths instead of those of the temporary folder."""
@@ -89,16 +91,29 @@ def open_sources(
 
     Raises:
         UsageError: no path, or two scans for which no two names are found.
-        InputError: a folder or zip without scans; one DICOM folder with several series and no choice, or a choice that
-            it does not have; a zip that is damaged, encrypted, too large or unsafe to unpack.
+        InputError: the only input is a folder or zip without scans, a DICOM folder with several series and no choice,
+            or a choice that it does not have, or a zip that is damaged, encrypted, too large or unsafe to unpack. Among
+            others such an input is a scan with a problem.
     """
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
     with contextlib.ExitStack() as stack:
-        found = [scan for path in paths for scan in _scans(Path(path), series, leave_out, stack)]
+        found = [scan for path in paths for scan in _attempt(Path(path), series, leave_out, stack, len(paths) == 1)]
         if len(found) == 1 and found[0].path.is_dir():
             _check_choice(found[0])
         yield _named(found)
+
+
+def _attempt(
+    path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack, alone: bool
+) -> list[Scan]:
+    """The scans of one input; one with a problem where it has none, unless it is `alone`: then InputError."""
+    try:
+        return _scans(path, series, leave_out, stack)
+    except InputError as error:
+        if alone:
+            raise
+        return [Scan(path.stem, path, None, _printable(str(path)), problem=str(error))]
 
 
 def _scans(path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack) -> list[Scan]:
@@ -134,7 +149,7 @@ def _walk(folder: Path, top: Path, leave_out: Path | None, depth: int = 0) -> It
     files = [entry for entry in entries if entry.is_file()]
     if _holds_dicom(file for file in files if not scan_extension(file)):
         yield folder
-    yield from (file for file in files if scan_extension(file))
+    yield from (file for file in files if scan_extension(file.name.lower()))  # B.NII: read_volume says why not
     if depth < FOLDER_DEPTH:
         for entry in entries:
             if entry.is_dir() and (leave_out is None or entry.resolve() != leave_out.resolve()):

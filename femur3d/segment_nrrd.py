@@ -10,13 +10,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from femur3d.atomic import replacing
 from femur3d.errors import InputError, UsageError
 from femur3d.segments import FEMUR, Code, Labels, Segment, segments_of
 from femur3d.volume import Volume
-from femur3d.volume_io import sitk_from_volume
+from femur3d.volume_io import sitk_from_volume, write_image
 
 EXTENSION = ".seg.nrrd"
 
@@ -46,7 +45,7 @@ def write_segment_nrrd(label_map: Volume, path: str | os.PathLike[str], labels: 
         image.SetMetaData(key, value)
     try:
         with replacing(path) as temporary:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            write_image(image, temporary)
     except (RuntimeError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error).strip().splitlines()[-1])[:200]
         raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error

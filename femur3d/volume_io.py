@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gzip
+import hashlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +21,21 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.atomic import replacing
-from femur3d.dicom import Series, list_series, read_series
+from femur3d.dicom import Series, list_series, read_series, series_files
 from femur3d.errors import InputError
 from femur3d.nifti import NiftiGeometry, NiftiHeader, check_nifti, placement, put_geometry
 from femur3d.rigid import LIMIT_VOXELS, SHEAR_KEPT, SHEAR_ROUNDING, farthest_mm, nearest_rotation, shear
 from femur3d.scan_checks import (
     CHUNK,
     check_file,
+    check_name,
     check_voxel_count,
     damaged,
     is_dicom_file,
     itk_error,
     not_finite,
     quiet_itk,
+    reading,
     unreadable,
 )
 from femur3d.volume import Volume
@@ -45,8 +50,11 @@ __all__ = [
     "read_scan",
     "read_volume",
     "scan_extension",
+    "scan_sha256",
     "sitk_from_volume",
+    "straightened",
     "volume_from_sitk",
+    "write_image",
     "write_volume",
 ]
 
@@ -54,6 +62,9 @@ SCAN_EXTENSIONS = (".nii.gz", ".nhdr", ".nrrd", ".mha", ".mhd", ".nii")  # longe
 _TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
 _WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # types that the file formats lack
 _NIFTI = (".nii", ".nii.gz")
+_DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE)
+_NOT_WHOLE = "what was written is not whole; is the disk full?"
+VOXEL_MM = (1e-4, 1e4)  # no scan has smaller or larger voxels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,6 +128,30 @@ def read_scan(path: str | os.PathLike[str], *, series: int | None = None) -> Sca
     return found
 
 
+def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
+    """Hexadecimal digest of the bytes that a scan was read from: a file, a header and its data file, or a series.
+
+    Raises InputError where the series cannot be told.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    for file in series_files(path, series) if path.is_dir() else [path, *_data_file(path)]:
+        with reading(file), file.open("rb") as stream:
+            for chunk in iter(lambda: stream.read(CHUNK), b""):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _data_file(path: Path) -> list[Path]:
+    """The file that a header names as that of its voxels, where it names one that is there."""
+    if scan_extension(path) not in _TWO_FILES:
+        return []
+    with reading(path), path.open("rb") as stream:
+        named = _DATA_FILE.search(stream.read(CHUNK))
+    file = path.parent / named[1].decode("utf-8", "replace").strip() if named else path
+    return [file] if file != path and file.is_file() else []
+
+
 def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> Volume:
     """Reads a scan or label map: a file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series.
 
@@ -162,25 +197,50 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], like: NiftiGeomet
     if not extension or extension in _TWO_FILES:
         written = ", ".join(e for e in SCAN_EXTENSIONS if e not in _TWO_FILES)
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
-    image = sitk_from_volume(_straight(path, volume)[0])
+    check_name(Path(os.path.realpath(path)))
+    image = sitk_from_volume(straightened(path, volume)[0])
     try:
         with quiet_itk(), replacing(path) as temporary:
             if like is None or extension not in _NIFTI:
-                sitk.WriteImage(image, str(temporary), useCompression=True)
+                write_image(image, temporary)
             else:
                 _write_like(image, temporary, like)
     except (RuntimeError, OSError) as error:
-        message = f"{path}: cannot be written ({itk_error(error)})"
+        reason = getattr(error, "strerror", None) or itk_error(error)
+        message = f"{path}: cannot be written ({reason})"
         raise InputError(f"{message}.\nCheck permissions and free space.") from error
+
+
+def write_image(image: sitk.Image, path: Path, compressed: bool = True) -> None:
+    """SimpleITK's writer, and a look at what it has written: on a full disk some of its formats say nothing.
+
+    Raises:
+        RuntimeError: the file cannot be written.
+        OSError: the file does not hold the image.
+    """
+    sitk.WriteImage(image, str(path), useCompression=compressed)
+    try:
+        written = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, _NOT_WHOLE) from error
+    found, meant = (sitk.GetArrayViewFromImage(i) for i in (written, image))
+    if not (np.array_equal(found, meant) or np.array_equal(_without_infinity(found), _without_infinity(meant))):
+        raise OSError(errno.EIO, _NOT_WHOLE)
+
+
+def _without_infinity(array: np.ndarray) -> np.ndarray:
+    """With 0 for NaN and infinite voxels, which ITK's NIfTI writer keeps and its reader takes for 0."""
+    return np.nan_to_num(array, nan=0, posinf=0, neginf=0)
 
 
 def _read(path: Path, series: int | None) -> ScanFile:
     """A file or DICOM folder, its voxels checked and its direction put right."""
+    check_name(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
     stored = ScanFile(volume_from_sitk(read_series(path, series))) if path.is_dir() else _read_file(path)
     _check_finite(path, stored.volume.array)
-    volume, notes = _straight(path, stored.volume)
+    volume, notes = straightened(path, stored.volume)
     return dataclasses.replace(stored, volume=volume, notes=stored.notes + notes)
 
 
@@ -188,7 +248,7 @@ def _write_like(image: sitk.Image, path: Path, like: NiftiGeometry) -> None:
     """Writes NIfTI with the geometry of another file, by way of an uncompressed file beside it."""
     plain = path.with_name(path.name.removesuffix(".gz"))
     try:
-        sitk.WriteImage(image, str(plain), useCompression=False)
+        write_image(image, plain, compressed=False)
         put_geometry(plain, like)
         if plain != path:
             _pack(plain, path)
@@ -299,13 +359,23 @@ def _permissive_nifti() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _straight(path: Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
-    """The volume with a direction that is a rotation or reflection, and a note where that moves its voxels.
+def straightened(what: str | Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
+    """The volume with a direction that is a rotation or reflection, and notes: one where that moves its voxels.
 
-    Raises InputError where a voxel would move too far.
+    Args:
+        what: it is called in messages.
+        volume: with any direction.
+
+    Raises:
+        InputError: its place in the world is not given in numbers, its voxel sizes are none, or a voxel would move too
+            far.
     """
+    smallest, largest = min(volume.spacing_mm), max(volume.spacing_mm)
+    if not (smallest >= VOXEL_MM[0] and largest <= VOXEL_MM[1]):
+        expected = f"{VOXEL_MM[0]} to {VOXEL_MM[1]:,.0f} mm"
+        raise InputError(f"{what}: voxel sizes {volume.spacing_mm} mm.\nExpected {expected}: export the scan again.")
     if not np.isfinite(volume.affine).all():
-        message = f"{path}: its place in the world is not given in numbers: origin {volume.origin_mm} mm"
+        message = f"{what}: its place in the world is not given in numbers: origin {volume.origin_mm} mm"
         raise InputError(f"{message}, direction {volume.direction}.\nConvert the scan again from its DICOM files.")
     direction = np.reshape(volume.direction, (3, 3))
     lean = shear(direction)
@@ -314,12 +384,12 @@ def _straight(path: Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
     straight = dataclasses.replace(volume, direction=tuple(nearest_rotation(direction).ravel().tolist()))
     moved_mm = farthest_mm(volume.array.shape[::-1], volume.affine, straight.affine)
     if moved_mm > LIMIT_VOXELS * min(volume.spacing_mm):
-        message = f"{path}: its axes are not at right angles (righting them would move a corner by {moved_mm:.2f} mm)"
+        message = f"{what}: its axes are not at right angles (righting them would move a corner by {moved_mm:.2f} mm)"
         raise InputError(f"{message}.\nUp to half a voxel is accepted: resample the scan to an orthogonal grid.")
-    return straight, (_straightened(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
+    return straight, (_straightening(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
 
 
-def _straightened(direction: np.ndarray, moved_mm: float) -> str:
+def _straightening(direction: np.ndarray, moved_mm: float) -> str:
     """The note on a direction that was put right."""
     lengths = np.linalg.norm(direction, axis=0)
     cosines = np.abs((direction / lengths).T @ (direction / lengths) - np.eye(3)).max()

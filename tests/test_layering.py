@@ -87,7 +87,7 @@ ALLOWED = {
 }
 OPEN_TO_ALL = {"errors", "atomic", "__init__"}
 LIBRARIES = {
-    "SimpleITK": {"volume_io", "dicom", "dicom_header", "scan_checks", "preprocess", "segment_nrrd"},
+    "SimpleITK": {"volume_io", "dicom", "dicom_header", "scan_checks", "preprocess"},
     "h5py": {"hdf5"},
     "vtkmodules": {"surface"},
     "tensorflow": {"dataset", "engine", "fused_normalisation", "predictor", "train_step"},
