@@ -12,10 +12,9 @@ import numpy as np
 
 from femur3d.errors import InputError
 from femur3d.model_folder import SHIPPED, load_model, read_config
-from femur3d.rigid import SHEAR_KEPT, shear
 from femur3d.segmentation import EXACT, FAST, Segmentation, Segmenter
 from femur3d.volume import IDENTITY, Volume
-from femur3d.volume_io import ScanFile, read_scan, volume_from_sitk
+from femur3d.volume_io import ScanFile, read_scan, straightened, volume_from_sitk
 
 
 def segment(
@@ -74,16 +73,26 @@ def _read(
     if isinstance(scan, (str, os.PathLike)):
         return read_scan(scan, series=series)
     if isinstance(scan, Volume):
-        return ScanFile(scan)
+        return _usable("The volume", scan)
     if isinstance(scan, np.ndarray):
-        return ScanFile(_from_array(scan, spacing_mm, origin_mm, direction))
+        return _usable("The array", _from_array(scan, spacing_mm, origin_mm, direction))
     if hasattr(scan, "GetSpacing"):
         if scan.GetDimension() != 3 or scan.GetNumberOfComponentsPerPixel() != 1:
-            raise InputError(f"A SimpleITK image of {scan.GetDimension()} dimensions.\nExpected a 3-D grey image.")
-        return ScanFile(volume_from_sitk(scan))
+            received = f"{scan.GetDimension()} dimensions, {scan.GetNumberOfComponentsPerPixel()} values a voxel"
+            raise InputError(f"A SimpleITK image of {received}.\nExpected a 3-D grey image.")
+        return _usable("The SimpleITK image", volume_from_sitk(scan))
     raise InputError(
         f"A {type(scan).__name__} cannot be segmented.\nExpected a path, a SimpleITK image, a Volume or a NumPy array."
     )
+
+
+def _usable(what: str, volume: Volume) -> ScanFile:
+    """A scan from memory, held to what is asked of one from a file."""
+    array = volume.array
+    if min(array.shape) < 2 or array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise InputError(f"{what} has shape {array.shape} and {array.dtype}.\nExpected real numbers, axes (z, y, x).")
+    straight, notes = straightened(what, volume)
+    return ScanFile(straight, notes)
 
 
 def _from_array(
@@ -92,11 +101,15 @@ def _from_array(
     origin_mm: tuple[float, float, float],
     direction: tuple[float, ...],
 ) -> Volume:
-    if spacing_mm is None or len(spacing_mm) != 3 or not all(0 < mm < np.inf for mm in spacing_mm):
-        raise InputError(f"An array with spacing_mm={spacing_mm}.\nExpected the voxel size (x, y, z) in millimetres.")
-    if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "buif":
-        raise InputError(f"An array of shape {array.shape} and {array.dtype}.\nExpected real numbers, axes (z, y, x).")
-    if np.shape(direction) != (9,) or not shear(np.reshape(direction, (3, 3)).astype(float)) <= SHEAR_KEPT:
-        raise InputError(f"An array with direction={direction}.\nExpected nine numbers: a rotation or reflection.")
-    x, y, z = (float(mm) for mm in spacing_mm)
-    return Volume(array, (x, y, z), origin_mm, tuple(direction))
+    if spacing_mm is None:
+        raise InputError("An array without spacing_mm.\nExpected the voxel size (x, y, z) in millimetres.")
+    if array.ndim != 3:
+        raise InputError(f"An array of shape {array.shape}.\nExpected axes (z, y, x).")
+    try:
+        x, y, z = (float(mm) for mm in spacing_mm)
+        origin_x, origin_y, origin_z = (float(mm) for mm in origin_mm)
+        matrix = np.reshape(direction, 9).astype(float).tolist()
+    except (TypeError, ValueError) as error:
+        geometry = f"spacing_mm={spacing_mm}, origin_mm={origin_mm}, direction={direction}"
+        raise InputError(f"An array with {geometry}.\nExpected three, three and nine numbers.") from error
+    return Volume(array, (x, y, z), (origin_x, origin_y, origin_z), tuple(matrix))

@@ -21,8 +21,10 @@ LEFT, RIGHT = 1, 2  # label values, the patient's sides
 FEMUR = 1  # label value of either femur where sides are not wanted
 
 # (ours) A second component is the other femur, and not a fragment, where it has at least this part of the largest
-# one's volume and its centroid lies at least this far from the largest one's along the left-right axis.
+# one's volume and its centroid lies at least this far from the largest one's along the left-right axis. Of a femur that
+# the field of view cuts at its left or right border, little more than an edge may be there.
 SECOND_FEMUR_VOLUME_FRACTION = 0.2
+CUT_FEMUR_VOLUME_FRACTION = 0.05
 SECOND_FEMUR_DISTANCE_MM = 80.0
 
 
@@ -64,8 +66,9 @@ def femur_mask(probability: Volume, threshold: float = 0.5) -> np.ndarray:
 def keep_femurs(mask: Volume) -> list[np.ndarray]:
     """The femurs of a mask, largest first, each one bool (z, y, x) with holes filled: none, one or two.
 
-    The largest component is a femur. Of the components with at least `SECOND_FEMUR_VOLUME_FRACTION` of its volume and
-    at least `SECOND_FEMUR_DISTANCE_MM` from it along the patient's left-right axis, the largest is the other femur.
+    The largest component is a femur. Of the components with at least `SECOND_FEMUR_VOLUME_FRACTION` of its volume
+    (`CUT_FEMUR_VOLUME_FRACTION` at the field of view's left or right border) and at least `SECOND_FEMUR_DISTANCE_MM`
+    from it along the patient's left-right axis, the largest is the other femur.
 
     Components hang together by faces (6 neighbours): what touches a femur only along an edge or at a corner is more
     often a leak across the joint space than bone. A cavity that is open to the field of view's border is not a hole.
@@ -76,7 +79,10 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     boxes = ndimage.find_objects(components)
     sizes = component_sizes(components, count)
     # All voxels have one volume, so sizes in voxels compare like millilitres.
-    large = np.flatnonzero(sizes >= SECOND_FEMUR_VOLUME_FRACTION * sizes.max())
+    axis = _left_right_axis(mask)
+    is_cut = np.array([box[axis].start == 0 or box[axis].stop == mask.array.shape[axis] for box in boxes])
+    least = np.where(is_cut, CUT_FEMUR_VOLUME_FRACTION, SECOND_FEMUR_VOLUME_FRACTION)
+    large = np.flatnonzero(sizes >= least * sizes.max())
     first, *others = large[np.argsort(-sizes[large], kind="stable")]
 
     def x_mm(i: int) -> float:
@@ -85,6 +91,11 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     first_x_mm = x_mm(first)
     far = (other for other in others if abs(x_mm(other) - first_x_mm) >= SECOND_FEMUR_DISTANCE_MM)
     return [_solid(components, i + 1, boxes[i]) for i in (first, *itertools.islice(far, 1))]
+
+
+def _left_right_axis(grid: Volume) -> int:
+    """The array axis (0 is z) that runs nearest to the patient's left-right axis."""
+    return 2 - int(np.argmax(np.abs(np.reshape(grid.direction, (3, 3))[0])))
 
 
 def component_sizes(components: np.ndarray, count: int) -> np.ndarray:

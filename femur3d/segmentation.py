@@ -28,6 +28,7 @@ from femur3d.volume_io import NiftiGeometry, write_volume
 
 Progress = Callable[[int, int], None]
 SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little
+SMALLEST_SHARE = 1 / 4  # of a patch, along each axis, that a scan must fill: beyond that its reflections outweigh it
 NOT_COMPUTED: tuple[type[Exception], ...] = (MemoryError, *engine.ERRORS)
 STAGES = ("preparation", "network", "postprocessing", "quality")
 
@@ -131,13 +132,14 @@ class Segmenter:
             progress: called with the numbers of patches done and in all.
 
         Raises:
-            InputError: the scan is not finite or constant, or needs too many voxels on the network's grid.
+            InputError: the scan is not finite or constant, or has too many or too few voxels on the network's grid.
             MemoryError: even the smallest patches need too much.
         """
         marks = [time.perf_counter()]
         _check_values(scan.array)
         grid = rounded(scan)
         prepared = prepare_scan(grid, self._preparation)
+        _check_size(prepared, self._preparation.patch_size)
         marks.append(time.perf_counter())
         spread = Spread()
         coarse = prepared.with_array(self._slide(prepared.array, self._preparation.patch_size, progress, spread))
@@ -199,6 +201,15 @@ def _check_values(array: np.ndarray) -> None:
     low, high = array.min(), array.max()  # NaN where a voxel is NaN
     if not np.isfinite([low, high]).all() or low == high:
         raise InputError(f"A scan with voxels from {low} to {high}.\nExpected an MR scan: finite voxels that differ.")
+
+
+def _check_size(prepared: Volume, patch_size: tuple[int, ...]) -> None:
+    """InputError where a scan, on the network's grid, is so small that padding it to a patch would be guessing."""
+    if any(n < SMALLEST_SHARE * patch for n, patch in zip(prepared.array.shape, patch_size, strict=True)):
+        spacing = np.asarray(prepared.spacing_mm)
+        received = np.round(prepared.array.shape[::-1] * spacing).astype(int).tolist()
+        least = np.ceil(SMALLEST_SHARE * np.asarray(patch_size[::-1]) * spacing).astype(int).tolist()
+        raise InputError(f"A scan of {received} mm (x, y, z).\nExpected at least {least} mm: a hip, not a part of one.")
 
 
 def air_below(array: np.ndarray) -> Callable[[np.ndarray], bool]:

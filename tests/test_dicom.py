@@ -153,6 +153,26 @@ def test_missing_slice(tmp_path: Path) -> None:
     refused(tmp_path / "scan", "2.dcm and 4.dcm are 10.40 mm apart, the others 5.20 mm", "missing")
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_every_second_or_third_slice_only(tmp_path: Path, step: int) -> None:
+    """The distances are even: distance and numbers in the headers tell."""
+    scan = make_scan()
+    for z in range(0, 6, step):
+        write_slice(tmp_path / f"{z}.dcm", scan, z)
+        put_elements(tmp_path / f"{z}.dcm", {(0x0018, 0x0088): "5.2"})
+    apart = f"{step * 5.2:.2f} mm apart, by their headers 5.20 mm"
+    refused(tmp_path, "slices are missing", apart, f"in steps of {step}")
+
+
+@pytest.mark.parametrize(("stated", "step"), [("2.6", 1), ("5.2", 2)])
+def test_distance_or_numbers_alone_tell_of_no_missing_slice(tmp_path: Path, stated: str, step: int) -> None:
+    """The gap in the distance's place, as some scanners have it; one of two echoes."""
+    for z in range(6):
+        write_slice(tmp_path / f"{z}.dcm", make_scan(), z, {"0020|0013": str(1 + step * z)})
+        put_elements(tmp_path / f"{z}.dcm", {(0x0018, 0x0088): stated})
+    assert read_volume(tmp_path).spacing_mm[2] == pytest.approx(5.2)
+
+
 def test_repeated_slice(tmp_path: Path) -> None:
     write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
     shutil.copy(tmp_path / "scan" / "2.dcm", tmp_path / "scan" / "copy.dcm")

@@ -47,6 +47,9 @@ def test_equal_within_the_tolerance(tag: str, mine: str, theirs: str) -> None:
         (TIME_POINT, "1", "2"),
         (ECHO, "1", "2"),
         (SEQUENCE, "*tse2d1_3", "*tse2d1_5"),
+        ("0010|0020", "P1", "P2"),  # another patient
+        ("0020|0052", "1.2.3", "1.2.4"),  # another frame of reference
+        ("0018|0010", "none", "Gadovist"),
         (IMAGE_TYPE, r"ORIGINAL\PRIMARY\M", r"ORIGINAL\PRIMARY\P"),
         (IMAGE_TYPE, r"ORIGINAL\PRIMARY\M", r"ORIGINAL\PRIMARY\M\NORM"),
     ],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation
+from femur3d import coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation, volume_io
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
@@ -319,6 +320,133 @@ def test_inputs_that_would_overwrite_each_other(infer_main, tmp_path):
         infer_main("-i", tmp_path / "a.nii.gz", tmp_path / "a.nrrd")
     with pytest.raises(UsageError, match="No input"):
         infer_main()
+
+
+@pytest.mark.parametrize("there", ["a.nii.gz", "a.json", "a_prob.nii.gz"])
+def test_a_result_never_replaces_what_lies_beside_a_scan(infer_main, tmp_path, there):
+    """Such as another scan of the same name, or a sidecar file."""
+    out = tmp_path / "out"
+    write_volume(scan_and_label()[0], out / "a.nrrd")
+    (out / there).write_bytes(b"mine")
+    with pytest.raises(UsageError, match="lies beside a scan"):
+        infer_main("-i", out / "a.nrrd", "--probability")
+    assert (out / there).read_bytes() == b"mine"
+    (out / there).unlink()
+    for _ in range(2):  # its own results may be replaced
+        assert infer_main("-i", out / "a.nrrd", "--probability") == 0
+
+
+def test_two_scans_whose_results_would_have_one_name(infer_main, tmp_path):
+    scan, _ = scan_and_label()
+    for name in ("x.nii.gz", "x_prob.nii.gz"):
+        write_volume(scan, tmp_path / name)
+    with pytest.raises(UsageError, match="separately"):
+        infer_main("-i", tmp_path / "x.nii.gz", tmp_path / "x_prob.nii.gz", "--probability")
+
+
+def test_results_of_another_scan_are_not_replaced(infer_main, tmp_path):
+    scan, _ = scan_and_label()
+    write_volume(scan, tmp_path / "P1" / "t1.nii.gz")
+    write_volume(scan.with_array(scan.array + 1), tmp_path / "P2" / "t1.nii.gz")
+    assert infer_main("-i", tmp_path / "P1" / "t1.nii.gz") == 0
+    with pytest.raises(UsageError, match=r"P1/t1\.nii\.gz lie there"):
+        infer_main("-i", tmp_path / "P2" / "t1.nii.gz")
+    (tmp_path / "P1").rename(tmp_path / "P3")  # the same scan by another path
+    assert infer_main("-i", tmp_path / "P3" / "t1.nii.gz") == 0
+
+
+def test_continue_does_a_scan_again_that_has_changed(infer_main, tmp_path, capsys):
+    scan, _ = scan_and_label()
+    write_volume(scan, tmp_path / "a.mha")
+    assert infer_main("-i", tmp_path / "a.mha") == 0
+    write_volume(dataclasses.replace(scan, array=scan.array[2:]), tmp_path / "a.mha")
+    assert infer_main("-i", tmp_path / "a.mha", "--continue") == 0
+    assert "skipped" not in capsys.readouterr().out
+    assert read_volume(tmp_path / "out" / "a.nii.gz").array.shape == scan.array[2:].shape
+
+
+def test_a_summary_never_tells_of_other_files(infer_main, tmp_path, monkeypatch, capsys):
+    """Where writing fails half-way, there is no summary that says what the new label map is not."""
+    write_volume(scan_and_label()[0], tmp_path / "a.mha")
+    assert infer_main("-i", tmp_path / "a.mha") == 0
+
+    def fails(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(infer, "write_results", fails)
+    assert infer_main("-i", tmp_path / "a.mha", "--labels", "sides") == 3
+    assert "No space left" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "a.json").exists()
+
+
+@pytest.mark.parametrize("extension", ["nii.gz", "nii", "nrrd", "mha"])
+def test_a_file_that_a_full_disk_cuts_short_is_an_error(infer_main, tmp_path, monkeypatch, capsys, extension):
+    """SimpleITK's NIfTI and NRRD writers say nothing of it."""
+    write_volume(scan_and_label()[0], tmp_path / "a.mha")
+    write = volume_io.sitk.WriteImage
+
+    def short(image, path, **options):
+        write(image, path, **options)
+        os.truncate(path, os.path.getsize(path) // 2)
+
+    monkeypatch.setattr(volume_io.sitk, "WriteImage", short)
+    assert infer_main("-i", tmp_path / "a.mha", "--format", extension) == 3
+    assert "cannot be written" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_one_bad_input_or_name_does_not_stop_the_others(infer_main, tmp_path, capsys):
+    scan, _ = scan_and_label()
+    write_volume(scan, tmp_path / "a.nii.gz")
+    latin1 = os.path.join(os.fsencode(tmp_path), b"M\xfcller.nii.gz")
+    shutil.copy(os.fsencode(tmp_path / "a.nii.gz"), latin1)
+    (tmp_path / "bad.zip").write_bytes(b"no zip")
+    (tmp_path / "empty").mkdir()
+    given = [tmp_path / "bad.zip", tmp_path / "empty", os.fsdecode(latin1), tmp_path / "a.nii.gz"]
+    assert infer_main("-i", *given) == 4
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 6
+    assert "bad.zip: the zip is damaged" in said[0]
+    assert "empty: no scans in this folder" in said[2]
+    assert "name is not in UTF-8" in said[4]
+    assert (tmp_path / "out" / "a.nii.gz").exists()
+
+
+def test_a_mistake_of_ours_in_one_scan_does_not_stop_the_others(infer_main, tmp_path, monkeypatch, capsys):
+    scan, _ = scan_and_label()
+    for name in ("a", "b"):
+        write_volume(scan, tmp_path / "scans" / f"{name}.mha")
+    done, really = [], infer.write_results
+
+    def first_fails(*arguments):
+        done.append(arguments)
+        return really(*arguments) if len(done) > 1 else {}["no such key"]
+
+    monkeypatch.setattr(infer, "write_results", first_fails)
+    assert infer_main("-i", tmp_path / "scans") == 4
+    said = capsys.readouterr().err.splitlines()
+    assert "a.mha: KeyError: 'no such key'" in said[0]
+    assert len(said) == 2
+    assert (tmp_path / "out" / "b.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(infer_main, tmp_path):
+    scan = tmp_path / "a.mha"
+    write_volume(scan_and_label()[0], scan)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match=r"out: File exists\.\nExpected a folder"):
+        infer_main("-i", scan)
+    with pytest.raises(UsageError, match="UTF-8"):
+        infer_main("-i", scan, "-o", os.fsdecode(os.path.join(os.fsencode(tmp_path), b"M\xfcller")))
+
+
+def test_messages_of_the_network_name_the_scan(infer_main, tmp_path, capsys):
+    scan, _ = scan_and_label()
+    write_volume(dataclasses.replace(scan, array=scan.array[:3, :3, :3]), tmp_path / "a.mha")
+    assert infer_main("-i", tmp_path / "a.mha") == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"{tmp_path / 'a.mha'}: A scan of [15, 15, 15] mm")
+    assert len(said.splitlines()) == 2
 
 
 def test_a_result_never_replaces_its_scan(infer_main, tmp_path):

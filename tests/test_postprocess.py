@@ -134,6 +134,18 @@ def test_the_other_femur_has_at_least_a_fifth_of_the_volume(voxels: int, expecte
     assert len(keep_femurs(volume(array))) == expected
 
 
+@pytest.mark.parametrize(("axes", "flips"), STORAGES)
+@pytest.mark.parametrize(("x", "expected"), [(19, 2), (18, 1)])  # at the border, and one voxel off it
+def test_a_femur_that_the_field_of_view_cuts_may_be_small(
+    axes: tuple[int, ...], flips: tuple[bool, ...], x: int, expected: int
+) -> None:
+    array = np.zeros((5, 8, 20), bool)
+    array[:, :, 2] = True  # 40 voxels
+    array[2, 3:5, x] = True  # 2: a twentieth
+    array[0, 0, 10] = True  # 1, at the border too, but less
+    assert len(keep_femurs(stored(volume(array), axes, flips))) == expected
+
+
 def test_a_fragment_beside_a_femur_goes_and_the_largest_far_component_is_the_other_femur() -> None:
     array = np.zeros((10, 6, 20), bool)
     array[:, :, 1:3] = True  # the first femur, 120 voxels
