@@ -14,7 +14,7 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation, volume_io
+from femur3d import cli, coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation, volume_io
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
@@ -552,3 +552,10 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
 def test_start_up_leaves_matplotlib_to_those_who_draw():
     code = "import sys, femur3d.infer; early = 'matplotlib' in sys.modules; import matplotlib.pyplot; sys.exit(early)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ctrl_c_during_start_up_is_no_traceback(capsys):
+    with pytest.raises(SystemExit) as caught, cli.starting():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
