@@ -10,6 +10,7 @@ DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; mo
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
 import os
 import platform
@@ -71,6 +72,7 @@ flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for
 flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
 
+LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of a summary's versions
 SAME_FORMAT = (".nii.gz", ".nii", ".nrrd", ".mha")  # other formats of scans are answered in the first of these
 
 
@@ -262,6 +264,7 @@ def _summary(
         "versions": {
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
+            **{name.lower(): importlib.metadata.version(name) for name in LIBRARIES},
             **versions,
             "python": platform.python_version(),
         },
