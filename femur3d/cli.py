@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -47,26 +48,36 @@ def hushed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without(package: str) -> Iterator[None]:
-    """Imports in here find no such package, unless it has been imported before."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # so Python documents it (reference, 5.3.1)
+def without(packages: Sequence[str]) -> Iterator[None]:
+    """Imports in here find no such packages, but for those that have been imported before."""
+    hidden = [package for package in packages if package not in sys.modules]
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment]  # so Python documents it (reference, 5.3.1)
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in hidden:
+            del sys.modules[package]
+
+
+def _computes_with_jax() -> bool:
+    """Whether Keras will choose the JAX backend, by the environment or, where that is silent, by its file."""
+    if backend := os.environ.get("KERAS_BACKEND"):
+        return backend == "jax"
+    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "keras.json")
+    return file.is_file() and '"jax"' in file.read_text(encoding="utf-8", errors="replace")
 
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
     """`hushed`, for what an entry point imports before `run`: a FemurError in it ends the process as it would there.
 
-    Without Matplotlib, which Keras imports for pictures that femur3d does not draw: that takes up to a second.
+    Without Matplotlib, which Keras imports for pictures that femur3d does not draw, and without JAX, which TensorFlow
+    imports for its mobile phones, unless JAX is to compute: these take up to a second and half a second.
     """
+    idle = ["matplotlib"] if _computes_with_jax() else ["matplotlib", "jax"]
     try:
-        with hushed(), without("matplotlib"):
+        with hushed(), without(idle):
             yield
     except FemurError as error:
         sys.exit(_say(str(error), error.exit_code))

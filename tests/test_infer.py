@@ -549,9 +549,30 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
         np.testing.assert_array_equal(first, second)
 
 
-def test_start_up_leaves_matplotlib_to_those_who_draw():
-    code = "import sys, femur3d.infer; early = 'matplotlib' in sys.modules; import matplotlib.pyplot; sys.exit(early)"
+@pytest.mark.parametrize("package", ["matplotlib", "jax"])
+def test_start_up_leaves_a_package_to_those_who_use_it(package, monkeypatch):
+    pytest.importorskip(package)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    code = f"import sys, femur3d.infer; early = {package!r} in sys.modules; import {package}; sys.exit(early)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("backend", "file", "expected"),
+    [
+        ("jax", "", True),
+        ("tensorflow", "jax", False),
+        ("", "jax", True),
+        ("", "tensorflow", False),
+        ("", "", False),
+    ],
+)
+def test_jax_is_there_where_it_computes(monkeypatch, tmp_path, backend, file, expected):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    if file:
+        (tmp_path / "keras.json").write_text(json.dumps({"backend": file}))
+    assert cli._computes_with_jax() == expected
 
 
 def test_ctrl_c_during_start_up_is_no_traceback(capsys):

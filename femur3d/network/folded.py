@@ -40,7 +40,7 @@ def folded_weights(network: keras.Model, layer: keras.layers.Layer) -> list[np.n
     gamma, beta, mean, variance = (w.astype(np.float64) for w in normalisation.get_weights())
     scale = gamma / np.sqrt(variance + normalisation.epsilon)
     by_channel = scale[:, None] if isinstance(layer, Deconv3D) else scale  # kernels (…, out, in) and (…, in, out)
-    kernel = kernel * by_channel
+    kernel = kernel * by_channel.astype(np.float32)  # in double precision it would take three times as long
     if isinstance(layer, WinogradConv3D):
         kernel = layer.transformed(kernel)
     return [kernel, (bias - mean) * scale + beta]

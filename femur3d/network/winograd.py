@@ -56,8 +56,8 @@ class WinogradConv3D(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def transformed(self, kernel: np.ndarray) -> np.ndarray:
-        """A Conv3D's kernel, (3, 3, 3, in, filters), as this layer keeps it."""
-        return np.tensordot(np.array(KERNEL), kernel.astype(np.float64), 1)
+        """A Conv3D's kernel, float (3, 3, 3, in, filters), as this layer keeps it; same dtype."""
+        return np.tensordot(np.array(KERNEL, kernel.dtype), kernel, 1)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.filters)
