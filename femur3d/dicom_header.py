@@ -21,6 +21,7 @@ from femur3d.scan_checks import (
     damaged,
     dicom_kind,
     is_dicom_file,
+    is_dicom_segmentation,
     itk_error,
     unreadable,
 )
@@ -71,7 +72,7 @@ class Slice:
 def read_slice(path: Path) -> Slice | None:
     """Header of one file; None where it is no DICOM image. Raises InputError where it is a damaged one."""
     check_name(path)
-    if not _may_be_dicom(path):
+    if not _may_be_dicom(path) or is_dicom_segmentation(path):
         return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")

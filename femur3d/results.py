@@ -16,6 +16,7 @@ from femur3d.quality_flags import RED
 from femur3d.segment_nrrd import write_segment_nrrd
 from femur3d.segmentation import Segmentation
 from femur3d.segments import Labels, segments_of
+from femur3d.summary import read_summary
 from femur3d.volume_io import ScanFile, write_volume
 
 
@@ -74,11 +75,7 @@ def possible_files(case: Case, wanted: Wanted) -> list[Path]:
 
 def made_earlier(case: Case) -> dict[str, Any]:
     """The summary that lies where this case's will be written; empty where there is none of ours."""
-    try:
-        summary = json.loads(case.file(".json").read_text(encoding="utf-8"))
-        return summary if isinstance(summary, dict) and isinstance(summary.get("files"), list) else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+    return read_summary(case.file(".json"))
 
 
 def write_results(

@@ -1,8 +1,9 @@
 """What a user gives to `-i`, as a list of scans: files, DICOM folders, folders of folders, and zips of any of these.
 
-Inside a folder or a zip hidden files, other files (README, JSON, pictures, DICOMDIR) and links are passed over; only a
-link to a file that lies in the same folder is followed. What the user named himself is never passed over: if it is no
-scan it stays in the list, and `read_volume` says what is wrong with it when its turn comes.
+Inside a folder or a zip hidden files, other files (README, JSON, pictures, DICOMDIR), results of `femur3d.infer` and
+links are passed over; only a link to a file that lies in the same folder is followed. What the user named himself is
+never passed over: if it is no scan it stays in the list, and `read_volume` says what is wrong with it when its turn
+comes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from femur3d.dicom_header import read_slice
 from femur3d.errors import InputError, UsageError
 from femur3d.scan_checks import quiet_itk
+from femur3d.summary import read_summary
 from femur3d.volume_io import SCAN_EXTENSIONS, case_name, list_series, scan_extension
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
@@ -146,7 +148,8 @@ def _walk(folder: Path, top: Path, leave_out: Path | None, depth: int = 0) -> It
     except OSError:
         yield folder  # read_volume says why; to pass over it would hide a patient
         return
-    files = [entry for entry in entries if entry.is_file()]
+    results = {name for entry in entries if entry.suffix == ".json" for name in read_summary(entry).get("files", [])}
+    files = [entry for entry in entries if entry.is_file() and entry.name not in results]
     if _holds_dicom(file for file in files if not scan_extension(file)):
         yield folder
     yield from (file for file in files if scan_extension(file.name.lower()))  # B.NII: read_volume says why not

@@ -14,7 +14,7 @@ from test_dicom import CORONAL, OBLIQUE, make_scan, write_slice
 from femur3d.dicom_seg import require_highdicom, write_dicom_seg
 from femur3d.errors import InputError, UsageError
 from femur3d.volume import Volume
-from femur3d.volume_io import read_volume
+from femur3d.volume_io import list_series, read_volume
 
 NEEDED = {"0020|0052": "1.2.3.7", "0020|0011": "3", "0008|1030": "hips"}  # FrameOfReferenceUID and what scanners add
 SHA256 = "0123456789abcdef" * 4
@@ -87,6 +87,15 @@ def test_every_voxel_is_where_it_was(highdicom, tmp_path: Path, direction: np.nd
     write_dicom_seg(labels, files, tmp_path / "out" / "hip.dcm", "sides")
     assert_same_voxels(tmp_path / "out" / "hip.dcm", labels, {1: "Left femur", 2: "Right femur"})
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["hip.dcm"]
+
+
+def test_a_segmentation_beside_its_series_is_no_second_series(highdicom, tmp_path: Path) -> None:
+    scan = make_scan()
+    files = write_scan(tmp_path, scan)
+    write_dicom_seg(some_labels(scan), files, tmp_path / "femurs.dcm", "sides")
+    (only,) = list_series(tmp_path)
+    assert only.n_files == len(files)
+    np.testing.assert_array_equal(read_volume(tmp_path).array, scan.array)
 
 
 def test_highdicom_reads_the_label_map(highdicom, tmp_path: Path) -> None:

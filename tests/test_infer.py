@@ -336,6 +336,13 @@ def test_a_result_never_replaces_what_lies_beside_a_scan(infer_main, tmp_path, t
         assert infer_main("-i", out / "a.nrrd", "--probability") == 0
 
 
+def test_results_of_an_earlier_run_are_no_scans(infer_main, tmp_path, capsys):
+    write_volume(scan_and_label()[0], tmp_path / "scans" / "a.mha")
+    for folder in ("scans/first", "second", "scans"):
+        assert infer_main("-i", tmp_path / "scans", "-o", tmp_path / folder, "--probability") == 0
+        assert "[1/1]" in capsys.readouterr().out
+
+
 def test_two_scans_whose_results_would_have_one_name(infer_main, tmp_path):
     scan, _ = scan_and_label()
     for name in ("x.nii.gz", "x_prob.nii.gz"):

@@ -51,7 +51,8 @@ ALLOWED = {
     "dicom_header": {"dicom_contrast", "rigid", "scan_checks"},
     "dicom": {"dicom_contrast", "dicom_header", "scan_checks"},
     "volume_io": {"dicom", "nifti", "rigid", "scan_checks", "volume"},
-    "scan_sources": {"volume_io", "dicom_header", "scan_checks"},
+    "scan_sources": {"volume_io", "dicom_header", "scan_checks", "summary"},
+    "summary": set(),
     "dataset_folder": {"volume", "volume_io"},
     "preprocess": {"config", "volume", "volume_io"},
     "augment": set(),
@@ -79,7 +80,17 @@ ALLOWED = {
     "segmentation": {"coarse_to_fine", "config", "engine", "model_folder", "network.folded", "network.unet", "patches"}
     | {"postprocess", "preprocess", "predictor_openvino", "quality", "quality_flags", "sliding_window", "volume"}
     | {"volume_io"},
-    "results": {"dicom", "dicom_seg", "mesh", "preview", "quality_flags", "segment_nrrd", "segmentation", "segments"}
+    "results": {
+        "dicom",
+        "dicom_seg",
+        "mesh",
+        "preview",
+        "quality_flags",
+        "segment_nrrd",
+        "segmentation",
+        "segments",
+        "summary",
+    }
     | {"volume_io"},
     "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
