@@ -92,7 +92,7 @@ ALLOWED = {
         "summary",
     }
     | {"volume_io"},
-    "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
+    "api": {"model_folder", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
     "evaluation": {"report", "volume", "volume_io"},
 }

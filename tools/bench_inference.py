@@ -142,7 +142,8 @@ def _peak_mib() -> float:
 
 def monai_tasks(config: Network, subject: Subject, preparation: Preparation) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
-    import monai
+    with cli.hushed():  # where TensorFlow is installed, MONAI imports it
+        import monai
     import torch
     import torch_peer
     from monai.inferers import sliding_window_inference
