@@ -89,8 +89,7 @@ def check_name(path: Path) -> None:
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = str(path).encode("utf-8", "replace").decode("utf-8")
-        raise InputError(f"{shown}: its name is not in UTF-8.\nRename it (the file, or a folder above it).") from error
+        raise InputError(f"{path}: its name is not in UTF-8.\nRename it (the file, or a folder above it).") from error
 
 
 def check_voxel_count(path: Path, size: Sequence[int]) -> None:
