@@ -5,6 +5,7 @@ The threads named here tell of ITK and SimpleITK reading such scans with a warni
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -21,7 +22,7 @@ from test_dicom import CORONAL, OBLIQUE, make_scan, put_elements, write_series, 
 from test_infer import scan_and_label
 from test_volume_io import PIXDIM, QFORM, ROWS, make_volume, nifti_with, sheared
 
-from femur3d import cli, infer
+from femur3d import cli, infer, segmentation
 from femur3d.volume import Volume
 from femur3d.volume_io import read_scan, read_volume, sitk_from_volume, write_volume
 
@@ -45,8 +46,9 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded_once() -> Iterator[None]:
-    """The model is loaded by the first run only: the scans are what is tested here."""
+    """The model is loaded by the first run only: the scans are what is tested here; most have a few voxels."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "SMALLEST_SHARE", 0.0)
         for name in ("load_model", "Segmenter"):
             patch.setattr(infer, name, once(getattr(infer, name)))
         yield
@@ -422,3 +424,13 @@ def test_sound_scan_of_every_format_is_segmented(accepted, tmp_path):
         shutil.rmtree(tmp_path / "out")
     sitk.WriteImage(sitk_from_volume(make_volume()), str(tmp_path / "e.mhd"))
     assert accepted(tmp_path / "e.mhd").array.shape == (5, 6, 7)
+
+
+def test_fewer_voxels_than_padding_can_make_up_for(refused, accepted, tmp_path, monkeypatch):
+    """A patch of 16 voxels of 5 mm: 20 mm are needed along each axis."""
+    monkeypatch.setattr(segmentation, "SMALLEST_SHARE", 0.25)
+    scan, _ = scan_and_label()
+    write_volume(dataclasses.replace(scan, array=scan.array[:8, :3, :8]), tmp_path / "part.nii.gz")
+    refused(tmp_path / "part.nii.gz", "[40, 15, 40] mm", "at least [20, 20, 20] mm")
+    write_volume(dataclasses.replace(scan, array=scan.array[:8, :4, :8]), tmp_path / "enough.nii.gz")
+    assert accepted(tmp_path / "enough.nii.gz").array.shape == (8, 4, 8)
