@@ -12,9 +12,10 @@ import numpy as np
 
 from femur3d.errors import InputError
 from femur3d.model_folder import SHIPPED, load_model, read_config
+from femur3d.rigid import straightened
 from femur3d.segmentation import EXACT, FAST, Segmentation, Segmenter
 from femur3d.volume import IDENTITY, Volume
-from femur3d.volume_io import ScanFile, read_scan, straightened, volume_from_sitk
+from femur3d.volume_io import ScanFile, read_scan, volume_from_sitk
 
 
 def segment(

@@ -50,9 +50,10 @@ from femur3d.results import (
     write_summary,
 )
 from femur3d.scan_checks import check_name
+from femur3d.scan_hash import scan_sha256
 from femur3d.scan_sources import Scan, open_sources
 from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
-from femur3d.volume_io import ScanFile, read_scan, scan_extension, scan_sha256
+from femur3d.volume_io import ScanFile, read_scan, scan_extension
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
@@ -140,7 +141,7 @@ def _is_of_another(scan: Scan, earlier: dict[str, Any]) -> bool:
     """Whether an earlier summary tells of another scan, not of this one by another path or after a change."""
     if not earlier.get("input_sha256") or earlier.get("input") == scan.source:
         return False
-    return earlier["input_sha256"] != _sha256(scan)
+    return _sha256(scan) not in ("", earlier["input_sha256"])
 
 
 def _check_folder(folder: Path) -> None:

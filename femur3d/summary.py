@@ -10,12 +10,12 @@ MAX_BYTES = 1 << 20  # a summary has some kilobytes
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """A summary as a dictionary with 'model' and 'files', a list; empty where there is none, or another JSON file."""
+    """A summary, with 'model' and 'files', a list of names; empty where there is none, or another JSON file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             return {}
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    ours = isinstance(summary, dict) and "model" in summary and isinstance(summary.get("files"), list)
-    return summary if ours else {}
+    files = summary.get("files") if isinstance(summary, dict) and "model" in summary else None
+    return summary if isinstance(files, list) and all(isinstance(name, str) for name in files) else {}

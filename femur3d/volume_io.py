@@ -9,10 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import gzip
-import hashlib
-import math
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +18,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.atomic import replacing
-from femur3d.dicom import Series, list_series, read_series, series_files
+from femur3d.dicom import Series, list_series, read_series
 from femur3d.errors import InputError
 from femur3d.nifti import NiftiGeometry, NiftiHeader, check_nifti, placement, put_geometry
-from femur3d.rigid import LIMIT_VOXELS, SHEAR_KEPT, SHEAR_ROUNDING, farthest_mm, nearest_rotation, shear
+from femur3d.rigid import SHEAR_KEPT, shear, straightened
 from femur3d.scan_checks import (
     CHUNK,
     check_file,
@@ -35,7 +32,6 @@ from femur3d.scan_checks import (
     itk_error,
     not_finite,
     quiet_itk,
-    reading,
     unreadable,
 )
 from femur3d.volume import Volume
@@ -50,21 +46,17 @@ __all__ = [
     "read_scan",
     "read_volume",
     "scan_extension",
-    "scan_sha256",
     "sitk_from_volume",
-    "straightened",
     "volume_from_sitk",
     "write_image",
     "write_volume",
 ]
 
 SCAN_EXTENSIONS = (".nii.gz", ".nhdr", ".nrrd", ".mha", ".mhd", ".nii")  # longest first
-_TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
+TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
 _WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # types that the file formats lack
 _NIFTI = (".nii", ".nii.gz")
-_DATA_FILE = re.compile(rb"^(?:ElementDataFile *=|data ?file:)(.*)$", re.MULTILINE)
 _NOT_WHOLE = "what was written is not whole; is the disk full?"
-VOXEL_MM = (1e-4, 1e4)  # no scan has smaller or larger voxels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,30 +120,6 @@ def read_scan(path: str | os.PathLike[str], *, series: int | None = None) -> Sca
     return found
 
 
-def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
-    """Hexadecimal digest of the bytes that a scan was read from: a file, a header and its data file, or a series.
-
-    Raises InputError where the series cannot be told.
-    """
-    path = Path(path)
-    digest = hashlib.sha256()
-    for file in series_files(path, series) if path.is_dir() else [path, *_data_file(path)]:
-        with reading(file), file.open("rb") as stream:
-            for chunk in iter(lambda: stream.read(CHUNK), b""):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _data_file(path: Path) -> list[Path]:
-    """The file that a header names as that of its voxels, where it names one that is there."""
-    if scan_extension(path) not in _TWO_FILES:
-        return []
-    with reading(path), path.open("rb") as stream:
-        named = _DATA_FILE.search(stream.read(CHUNK))
-    file = path.parent / named[1].decode("utf-8", "replace").strip() if named else path
-    return [file] if file != path and file.is_file() else []
-
-
 def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> Volume:
     """Reads a scan or label map: a file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series.
 
@@ -194,8 +162,8 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], like: NiftiGeomet
     """
     path = Path(path)
     extension = scan_extension(path)
-    if not extension or extension in _TWO_FILES:
-        written = ", ".join(e for e in SCAN_EXTENSIONS if e not in _TWO_FILES)
+    if not extension or extension in TWO_FILES:
+        written = ", ".join(e for e in SCAN_EXTENSIONS if e not in TWO_FILES)
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
     check_name(Path(os.path.realpath(path)))
     image = sitk_from_volume(straightened(path, volume)[0])
@@ -357,47 +325,6 @@ def _permissive_nifti() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def straightened(what: str | Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
-    """The volume with a direction that is a rotation or reflection, and notes: one where that moves its voxels.
-
-    Args:
-        what: it is called in messages.
-        volume: with any direction.
-
-    Raises:
-        InputError: its place in the world is not given in numbers, its voxel sizes are none, or a voxel would move too
-            far.
-    """
-    smallest, largest = min(volume.spacing_mm), max(volume.spacing_mm)
-    if not (smallest >= VOXEL_MM[0] and largest <= VOXEL_MM[1]):
-        expected = f"{VOXEL_MM[0]} to {VOXEL_MM[1]:,.0f} mm"
-        raise InputError(f"{what}: voxel sizes {volume.spacing_mm} mm.\nExpected {expected}: export the scan again.")
-    if not np.isfinite(volume.affine).all():
-        message = f"{what}: its place in the world is not given in numbers: origin {volume.origin_mm} mm"
-        raise InputError(f"{message}, direction {volume.direction}.\nConvert the scan again from its DICOM files.")
-    direction = np.reshape(volume.direction, (3, 3))
-    lean = shear(direction)
-    if lean <= SHEAR_KEPT:
-        return volume, ()
-    straight = dataclasses.replace(volume, direction=tuple(nearest_rotation(direction).ravel().tolist()))
-    moved_mm = farthest_mm(volume.array.shape[::-1], volume.affine, straight.affine)
-    if moved_mm > LIMIT_VOXELS * min(volume.spacing_mm):
-        message = f"{what}: its axes are not at right angles (righting them would move a corner by {moved_mm:.2f} mm)"
-        raise InputError(f"{message}.\nUp to half a voxel is accepted: resample the scan to an orthogonal grid.")
-    return straight, (_straightening(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
-
-
-def _straightening(direction: np.ndarray, moved_mm: float) -> str:
-    """The note on a direction that was put right."""
-    lengths = np.linalg.norm(direction, axis=0)
-    cosines = np.abs((direction / lengths).T @ (direction / lengths) - np.eye(3)).max()
-    angle = math.degrees(math.asin(min(cosines, 1.0)))
-    return (
-        f"its axes are {angle:.2g}° off right angles and were put right, which moves no voxel by more than "
-        f"{moved_mm:.2g} mm (up to half a voxel is accepted)"
-    )
 
 
 def _check_finite(path: Path, array: np.ndarray) -> None:

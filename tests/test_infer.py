@@ -14,7 +14,18 @@ from absl import flags
 from conftest import ellipsoid_case
 from test_dicom_seg import write_scan
 
-from femur3d import cli, coarse_to_fine, engine, infer, predictor, predictor_openvino, quality, segmentation, volume_io
+from femur3d import (
+    cli,
+    coarse_to_fine,
+    engine,
+    infer,
+    predictor,
+    predictor_openvino,
+    quality,
+    results,
+    segmentation,
+    volume_io,
+)
 from femur3d.config import Network, Preparation
 from femur3d.errors import InputError, UsageError
 from femur3d.model_folder import TrainedModel, load_model
@@ -233,6 +244,10 @@ def test_every_output_format(infer_main, tmp_path):
     files = ["patient.nrrd", "patient_left.stl", "patient_right.stl", "patient.seg.nrrd", "patient.dcm"]
     assert json.loads((out / "patient.json").read_text())["files"] == files
     assert sorted(p.name for p in out.iterdir()) == sorted([*files, "patient.json"])
+    wanted = results.Wanted("sides", ".nrrd", surface="stl", segmentation=True, dicom_seg=True)
+    possible = results.possible_files(results.Case("patient", series, None, out), wanted)
+    assert {p.name for p in possible} >= {*files, "patient.json"}
+    assert {"numpy", "scipy", "simpleitk"} <= set(json.loads((out / "patient.json").read_text())["versions"])
     slicer = read_volume(out / "patient.seg.nrrd")
     np.testing.assert_array_equal(slicer.array, read_volume(out / "patient.nrrd").array)
     assert dice(slicer.array == 2, label.array == 2) > 0.9
@@ -358,6 +373,7 @@ def test_results_of_another_scan_are_not_replaced(infer_main, tmp_path):
     assert infer_main("-i", tmp_path / "P1" / "t1.nii.gz") == 0
     with pytest.raises(UsageError, match=r"P1/t1\.nii\.gz lie there"):
         infer_main("-i", tmp_path / "P2" / "t1.nii.gz")
+    assert infer_main("-i", tmp_path / "P4" / "t1.nii.gz") == 3  # no such file: that is what is wrong
     (tmp_path / "P1").rename(tmp_path / "P3")  # the same scan by another path
     assert infer_main("-i", tmp_path / "P3" / "t1.nii.gz") == 0
 

@@ -45,7 +45,8 @@ ALLOWED = {
     "segment_nrrd": {"segments", "volume", "volume_io"},
     "dicom_seg": {"segments", "volume"},
     "scan_checks": set(),
-    "rigid": set(),
+    "rigid": {"volume"},
+    "scan_hash": {"dicom", "scan_checks", "volume_io"},
     "nifti": {"rigid", "scan_checks"},
     "dicom_contrast": set(),
     "dicom_header": {"dicom_contrast", "rigid", "scan_checks"},
@@ -92,7 +93,7 @@ ALLOWED = {
         "summary",
     }
     | {"volume_io"},
-    "api": {"model_folder", "segmentation", "volume", "volume_io"},
+    "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
     "evaluation": {"report", "volume", "volume_io"},
 }
