@@ -12,11 +12,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import itertools
-import os
 import platform
 import shlex
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -36,8 +34,9 @@ from tqdm import tqdm
 
 import femur3d
 from femur3d.dicom_seg import require_highdicom
-from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError, UsageError
+from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
 from femur3d.model_folder import SHIPPED, TrainedModel, load_model
+from femur3d.output_folder import check_folder, check_results_replace_nothing, digest
 from femur3d.quality_flags import RED, YELLOW
 from femur3d.results import (
     Case,
@@ -45,12 +44,9 @@ from femur3d.results import (
     has_red_flag,
     is_done,
     made_earlier,
-    possible_files,
     write_results,
     write_summary,
 )
-from femur3d.scan_checks import check_name
-from femur3d.scan_hash import scan_sha256
 from femur3d.scan_sources import Scan, open_sources
 from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
 from femur3d.volume_io import ScanFile, read_scan, scan_extension
@@ -84,8 +80,8 @@ def main(argv: Sequence[str]) -> int:
         require_highdicom()
     with open_sources(paths, FLAGS.series, leave_out=folder) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
-        _check_results_replace_nothing(scans, cases)
-        _check_folder(folder)
+        check_results_replace_nothing(scans, cases, [_wanted(case.path) for case in cases])
+        check_folder(folder)
         engine.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
         mode = _mode()
@@ -113,56 +109,6 @@ def _wanted(path: Path) -> Wanted:
         FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
         FLAGS.dicom_seg and path.is_dir(),
     )  # fmt: skip
-
-
-def _check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case]) -> None:
-    """UsageError where a result would replace a scan, a file beside it, or another scan's result."""
-    inputs = {case.path.resolve() for case in cases}
-    beside = {path.parent for path in inputs}
-    writers: dict[Path, str] = {}
-    for scan, case in zip(scans, cases, strict=True):
-        earlier = made_earlier(case)
-        for file in possible_files(case, _wanted(case.path)):
-            target = file.resolve()
-            other = writers.setdefault(target, scan.source)
-            if other != scan.source:
-                raise UsageError(f"{file}: a result of {other} and of {scan.source}.\nSegment these two separately.")
-            if target in inputs:
-                raise UsageError(f"{file}: the result would replace the scan.\nExpected another folder for -o.")
-            ours = file.name in [f"{case.name}.json", *earlier.get("files", [])] and earlier
-            if target.parent in beside and file.exists() and not ours:
-                raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
-        if _is_of_another(scan, earlier):
-            source = f"results of {earlier['input']} lie there"
-            raise UsageError(f"{case.file('.json')}: {source}, not of {scan.source}.\nExpected another folder for -o.")
-
-
-def _is_of_another(scan: Scan, earlier: dict[str, Any]) -> bool:
-    """Whether an earlier summary tells of another scan, not of this one by another path or after a change."""
-    if not earlier.get("input_sha256") or earlier.get("input") == scan.source:
-        return False
-    return _sha256(scan) not in ("", earlier["input_sha256"])
-
-
-def _check_folder(folder: Path) -> None:
-    """UsageError, before any work, where results cannot be written."""
-    try:
-        check_name(Path(os.path.realpath(folder)))
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}.\nExpected a folder to write to for -o.") from error
-    except InputError as error:
-        raise UsageError(str(error)) from error
-
-
-def _sha256(scan: Scan) -> str:
-    """Of the scan's files; empty where they cannot be read, which is told when their turn comes."""
-    try:
-        return "" if scan.problem else scan_sha256(scan.path, series=scan.series)
-    except InputError:
-        return ""
 
 
 def _read_ahead(scans: Sequence[tuple[int, Scan]]) -> Iterator[tuple[int, Future[ScanFile]]]:
@@ -234,7 +180,7 @@ def _made_with(scan: Scan, case: Case, model: TrainedModel) -> dict[str, Any]:
     """What decides the results: an earlier summary that says the same makes the work done."""
     return {
         "input": scan.source,
-        "input_sha256": _sha256(scan),
+        "input_sha256": digest(scan),
         "series": scan.series,
         "options": {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))},
         "model": {"weights_sha256": model.weights_sha256, "provenance": model.provenance},

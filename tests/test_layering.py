@@ -93,6 +93,7 @@ ALLOWED = {
         "summary",
     }
     | {"volume_io"},
+    "output_folder": {"results", "scan_checks", "scan_hash", "scan_sources"},
     "api": {"model_folder", "rigid", "segmentation", "volume", "volume_io"},
     "report": {"overlap", "surface", "volume"},
     "evaluation": {"report", "volume", "volume_io"},
