@@ -30,14 +30,16 @@ RECIPES = {
     "clipped": (3, {"rate": 1e-2, "nesterov": True, "clip_norm": 0.5, "halve_every": 2}, 0.5),
     "adam": (2, {"optimizer": "adam"}, 0.0),
     "polynomial": (2, {"rate": 1e-2, "schedule": "polynomial", "steps": 4}, 0.0),
+    "bfloat16": (1, {"rate": 1e-2, "clip_norm": 1.0, "precision": "mixed_bfloat16"}, 1.0),
 }
 
 
 def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
     """Makes a recipe's updates from the checkpoint in `start`/recipe, saves one to `end`; returns their scalars."""
     count, settings, dice_weight = RECIPES[recipe]
-    network = build_network(NETWORK, normalisation=engine.BatchNormalization)
-    optimizer = make_optimizer(Training(**settings), network)
+    training = Training(**settings)
+    network = build_network(NETWORK, precision=training.precision, normalisation=engine.BatchNormalization)
+    optimizer = make_optimizer(training, network)
     restore_latest(start / recipe, network, optimizer)
     train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
     scalars = [{n: float(v) for n, v in train_step(IMAGES, LABELS).items()} for _ in range(count)]

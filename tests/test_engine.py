@@ -94,13 +94,15 @@ def both(on_engine, tmp_path_factory):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_updates_of_both_engines_agree(both, recipe):
     folder, scalars = both
-    for found, expected in zip(scalars["jax"][recipe], scalars["tensorflow"][recipe], strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-        assert found == pytest.approx(expected, rel=1e-4)
     count, settings, _ = RECIPES[recipe]
+    rounding = 100 if "precision" in settings else 1  # bfloat16 has two or three digits
+    for found, expected in zip(scalars["jax"][recipe], scalars["tensorflow"][recipe], strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5 * rounding)
+        assert found == pytest.approx(expected, rel=1e-4 * rounding)
     name = f"step_{count:08d}.npz"
     moved = 2 * count * Training().rate if settings.get("optimizer") == "adam" else 0.0  # one there, one back
-    assert_same_state(folder / "jax" / recipe / name, folder / "tensorflow" / recipe / name, moved)
+    ends = [folder / engine / recipe / name for engine in ("jax", "tensorflow")]
+    assert_same_state(*ends, moved, tolerance=1e-4 * min(rounding, 5))
 
 
 @pytest.fixture(scope="module")
@@ -140,14 +142,29 @@ def test_checkpoint_of_one_engine_resumes_in_the_other(relay):
 
 
 @pytest.mark.slow
+def test_jax_run_that_was_stopped_gives_the_weights_of_an_unbroken_one(relay, on_engine, packed_file, tmp_path):
+    for run, stops in (("unbroken", [4]), ("stopped", [2, 4])):
+        for steps in stops:
+            on_engine(
+                "-m", "femur3d.train", "--experiment", relay[0] / "tiny.py", "--dataset", packed_file,
+                "--run", tmp_path / run, "--set", f"training.steps={steps}",
+            )  # fmt: skip
+    ends = [tmp_path / run / "checkpoints" / "step_00000004.npz" for run in ("stopped", "unbroken")]
+    assert_same_state(*ends, tolerance=0)
+
+
+@pytest.mark.slow
 def test_predictions_of_both_engines_agree(relay, on_engine, tmp_path):
     scan, _ = ellipsoid_case(7)
     write_volume(scan, tmp_path / "scan.nii.gz")
     model, out = relay[0] / "relay" / "model", tmp_path / "out"
-    on_engine("-m", "femur3d.infer", "-i", tmp_path / "scan.nii.gz", "-o", out, "--model", model, "--probability")
+    command = ["-m", "femur3d.infer", "-i", tmp_path / "scan.nii.gz", "--model", model, "--probability"]
+    on_engine(*command, "-o", out)
+    on_engine(*command, "-o", tmp_path / "fast", "--fast")
     expected = Segmenter(load_model(model))(read_volume(tmp_path / "scan.nii.gz")).probability.array
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(read_volume(out / "scan_prob.nii.gz").array, expected, atol=1e-4)
+    np.testing.assert_allclose(read_volume(tmp_path / "fast" / "scan_prob.nii.gz").array, expected, atol=0.05)
     assert "jax" in json.loads((out / "scan.json").read_text())["versions"]
 
 

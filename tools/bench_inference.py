@@ -14,7 +14,8 @@ is cut to that, or filled up with its mirror images: for times of a larger volum
 label maps agree on such bodies says little. With `--model random` the weights are random, the patches 64³ and the
 phantom fills the volume: the fast mode then is unsure everywhere, its worst case.
 
-Close other programs first. `pip install femur3d[bench,openvino]` installs the peer and the fast mode's engine.
+Close other programs first. `pip install '.[bench,openvino]'` installs the peer and the fast mode's engine. With
+KERAS_BACKEND=jax femur3d computes with JAX.
 """
 
 from __future__ import annotations
@@ -100,16 +101,17 @@ def mirrored(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.starting():  # as femur3d.infer does
-        import tensorflow as tf
+        from femur3d import engine
 
+    import keras
     from widen import widen
 
     from femur3d.model_folder import TrainedModel, load_model
     from femur3d.network.unet import build_network
     from femur3d.segmentation import EXACT, FAST, Mode, Segmenter
 
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.matmul(tf.ones((8, 8)), tf.ones((8, 8)))  # wakes TensorFlow: what it takes when idle is not ours
+    engine.make_repeatable(training=False)
+    keras.ops.matmul(keras.ops.ones((8, 8)), keras.ops.ones((8, 8)))  # wakes it: what it takes when idle is not ours
     idle_mib = _peak_mib()
     trained = load_model(Path(subject.model)) if subject.model else None
     network = widen(trained.network, config) if trained else build_network(config)
@@ -123,7 +125,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
         return lambda: segmenter(mode)._predict(np.zeros((1, *patch), np.float32)).shape
 
     return {
-        "version": lambda: f"TensorFlow {tf.__version__}",
+        "version": lambda: ", ".join(f"{name} {version}" for name, version in engine.VERSIONS.items()),
         "weights": lambda: {layer.name: layer.get_weights() for layer in network.layers if layer.weights},
         "preparation": lambda: preparation,
         "first tile": first_tile(EXACT),
@@ -189,7 +191,7 @@ def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
         shape = mine.call("volume")[0]
         exact, seconds = mine.call("exact")
         idle, peak = mine.call("memory")[0]
-        print(f"Memory    {peak - idle:,.0f} MiB above an idle TensorFlow ({idle:,.0f} MiB), exact mode")
+        print(f"Memory    {peak - idle:,.0f} MiB above an idle {mine.call('version')[0]} ({idle:,.0f} MiB), exact mode")
         preparation = mine.call("preparation")[0]
         weights = f"the weights of {subject.model}, widened" if subject.model else "random weights"
         print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
