@@ -66,9 +66,9 @@ demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the wh
 	@$(BIN)/python -m femur3d.evaluate --predictions demo/out --references demo/unseen/labelsTr \
 	  -o demo/evaluation --images demo/unseen/imagesTr
 	@echo 'Contours over slices: demo/evaluation/phantom_000.png'
-	@echo '6/6  The model that comes with femur3d, made for coronal T1 scans, on a synthetic one$(if $(OWN_SCAN), and on $(SCAN))'
+	@echo '6/6  The model that comes with femur3d, made for coronal T1 scans, on two synthetic ones$(if $(OWN_SCAN), and on $(SCAN))'
 	@$(BIN)/python tools/make_phantom.py -o demo/coronal --cases 2 --val_cases 1 --side both --size 200,33,90 --seed 2000
-	@$(BIN)/python -m femur3d.infer -i demo/coronal/imagesTr $(if $(OWN_SCAN),$(SCAN)) -o demo/shipped --labels sides --preview
+	@$(BIN)/python -m femur3d.infer -i demo/coronal/imagesTr $(if $(OWN_SCAN),'$(SCAN)') -o demo/shipped --labels sides --preview
 	@$(BIN)/python -m femur3d.evaluate --predictions demo/shipped --references demo/coronal/labelsTr -o demo/shipped/evaluation
 	@echo 'Pictures: demo/shipped/*_preview.png'
 
@@ -106,7 +106,7 @@ ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervisi
 	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
-	@$(BIN)/python -m femur3d.infer -i $(SCAN) -o $(OUT) $(if $(MODEL),--model $(MODEL)) --labels sides --preview
+	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --labels sides --preview
 
 evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
 	@$(BIN)/python -m femur3d.evaluate --predictions $(OUT) --references $(REFERENCES) -o $(OUT)/evaluation

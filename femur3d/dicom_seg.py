@@ -1,7 +1,7 @@
 """A label map as a DICOM Segmentation that refers to the series it was made from.
 
 highdicom writes it; the package is asked for only here and only when a segmentation is written, because few users need
-it: `pip install femur3d[dicomseg]`.
+it: `pip install '.[dicomseg]'`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def require_highdicom() -> Any:
         import highdicom
     except ImportError as error:
         message = f"A DICOM segmentation needs the package highdicom, which cannot be imported ({error})"
-        raise UsageError(f"{message}.\nInstall it: pip install femur3d[dicomseg]") from error
+        raise UsageError(f"{message}.\nInstall it: pip install highdicom") from error
     return highdicom
 
 

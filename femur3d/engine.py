@@ -24,7 +24,7 @@ import numpy as np
 
 from femur3d.errors import UsageError
 
-INSTALL = {"tensorflow": "pip install tensorflow", "jax": "pip install 'femur3d[jax]'"}
+INSTALL = {"tensorflow": "pip install tensorflow", "jax": "pip install jax"}
 
 
 def _backend() -> str:

@@ -1,6 +1,6 @@
 """A folded network as a plain function of NumPy arrays, computed by OpenVINO: on CPUs the faster way in bfloat16.
 
-Optional (`pip install femur3d[openvino]`). The network is built anew from OpenVINO's operators and the Keras layers'
+Optional (`pip install '.[openvino]'`). The network is built anew from OpenVINO's operators and the Keras layers'
 weights, so no model file is converted or read. OpenVINO's telemetry, part of its conversion tools, is never loaded.
 """
 

@@ -47,7 +47,7 @@ def test_network_alone_has_a_row_for_each_task() -> None:
 @pytest.mark.slow
 def test_peer_has_the_same_parameters_and_logits_and_the_ratio_is_that_of_the_rows() -> None:
     if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed: pip install femur3d[bench]")
+        pytest.skip("PyTorch is not installed: pip install '.[bench]'")
     done = bench("bench_network.py", *TINY_NETWORK, "--peer", "torch")
     assert done.returncode == 0, done.stderr
     table = timings(done.stdout)

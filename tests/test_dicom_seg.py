@@ -22,7 +22,7 @@ SHA256 = "0123456789abcdef" * 4
 
 @pytest.fixture
 def highdicom():
-    return pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    return pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
 
 
 def write_scan(folder: Path, scan: Volume, seed: int = 0, **tags: str) -> list[Path]:
@@ -236,7 +236,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path: Path, m
         with pytest.raises(UsageError) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 2
-        assert str(caught.value).endswith("pip install femur3d[dicomseg]")
+        assert str(caught.value).endswith("pip install highdicom")
 
 
 def test_importing_the_module_imports_neither_package() -> None:

@@ -173,7 +173,7 @@ def test_predictions_of_both_engines_agree(relay, on_engine, tmp_path):
     [
         ("torch", "torch", "Keras backend torch: femur3d has no engine for it."),
         ("nonsense", "torch", "Keras backend nonsense: femur3d has no engine for it."),
-        ("jax", "jax", "pip install 'femur3d[jax]'"),
+        ("jax", "jax", "pip install jax"),
         ("tensorflow", "tensorflow", "KERAS_BACKEND=jax"),
     ],
 )

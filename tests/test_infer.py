@@ -234,7 +234,7 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
 
 def test_every_output_format(infer_main, tmp_path):
     """Meshes, Slicer's file and DICOM-SEG beside the label map, all named in one summary."""
-    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     series = tmp_path / "patient"
     scan, label = scan_and_label()
     write_scan(series, scan.with_array((10 * scan.array).astype(np.int16)))
@@ -258,7 +258,7 @@ def test_every_output_format(infer_main, tmp_path):
 
 
 def test_dicom_segmentation_of_a_scan_that_is_no_dicom_is_not_made_and_said_so(infer_main, tmp_path, capsys):
-    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     write_volume(scan_and_label()[0], tmp_path / "scan.nii.gz")
     assert infer_main("-i", tmp_path / "scan.nii.gz", "--dicom_seg") == 0
     assert "Note: no DICOM segmentation" in capsys.readouterr().out
@@ -266,7 +266,7 @@ def test_dicom_segmentation_of_a_scan_that_is_no_dicom_is_not_made_and_said_so(i
 
 
 def test_scan_without_femur_is_no_failure(infer_main, tmp_path):
-    pytest.importorskip("highdicom", reason="pip install femur3d[dicomseg]")
+    pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     scan, _ = scan_and_label()
     ramp = np.zeros(scan.array.shape, np.int16)
     ramp[0, 0, 0] = 1  # one bright voxel is no femur: too small to be seen at 0.5 in any patch but its own

@@ -1,4 +1,4 @@
-"""OpenVINO computes what Keras computes; skipped where it is not installed (`pip install femur3d[openvino]`)."""
+"""OpenVINO computes what Keras computes; skipped where it is not installed (`pip install '.[openvino]'`)."""
 
 import sys
 
@@ -13,7 +13,7 @@ from femur3d.network.unet import build_network
 from femur3d.predictor import make_predict
 
 pytestmark = pytest.mark.skipif(
-    not predictor_openvino.is_installed(), reason="OpenVINO is not installed: pip install femur3d[openvino]"
+    not predictor_openvino.is_installed(), reason="OpenVINO is not installed: pip install '.[openvino]'"
 )
 CONFIG = Network((8, 16, 16, 24), (16, 12, 8), initialisation="he")
 RNG = np.random.default_rng(0)

@@ -26,8 +26,8 @@ train_peer = importlib.import_module("train_peer")
 @pytest.fixture
 def torch():
     """PyTorch on one thread: several wait for each other, for long on a busy machine."""
-    found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install femur3d[bench]")
-    pytest.importorskip("monai", reason="MONAI is not installed: pip install femur3d[bench]")
+    found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[bench]'")
+    pytest.importorskip("monai", reason="MONAI is not installed: pip install '.[bench]'")
     before = found.get_num_threads()
     found.set_num_threads(1)
     yield found

@@ -220,9 +220,9 @@ def wanted_layouts(peer: str | None, layouts: Sequence[str]) -> list[str]:
     """PyTorch's layouts to time; none without MONAI. Raises UsageError where it is asked for and not installed."""
     installed = all(importlib.util.find_spec(name) is not None for name in ("torch", "monai"))
     if peer == "monai" and not installed:
-        raise UsageError("--peer monai: MONAI is not installed.\nExpected it from pip install femur3d[bench].")
+        raise UsageError("--peer monai: MONAI is not installed.\nExpected it from pip install '.[bench]'.")
     if peer is None and not installed:
-        print("MONAI is not installed (pip install femur3d[bench]): femur3d alone.")
+        print("MONAI is not installed (pip install '.[bench]'): femur3d alone.")
     return [f"channels {name}" for name in layouts] if installed and peer != "none" else []
 
 

@@ -5,7 +5,7 @@
 Both sides get the same weights, must give the same logits and must have as many parameters. Each lives in a process of
 its own, so that no thread pool meets another one, and they take turns: A, B, A, B, ... The peer is eager PyTorch, with
 channels first (its default) and with channels last (torch.channels_last_3d), each on all cores. Close other programs
-first. `pip install femur3d[bench]` installs the peer.
+first. `pip install '.[bench]'` installs the peer.
 """
 
 from __future__ import annotations
@@ -182,9 +182,9 @@ def peer_wanted(flag: str | None) -> bool:
     """Whether PyTorch takes part. Raises UsageError where it is asked for and not installed."""
     installed = importlib.util.find_spec("torch") is not None
     if flag == "torch" and not installed:
-        raise UsageError("--peer torch: PyTorch is not installed.\nExpected it from pip install femur3d[bench].")
+        raise UsageError("--peer torch: PyTorch is not installed.\nExpected it from pip install '.[bench]'.")
     if flag is None and not installed:
-        print("PyTorch is not installed (pip install femur3d[bench]): femur3d alone.")
+        print("PyTorch is not installed (pip install '.[bench]'): femur3d alone.")
     return installed and flag != "none"
 
 

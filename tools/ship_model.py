@@ -2,7 +2,8 @@
 
     python tools/ship_model.py --model runs/cv/all/model [-o femur3d/models/hip_t1]
 
-Prints what it changes. A model card that lies in the folder stays.
+Prints what it changes. A model card that lies in the folder stays; limits of the quality flags, which hold for other
+weights, do not.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
     change = ship(Path(FLAGS.model), folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB; P(femur) in a patch of noise changed by at most {change:.1g}")
+    if not (folder / QUALITY).exists():
+        print(f"No quality flags until limits are learnt: tools/learn_quality.py --quality {folder} ...")
     return 0
 
 

@@ -6,7 +6,7 @@
 Patches, augmentation and sampling are those of the experiment; preparation, sliding window, restoration and
 post-processing those of `femur3d.infer --labels sides`. Network, loss, optimiser and learning rate are nnU-Net's, the
 rate by the share of the time that is used up. The same command goes on from the last checkpoint; once the time is used
-up, it only segments: all scans but those of the cases that it was trained on. Needs `pip install femur3d[bench]`.
+up, it only segments: all scans but those of the cases that it was trained on. Needs `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
