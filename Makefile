@@ -109,7 +109,7 @@ infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) wi
 	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --labels sides --preview
 
 evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
-	@$(BIN)/python -m femur3d.evaluate --predictions $(OUT) --references $(REFERENCES) -o $(OUT)/evaluation
+	@$(BIN)/python -m femur3d.evaluate --predictions '$(OUT)' --references '$(REFERENCES)' -o '$(OUT)/evaluation'
 
 tensorboard: $(READY)  ## serve the training curves of runs/ on this machine
 	@$(BIN)/tensorboard --logdir runs

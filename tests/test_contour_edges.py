@@ -77,3 +77,5 @@ def test_slices_that_differ_by_more_than_contours_are_left_out(tmp_path: pathlib
         "Mean              30        1.50          1.20",
         "Scatter of the references' own: 0.90 mm",
     ]
+    with pytest.raises(InputError, match="No slice"):
+        contour_edges.format_table({"a": (np.nan, np.nan, 0)}, ["$ command"])

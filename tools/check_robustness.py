@@ -9,18 +9,16 @@ measures whether results agree, not whether they are right.
 
 from __future__ import annotations
 
-import shlex
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
+from tables import command_line, publish
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.atomic import replacing
 from femur3d.overlap import count_overlap, dice
 from femur3d.postprocess import LEFT, RIGHT
 from femur3d.preprocess import cut, orient
@@ -115,11 +113,8 @@ def main(argv: Sequence[str]) -> int:
         for path in paths:
             for name, values in measure(path, Path(FLAGS.model), Path(folder), bar.update).items():
                 found.setdefault(name, []).extend(values)
-    table = format_table(found, [f"$ {shlex.join(['python', 'tools/check_robustness.py', *sys.argv[1:]])}"])
-    print(table, end="")
-    if FLAGS.output:
-        with replacing(Path(FLAGS.output)) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+    table = format_table(found, [command_line(__file__)])
+    publish(table, FLAGS.output)
     return 0
 
 

@@ -8,17 +8,15 @@ lines say how many these are.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ablation_report import COMPARED, Femurs, comparison, mean_by_case, read_femurs
 from absl import flags
+from tables import command_line, publish
 
 from femur3d import cli
-from femur3d.atomic import replacing
 from femur3d.errors import InputError, UsageError
 from femur3d.report import COLUMNS
 
@@ -85,13 +83,9 @@ def main(argv: Sequence[str]) -> int:
     folders = parse(argv[1:])
     methods = shared({name: load(folder) for name, folder in folders.items()})
     femurs = next(iter(methods.values()))
-    command = shlex.join(["python", "tools/compare_methods.py", *sys.argv[1:]])
     counts = f"{len(femurs)} femurs of {len({case for case, _ in femurs})} cases"
-    text = "\n".join([f"$ {command}", counts, "", *format_table(methods)]) + "\n"
-    print(text, end="")
-    if FLAGS.output:
-        with replacing(Path(FLAGS.output)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    text = "\n".join([command_line(__file__), counts, "", *format_table(methods)]) + "\n"
+    publish(text, FLAGS.output)
     return 0
 
 

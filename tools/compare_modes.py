@@ -10,8 +10,6 @@ whether the modes agree, not whether they are right.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,10 +17,10 @@ import numpy as np
 from absl import flags
 from degrade import degrade
 from learn_quality import AS_IT_IS, plan
+from tables import command_line, publish
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.atomic import replacing
 from femur3d.overlap import count_overlap, dice
 from femur3d.volume import Volume
 from femur3d.volume_io import read_volume
@@ -101,11 +99,8 @@ def main(argv: Sequence[str]) -> int:
             for kind, scan in changes(read_volume(Path(path)), number):
                 found.setdefault(kind, []).append(compare(exact(scan), fast(scan)))
                 bar.update(2)
-    table = format_table(found, [f"$ {shlex.join(['python', 'tools/compare_modes.py', *sys.argv[1:]])}"])
-    print(table, end="")
-    if FLAGS.output:
-        with replacing(Path(FLAGS.output)) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+    table = format_table(found, [command_line(__file__)])
+    publish(table, FLAGS.output)
     return 0
 
 

@@ -13,20 +13,18 @@ out, so that gross mistakes do not count.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 from scipy import ndimage
+from tables import command_line, publish
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.atomic import replacing
 from femur3d.errors import InputError
-from femur3d.evaluation import Case, find_cases, load_prediction
+from femur3d.evaluation import Case, check_geometry, find_cases, load_labels, load_prediction
 from femur3d.overlap import count_overlap, dice
 from femur3d.volume_io import read_volume
 
@@ -78,9 +76,8 @@ def compare(case: Case) -> tuple[float, float, int]:
     """Scatter of the reference's and of the prediction's contours, and the number of slices of a femur compared."""
     if case.image is None:
         raise InputError(f"{case.name}: no scan of this name.\nExpected it among --images.")
-    reference, scan = read_volume(case.reference), read_volume(case.image)
-    if difference := scan.geometry_difference(reference):
-        raise InputError(f"{case.name}: scan and reference differ: {difference}.\nExpected one grid.")
+    reference, scan = load_labels(case.reference), read_volume(case.image)
+    check_geometry(case.image, scan, case.reference, reference)
     prediction = load_prediction(case, reference)
     axis = int(np.argmax(reference.spacing_mm[::-1]))  # across the slices
     spacing = tuple(np.delete(reference.spacing_mm[::-1], axis))
@@ -104,7 +101,13 @@ def _slices(
 
 
 def format_table(found: dict[str, tuple[float, float, int]], head: Sequence[str]) -> str:
-    """A line a case and their mean: scatter of both, what is the reference's own, slices."""
+    """A line a case and their mean: scatter of both, what is the reference's own, slices.
+
+    Raises:
+        InputError: there is no slice in any case.
+    """
+    if not any(slices for _, _, slices in found.values()):
+        raise InputError("No slice in which reference and prediction agree.\nExpected label maps of --labels sides.")
     lines = [*head, "", f"{'Case':<12}{'Slices':>8}{'Reference':>12}{'Segmentation':>14}   mm"]
     for name, (drawn, segmented, slices) in found.items():
         lines.append(f"{name:<12}{slices:>8}{drawn:>12.2f}{segmented:>14.2f}")
@@ -127,11 +130,8 @@ def main(argv: Sequence[str]) -> int:
     """Compares case after case, and prints the table."""
     cases = find_cases(Path(FLAGS.references), Path(FLAGS.predictions), Path(FLAGS.images))
     found = {c.name: compare(c) for c in tqdm(cases, unit="case", disable=None) if c.prediction}
-    table = format_table(found, [f"$ {shlex.join(['python', 'tools/contour_edges.py', *sys.argv[1:]])}"])
-    print(table, end="")
-    if FLAGS.output:
-        with replacing(Path(FLAGS.output)) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+    table = format_table(found, [command_line(__file__)])
+    publish(table, FLAGS.output)
     return 0
 
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 from degrade import degrade, top_box
+from tables import command_line, publish
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.atomic import replacing
 from femur3d.dataset_folder import CasePaths, find_cases
 from femur3d.errors import UsageError
 from femur3d.evaluation import split_femurs
@@ -305,11 +303,8 @@ def main(argv: Sequence[str]) -> int:
             f"{cv}: {len(good)} good segmentations in {len({r.fold for r in results})} folds.\n"
             "Expected good ones in two folds at least: train longer."
         )
-    table = format_table(results, [f"$ {shlex.join(['python', 'tools/learn_quality.py', *sys.argv[1:]])}"])
-    print(table, end="")
-    if FLAGS.output:
-        with replacing(Path(FLAGS.output)) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+    table = format_table(results, [command_line(__file__)])
+    publish(table, FLAGS.output)
     if FLAGS.quality:
         learnt_on = f"{len(good)} good segmentations of {len({r.case for r in good})} held-out patients of {cv.name}"
         write_limits(Path(FLAGS.quality), learn_limits(r.measures for r in good), learnt_on)
