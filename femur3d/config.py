@@ -71,13 +71,15 @@ class Network:
         encoder_filters: conv1a, conv2a, conv3a-b, conv4a-b: C3D's first four widths, so that its weights fit.
         decoder_filters: the lower, middle and upper level **(ours)**.
         initialisation: 'normal' is N(0, 0.01) (section 3); 'he' is He's normal.
-        bn_momentum: decay of the moving mean and variance (Keras's default) **(ours)**.
+        bn_momentum: decay of batch normalisation's moving mean and variance (Keras's default) **(ours)**.
+        bn_epsilon: what batch normalisation adds to the variance (Keras's default) **(ours)**.
     """
 
     encoder_filters: tuple[int, ...] = (64, 128, 256, 512)
     decoder_filters: tuple[int, ...] = (256, 128, 64)
     initialisation: str = "normal"
     bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
         for name, count in (("encoder_filters", POOLINGS + 1), ("decoder_filters", POOLINGS)):
@@ -87,6 +89,7 @@ class Network:
         known = self.initialisation in ("normal", "he")
         _check(known, f"initialisation: expected 'normal' or 'he'. Received: {self.initialisation!r}")
         _check(0 < self.bn_momentum < 1, f"bn_momentum: expected 0 < m < 1. Received: {self.bn_momentum}")
+        _check(0 < self.bn_epsilon <= 0.1, f"bn_epsilon: expected more than 0, at most 0.1. Received: {self.bn_epsilon}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ class BlockOptions:
     Attributes:
         initialisation: 'normal' is N(0, 0.01), the paper's (section 3); 'he' is He's normal for ReLU.
         bn_momentum: decay of batch normalisation's moving statistics.
+        bn_epsilon: what batch normalisation adds to the variance.
         seed: of the initial kernels; each layer adds its own name to it. None: zeros, for weights about to be set.
         folded: the blocks of inference (`network.folded`): without batch normalisation, and with `winograd`'s
             convolutions where these are faster.
@@ -26,6 +27,7 @@ class BlockOptions:
 
     initialisation: str = "normal"
     bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
     seed: int | None = 0
     folded: bool = False
     normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization
@@ -95,5 +97,5 @@ def deconv_block(x: Any, filters: int, name: str, options: BlockOptions) -> Any:
 
 def _normalise_and_rectify(x: Any, name: str, options: BlockOptions) -> Any:
     if not options.folded:
-        x = options.normalisation(momentum=options.bn_momentum, name=f"{name}_bn")(x)
+        x = options.normalisation(momentum=options.bn_momentum, epsilon=options.bn_epsilon, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)

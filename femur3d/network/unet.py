@@ -34,7 +34,7 @@ def build_network(
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
         each (batch, z, y, x, 2), float32.
     """
-    options = BlockOptions(config.initialisation, config.bn_momentum, seed, folded, normalisation)
+    options = BlockOptions(config.initialisation, config.bn_momentum, config.bn_epsilon, seed, folded, normalisation)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
