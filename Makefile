@@ -76,8 +76,8 @@ phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/pha
 	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
 
 c3d: $(READY)  ## download C3D's weights (320 MB, CC BY-NC 3.0) and port them into data/c3d_encoder.h5
-	@$(BIN)/python tools/fetch_c3d.py -o data/conv3d_deepnetA_sport1m_iter_1900000
-	@$(BIN)/python tools/port_c3d.py --weights data/conv3d_deepnetA_sport1m_iter_1900000 -o data/c3d_encoder.h5
+	@$(BIN)/python -m tools.c3d.fetch -o data/conv3d_deepnetA_sport1m_iter_1900000
+	@$(BIN)/python -m tools.c3d.port --weights data/conv3d_deepnetA_sport1m_iter_1900000 -o data/c3d_encoder.h5
 
 train-transfer: EXPERIMENT = experiments/transfer.py
 train-transfer: $(READY)  ## the paper's experiment: the encoder starts from C3D weights; DATASET= RUN= SET=
@@ -93,16 +93,16 @@ train-hip: $(READY)  ## the recipe of the shipped model, forty minutes on two CP
 
 cross-validate: RUN = runs/cv
 cross-validate: $(READY)  ## EXPERIMENT= by patient, every one held out once, then on all; DATASET= RUN= SET=
-	@$(BIN)/python tools/cross_validate.py --dataset $(DATASET) --experiment $(EXPERIMENT) -o $(RUN) $(SETTINGS)
+	@$(BIN)/python -m experiments.studies.cross_validate --dataset $(DATASET) --experiment $(EXPERIMENT) -o $(RUN) $(SETTINGS)
 
 surrogate: $(READY)  ## a stand-in for C3D, trained on procedural clips, into data/surrogate_encoder.h5; WIDTH=
-	@$(BIN)/python tools/pretrain_surrogate.py -o data/surrogate_weights --width $(WIDTH)
-	@$(BIN)/python tools/port_c3d.py --weights data/surrogate_weights -o data/surrogate_encoder.h5
+	@$(BIN)/python -m experiments.surrogate.pretrain -o data/surrogate_weights --width $(WIDTH)
+	@$(BIN)/python -m tools.c3d.port --weights data/surrogate_weights -o data/surrogate_encoder.h5
 
 ablation: EXPERIMENT = experiments/scratch.py
 ablation: RUN = runs/ablation
 ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervision; DATASET= WEIGHTS= SEEDS= RUN= SET=
-	@$(BIN)/python tools/run_ablation.py --dataset $(DATASET) --experiment $(EXPERIMENT) --weights $(WEIGHTS) \
+	@$(BIN)/python -m experiments.studies.run_ablation --dataset $(DATASET) --experiment $(EXPERIMENT) --weights $(WEIGHTS) \
 	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
@@ -115,8 +115,8 @@ tensorboard: $(READY)  ## serve the training curves of runs/ on this machine
 	@$(BIN)/tensorboard --logdir runs
 
 bench: $(READY)  ## time the network (against PyTorch where it is installed) and the patch pipeline
-	@$(BIN)/python tools/bench_network.py
-	@$(BIN)/python tools/bench_pipeline.py
+	@$(BIN)/python -m benchmarks.network
+	@$(BIN)/python -m benchmarks.pipeline
 
 clean:  ## remove the virtual environment and caches; runs/ and data/ stay
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -3,9 +3,9 @@
     make surrogate
     make ablation EXPERIMENT=experiments/ablation.py DATASET=DIR WEIGHTS=data/surrogate_encoder.h5 SEEDS=2
 
-Score: in `experiments/results/`. `tools/run_ablation.py` makes three arms of it: transfer, scratch, and scratch without
-deep supervision. What is not transferred starts from N(0, 0.01), as in the paper; every difference from `scratch.py`
-stands beside its reason below.
+Score: in `experiments/results/`. `studies/run_ablation.py` makes three arms of it: transfer, scratch, and
+scratch without deep supervision. What is not transferred starts from N(0, 0.01), as in the paper; every difference
+from `scratch.py` stands beside its reason below.
 """
 
 from femur3d.config import Experiment, Loss, Network, Preparation, Training

@@ -1,7 +1,7 @@
 """The recipe of the shipped model, for coronal T1 hip MR with thick slices; trains on two CPU cores.
 
     make train-hip DATASET=DIR RUN=runs/hip_t1
-    python tools/cross_validate.py --dataset DIR --experiment experiments/hip_t1.py -o runs/cv
+    python -m experiments.studies.cross_validate --dataset DIR --experiment experiments/hip_t1.py -o runs/cv
 
 The network, its three heads and its loss weights are the paper's; every difference from `scratch.py` and its reason
 stands beside it below. Score and what was tried: `femur3d/models/hip_t1/README.md`.

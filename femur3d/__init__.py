@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
     from femur3d import cli
 
     with cli.hushed():
-        from femur3d import engine  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
         from femur3d.api import segment
+        from femur3d.engines import backend as engine  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
     return segment

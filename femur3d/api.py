@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.model_folder import SHIPPED, load_model, read_config
-from femur3d.rigid import straightened
-from femur3d.segmentation import EXACT, FAST, Segmentation, Segmenter
+from femur3d.inference.saved_model import SHIPPED, load_model, read_config
+from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
+from femur3d.io.geometry import straightened
+from femur3d.io.images import ScanFile, read_scan, volume_from_sitk
 from femur3d.volume import IDENTITY, Volume
-from femur3d.volume_io import ScanFile, read_scan, volume_from_sitk
 
 
 def segment(

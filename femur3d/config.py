@@ -89,7 +89,9 @@ class Network:
         known = self.initialisation in ("normal", "he")
         _check(known, f"initialisation: expected 'normal' or 'he'. Received: {self.initialisation!r}")
         _check(0 < self.bn_momentum < 1, f"bn_momentum: expected 0 < m < 1. Received: {self.bn_momentum}")
-        _check(0 < self.bn_epsilon <= 0.1, f"bn_epsilon: expected more than 0, at most 0.1. Received: {self.bn_epsilon}")
+        _check(
+            0 < self.bn_epsilon <= 0.1, f"bn_epsilon: expected more than 0, at most 0.1. Received: {self.bn_epsilon}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Training:
         distort_share: share of the patches that `augment.random_distortion` changes; 0 in the paper.
         precision: Keras's dtype policy: 'float32', or 'mixed_bfloat16', which computes in bfloat16 and keeps weights,
             loss and update in float32; faster where the processor has bfloat16 **(ours)**.
-        variants: which of the eight augmented variants are packed (`femur3d.augment`); all.
+        variants: which of the eight augmented variants are packed (`femur3d.data.augmentation`); all.
         seed: of initialisation, shuffling and crops **(ours)**.
         checkpoint_every, validate_every, log_every: updates **(ours)**.
     """

@@ -16,13 +16,14 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from femur3d import cli, evaluation
-from femur3d.dataset_folder import read_split
+from femur3d import cli
+from femur3d.data.nnunet_dataset import read_split
 from femur3d.errors import EXIT_SOME_FAILED, InputError, UsageError
-from femur3d.figures import contour_figure
-from femur3d.report import FemurMetrics, format_table, write_report
+from femur3d.evaluation import cases as evaluation
+from femur3d.evaluation.tables import FemurMetrics, format_table, write_report
+from femur3d.export.contour_figure import contour_figure
+from femur3d.io.images import read_volume
 from femur3d.volume import Volume
-from femur3d.volume_io import read_volume
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("predictions", None, "Folder of predicted label maps.", required=True)

@@ -27,18 +27,14 @@ from absl import flags
 from femur3d import cli
 
 with cli.starting():
-    from femur3d import engine
+    from femur3d.engines import backend as engine
 
 import keras
 from tqdm import tqdm
 
 import femur3d
-from femur3d.dicom_seg import require_highdicom
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
-from femur3d.model_folder import SHIPPED, TrainedModel, load_model
-from femur3d.output_folder import check_folder, check_results_replace_nothing, digest
-from femur3d.quality_flags import RED, YELLOW
-from femur3d.results import (
+from femur3d.export.case_results import (
     Case,
     Wanted,
     has_red_flag,
@@ -47,9 +43,13 @@ from femur3d.results import (
     write_results,
     write_summary,
 )
-from femur3d.scan_sources import Scan, open_sources
-from femur3d.segmentation import EXACT, FAST, Mode, Segmentation, Segmenter
-from femur3d.volume_io import ScanFile, read_scan, scan_extension
+from femur3d.export.dicom_seg import require_highdicom
+from femur3d.export.output_folder import check_folder, check_results_replace_nothing, digest
+from femur3d.inference.quality_limits import RED, YELLOW
+from femur3d.inference.saved_model import SHIPPED, TrainedModel, load_model
+from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmentation, Segmenter
+from femur3d.io.images import ScanFile, read_scan, scan_extension
+from femur3d.io.inputs import Scan, open_sources
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")

@@ -14,17 +14,17 @@ from absl import flags
 from femur3d import cli
 
 with cli.starting():
-    from femur3d import engine
+    from femur3d.engines import backend as engine
 
 from tqdm import tqdm
 
 from femur3d.config import Experiment, to_dict, with_settings
-from femur3d.encoder_weights import check_encoder_weights
+from femur3d.data.packed_dataset import PackedDataset
 from femur3d.errors import InputError
 from femur3d.experiment_file import load_experiment
-from femur3d.hdf5 import PackedDataset
-from femur3d.run_folder import RunFolder
-from femur3d.training import Trainer
+from femur3d.network.encoder_weights import check_encoder_weights
+from femur3d.training.run_directory import RunFolder
+from femur3d.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
@@ -63,8 +63,8 @@ def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
         )
     if dataset.is_file():
         return dataset
-    from femur3d.dataset_folder import fingerprint  # these need SimpleITK; to train on a packed file needs none
-    from femur3d.packing import pack_dataset
+    from femur3d.data.nnunet_dataset import fingerprint  # these need SimpleITK; to train on a packed file needs none
+    from femur3d.data.packing import pack_dataset
 
     if run.packed.exists() and run.stored():
         with PackedDataset(run.packed) as packed:

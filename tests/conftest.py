@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from femur3d.config import Experiment, Network, Preparation, Training
-from femur3d.model_folder import save_model
+from femur3d.data.packing import pack_dataset
+from femur3d.inference.saved_model import save_model
+from femur3d.io.images import write_volume
 from femur3d.network.unet import build_network
-from femur3d.packing import pack_dataset
 from femur3d.volume import Volume
-from femur3d.volume_io import write_volume
 
 # Keras imports JAX where it is there, and JAX sets this for the processes that tests start; a user's shell does not.
 os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)

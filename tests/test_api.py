@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import ellipsoid_case
 
 import femur3d
 from femur3d import api, segment
 from femur3d.errors import InputError
+from femur3d.io.images import read_volume, sitk_from_volume, write_volume
 from femur3d.volume import Volume
-from femur3d.volume_io import read_volume, sitk_from_volume, write_volume
+from tests.conftest import ellipsoid_case
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Experiment
-from femur3d.volume_io import read_volume
+from femur3d.io.images import read_volume
 
 PYTHON = [sys.executable]
 

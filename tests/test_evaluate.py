@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.evaluation import find_cases, label_names, load_labels, load_prediction, measure_case, split_femurs
+from femur3d.evaluation.cases import find_cases, label_names, load_labels, load_prediction, measure_case, split_femurs
 from femur3d.volume import Volume
 
 SHAPE = (6, 8, 30)

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from absl import flags
-from test_dicom import CORONAL, OBLIQUE, make_scan, put_elements, write_series, write_slice
-from test_infer import scan_and_label
-from test_volume_io import PIXDIM, QFORM, ROWS, make_volume, nifti_with, sheared
 
-from femur3d import cli, infer, segmentation
+from femur3d import cli, infer
+from femur3d.inference import segmenter as segmentation
+from femur3d.io.images import read_scan, read_volume, sitk_from_volume, write_volume
 from femur3d.volume import Volume
-from femur3d.volume_io import read_scan, read_volume, sitk_from_volume, write_volume
+from tests.io.test_dicom import CORONAL, OBLIQUE, make_scan, put_elements, write_series, write_slice
+from tests.io.test_images import PIXDIM, QFORM, ROWS, make_volume, nifti_with, sheared
+from tests.test_infer import scan_and_label
 
 TE, TR, FLIP, IMAGE_TYPE, SEQUENCE, TIME_POINT = (
     "0018|0081", "0018|0080", "0018|1314", "0008|0008", "0018|0024", "0020|0100",

@@ -11,28 +11,25 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
-from conftest import ellipsoid_case
-from test_dicom_seg import write_scan
 
-from femur3d import (
-    cli,
-    coarse_to_fine,
-    engine,
-    infer,
-    predictor,
-    predictor_openvino,
-    quality,
-    results,
-    segmentation,
-    volume_io,
-)
+from femur3d import cli, infer
 from femur3d.config import Network, Preparation
+from femur3d.engines import backend as engine
+from femur3d.engines import coarse_to_fine
+from femur3d.engines import openvino_predictor as predictor_openvino
+from femur3d.engines import tensorflow_predictor as predictor
 from femur3d.errors import InputError, UsageError
-from femur3d.model_folder import TrainedModel, load_model
+from femur3d.export import case_results as results
+from femur3d.inference import quality
+from femur3d.inference import segmenter as segmentation
+from femur3d.inference.quality_limits import Limit, write_limits
+from femur3d.inference.saved_model import TrainedModel, load_model
+from femur3d.inference.segmenter import FAST, Mode, Segmenter, air_below
+from femur3d.io import images as volume_io
+from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
-from femur3d.quality_flags import Limit, write_limits
-from femur3d.segmentation import FAST, Mode, Segmenter, air_below
-from femur3d.volume_io import read_volume, write_volume
+from tests.conftest import ellipsoid_case
+from tests.export.test_dicom_seg import write_scan
 
 
 def scan_and_label():

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from femur3d import cli
 from femur3d.errors import UsageError
-from femur3d.phantom import SIDES, make_phantom
-from femur3d.volume_io import write_volume
+from femur3d.io.images import write_volume
+from femur3d.phantom.hip import SIDES, make_phantom
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the dataset; created, must be empty or absent.", short_name="o")
 CASES = flags.DEFINE_integer("cases", 20, "Number of synthetic patients.")

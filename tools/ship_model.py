@@ -15,12 +15,12 @@ import numpy as np
 from absl import flags
 
 from femur3d import cli
-from femur3d.atomic import replacing
+from femur3d.io.atomic import replacing
 
 with cli.hushed():
-    from femur3d.model_folder import SHIPPED, load_model, save_model
+    from femur3d.inference.quality_limits import QUALITY
+    from femur3d.inference.saved_model import SHIPPED, load_model, save_model
     from femur3d.network.unet import upper_probability
-    from femur3d.quality_flags import QUALITY
 
 FLAGS = flags.FLAGS
 CARD = "README.md"
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB; P(femur) in a patch of noise changed by at most {change:.1g}")
     if not (folder / QUALITY).exists():
-        print(f"No quality flags until limits are learnt: tools/learn_quality.py --quality {folder} ...")
+        print(f"No quality flags until limits are learnt: experiments/studies/learn_quality.py --quality {folder} ...")
     return 0
 
 

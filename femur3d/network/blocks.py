@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from femur3d.network.winograd import WinogradConv3D, is_faster
+from femur3d.engines.winograd import WinogradConv3D, is_faster
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,183 @@
+"""The paper's ablation (Table 2): every arm with every seed trained, segmented, evaluated, and compared.
+
+    python -m experiments.studies.run_ablation --dataset DIR -o runs/ablation --weights data/c3d_encoder.h5 [--seeds 3]
+                             [--experiment experiments/scratch.py] [--set training.steps=500 ...]
+
+Three arms that differ in one thing each and see the same patches in the same order:
+
+    transfer   the encoder starts from --weights (C3D's, or a surrogate's: the tables say which)
+    scratch    everything starts from N(0, 0.01)
+    plain      scratch without deep supervision (α = 0, 0, 1): the 3D U-Net that the method grew from
+
+Stop it whenever you like: the same command goes on where it was. At the end, the folder's report/ holds the paper's
+Table 2 with paired differences, the results of every femur and the curves of convergence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments.studies.ablation_report import Run, load_run, read_published, write_reports
+from experiments.studies.training_runs import call, is_trained
+from femur3d import cli
+from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.data.nnunet_dataset import find_cases, fingerprint, read_split
+from femur3d.data.packed_dataset import PackedDataset
+from femur3d.data.packing import pack_dataset
+from femur3d.errors import InputError, UsageError
+from femur3d.experiment_file import load_experiment
+
+with cli.hushed():
+    from femur3d.network.encoder_weights import check_encoder_weights
+
+FLAGS = flags.FLAGS
+ARMS = ("transfer", "scratch", "plain")
+NO_DEEP_SUPERVISION = "(0.0, 0.0, 1.0)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of the ablation.
+
+    Attributes:
+        arm: of ARMS.
+        seed: of initialisation and patches.
+        settings: what distinguishes it from the experiment file, as `--set` takes it.
+        experiment: with the settings applied.
+        folder: the run directory.
+    """
+
+    arm: str
+    seed: int
+    settings: tuple[str, ...]
+    experiment: Experiment
+    folder: Path
+
+
+def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: int, output: Path) -> list[Job]:
+    """All trainings, seed by seed, so that an ablation stopped early has whole comparisons."""
+    differences = {
+        "transfer": [f"encoder_weights={weights}"],
+        "scratch": ["encoder_weights="],
+        "plain": ["encoder_weights=", f"loss.head_weights={NO_DEEP_SUPERVISION}"],
+    }
+    made = []
+    for seed in range(seeds):
+        for arm in ARMS:
+            own = (*settings, *differences[arm], f"training.seed={seed}")
+            made.append(Job(arm, seed, own, with_settings(experiment, own), output / f"{arm}_seed{seed}"))
+    return made
+
+
+def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
+    """The packed dataset of the ablation: made once, and again where a file of the dataset has another time.
+
+    Raises:
+        InputError: the ablation was begun with another preparation or with other voxels.
+    """
+    path, begun_with = output / "packed.h5", None
+    if path.exists():
+        with PackedDataset(path) as packed:
+            begun_with = packed.content, packed.entries
+            if packed.preparation != to_dict(experiment.preparation):
+                raise _begun_with_another(path)
+            if packed.source == fingerprint(dataset):
+                return path
+    print(f"Packing {dataset} into {path}", flush=True)
+    made = path.with_name("packed_again.h5") if begun_with else path
+    pack_dataset(dataset, made, experiment, lambda case: print(f"  {case}", flush=True))
+    if begun_with:
+        with PackedDataset(made) as packed:
+            same = (packed.content, packed.entries) == begun_with
+        if not same:
+            made.unlink()
+            raise _begun_with_another(path)
+        made.replace(path)
+    return path
+
+
+def _begun_with_another(path: Path) -> InputError:
+    return InputError(
+        f"{path}: packed from another dataset or with another preparation.\n"
+        "Expected those that this ablation was begun with; choose another -o."
+    )
+
+
+def described(dataset: Path) -> str:
+    """Name and description of a dataset as its dataset.json gives them: there it says whether it is synthetic."""
+    stored = json.loads((dataset / "dataset.json").read_text(encoding="utf-8-sig"))
+    words = [str(stored[name]) for name in ("name", "description") if stored.get(name)]
+    return ": ".join(words) or dataset.name
+
+
+def is_evaluated(job: Job) -> bool:
+    """Whether the run's evaluation is there and is of its model, not of one before it."""
+    metrics, model = job.folder / "evaluation" / "metrics.csv", job.folder / "model" / "config.json"
+    return metrics.exists() and metrics.stat().st_mtime_ns >= model.stat().st_mtime_ns
+
+
+def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:
+    """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them."""
+    folder, left = job.folder, list[list[object]]()
+    if not is_trained(job.folder, job.experiment):
+        settings = [word for setting in job.settings for word in ("--set", setting)]
+        left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
+    if left or not is_evaluated(job):
+        wanted = set(read_split(dataset).val)
+        scans = [case.image for case in find_cases(dataset) if case.name in wanted]
+        segmented = folder / "segmented"
+        left.append(["femur3d.infer", "-o", segmented, "--model", folder / "model", "--continue", "-i", *scans])
+        references = ["--references", dataset / "labelsTr", "--split", "val"]
+        left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / "evaluation"])
+    return [[sys.executable, "-m", *map(str, command)] for command in left]
+
+
+def _define_flags() -> None:
+    """Not at import: tests use the functions above."""
+    flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout with a validation split", required=True)
+    flags.DEFINE_string(
+        "output", None, "folder of the ablation; an existing one goes on", short_name="o", required=True
+    )
+    flags.DEFINE_string("weights", "data/c3d_encoder.h5", "ported encoder weights of the transfer arm")
+    flags.DEFINE_string("experiment", "experiments/scratch.py", "what all arms share")
+    flags.DEFINE_integer("seeds", 3, "trainings of each arm", lower_bound=1)
+    flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all arms; repeatable")
+    flags.DEFINE_string("published", None, "JSON file with the paper's rows: {arm: {metric: value}}")
+    flags.DEFINE_string("report", None, "folder of the report; by default report/ in the output")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Checks everything that can be checked first, then works through the jobs, then reports."""
+    cli.no_arguments(argv)
+    output, dataset = Path(FLAGS.output), Path(FLAGS.dataset)
+    own = [s for s in FLAGS.set if s.split("=")[0].strip() in ("training.seed", "encoder_weights", "loss.head_weights")]
+    if own:
+        raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
+    check_encoder_weights(FLAGS.weights)
+    read_published(FLAGS.published)
+    if not read_split(dataset).val:
+        raise InputError(f"{dataset}: its split has no validation cases.\nExpected some to compare the arms on.")
+    todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output)
+    packed = packed_file(dataset, output, todo[0].experiment)
+    runs: list[Run] = []
+    for number, job in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {job.arm}, seed {job.seed}", flush=True)
+        for command in commands(job, FLAGS.experiment, packed, dataset):
+            call(command)
+        runs.append(load_run(job.arm, job.seed, job.folder))
+    head = [f"$ {shlex.join(['python', 'experiments/studies/run_ablation.py', *sys.argv[1:]])}", described(dataset)]
+    written = write_reports(runs, Path(FLAGS.report or output / "report"), head, FLAGS.published)
+    print(*written, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)

@@ -1,0 +1,82 @@
+"""A dataset folder into one packed HDF5 file: checked first, then prepared case by case, then renamed into place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from femur3d.config import Experiment, Preparation, to_dict
+from femur3d.data.augmentation import variant
+from femur3d.data.nnunet_dataset import CasePaths, find_cases, fingerprint, load_case, read_labels, read_split
+from femur3d.data.packed_dataset import Entry, PackedWriter
+from femur3d.data.preprocessing import Hip, prepare_case
+from femur3d.errors import InputError
+from femur3d.io.atomic import replacing
+
+Progress = Callable[[str], None]
+
+
+def pack_dataset(
+    folder: str | os.PathLike[str], output: str | os.PathLike[str], experiment: Experiment, progress: Progress
+) -> int:
+    """Packs the training volumes with their variants, and the validation volumes as they are.
+
+    Every case is read, checked and prepared before the file appears; a mistake in any leaves nothing behind.
+
+    Args:
+        folder: nnU-Net layout, see `dataset_folder`.
+        output: the HDF5 file to write or replace.
+        experiment: preparation and variants.
+        progress: called with each case's name before it is worked on.
+
+    Returns:
+        The number of volumes packed.
+
+    Raises:
+        InputError: names the case and what was found.
+    """
+    labels = read_labels(folder)
+    split = read_split(folder)
+    cases = {case.name: case for case in find_cases(folder)}
+    jobs = [(cases[name], "train") for name in split.train] + [(cases[name], "val") for name in split.val]
+    count = 0
+    with (
+        replacing(output) as temporary,
+        PackedWriter(
+            temporary, os.path.basename(os.path.realpath(folder)), to_dict(experiment.preparation), fingerprint(folder)
+        ) as writer,
+    ):
+        for case, part in jobs:
+            progress(case.name)
+            variants = experiment.training.variants if part == "train" else (0,)
+            for hip in _hips(case, labels, experiment.preparation):
+                count += _add_variants(writer, hip, case, part, variants)
+    return count
+
+
+def _hips(case: CasePaths, labels: dict[str, int], preparation: Preparation) -> list[Hip]:
+    scan, label = load_case(case, labels)
+    hips = prepare_case(scan, label, preparation)
+    lost = set(np.unique(label.array).tolist()) - {0, *(hip.label_value for hip in hips)}
+    if lost:
+        raise InputError(
+            f"{case.name}: label {min(lost)} has too few voxels to be seen at {preparation.spacing_mm} mm.\n"
+            "Expected a whole femur, or a finer preparation.spacing_mm."
+        )
+    for hip in hips:
+        if any(n < p for n, p in zip(hip.image.array.shape, preparation.patch_size, strict=True)):
+            raise InputError(
+                f"{case.name}: the volume around label {hip.label_value} has {hip.image.array.shape} voxels (z, y, x), "
+                f"less than a patch of {preparation.patch_size}.\nExpected a larger preparation.margin_mm, a finer "
+                "preparation.spacing_mm or a scan with more around the femur."
+            )
+    return hips
+
+
+def _add_variants(writer: PackedWriter, hip: Hip, case: CasePaths, part: str, variants: Sequence[int]) -> int:
+    for number in variants:
+        entry = Entry(case.name, hip.label_value, number, part, case.image.name)
+        writer.add(entry, variant(hip.image.array, number), variant(hip.label.array, number), hip.image)
+    return len(variants)

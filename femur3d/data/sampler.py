@@ -1,0 +1,96 @@
+"""Which patches a training step sees: a pure function of (seed, step). Needs no TensorFlow.
+
+Section 3: an epoch visits every training volume once, in random order, and takes n batches of random patches from each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from femur3d.config import Training
+from femur3d.data.augmentation import distort, random_distortion
+from femur3d.data.packed_dataset import PackedDataset
+from femur3d.data.patches import centred_origin, make_normalise, random_origin
+
+# First element of the counter of each kind of draw, so that no two draws share their bits.
+_SHUFFLE, _ORIGIN, _FOCUS, _DISTORT = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSampler:
+    """Draws and reads the batch of any step.
+
+    Attributes:
+        packed: the open dataset.
+        training: seed, batch size, batches per volume, femur share, variants.
+        patch_size: (z, y, x).
+    """
+
+    packed: PackedDataset
+    training: Training
+    patch_size: tuple[int, ...]
+
+    @functools.cached_property
+    def volumes(self) -> list[int]:
+        """Numbers in `packed` of the volumes that are trained on."""
+        return self.packed.select("train", self.training.variants)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Volumes × batches per volume: 80 × 5 = 400 in the paper."""
+        return len(self.volumes) * self.training.batches_per_volume
+
+    def volume_of(self, step: int, element: int = 0) -> int:
+        """Number in `packed` of the volume that patch `element` of step `step` (both from 0) is taken from.
+
+        In mixed batches every place in the batch visits the volumes in an order of its own.
+        """
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        key = (_SHUFFLE, epoch, element) if self.training.mixed_batches else (_SHUFFLE, epoch)
+        sequence = np.random.SeedSequence(self.training.seed, spawn_key=key)
+        order = np.argsort(np.random.Philox(sequence).random_raw(len(self.volumes)), kind="stable")
+        return self.volumes[order[batch // self.training.batches_per_volume]]
+
+    def origins_of(self, step: int) -> list[tuple[int, int, int]]:
+        """Origin indices (z, y, x) of the patches of step `step`."""
+        return [self._origin(self.volume_of(step, i), step, i) for i in range(self.training.batch_size)]
+
+    def _origin(self, number: int, step: int, element: int) -> tuple[int, int, int]:
+        shape, seed = self.packed.shape(number), self.training.seed
+        sequence = np.random.SeedSequence(seed, spawn_key=(_FOCUS, step, element))
+        chance, choice = np.random.Philox(sequence).random_raw(2).tolist()
+        if chance >= self.training.femur_share * 2**64:
+            return random_origin(shape, self.patch_size, seed, (_ORIGIN, step, element))
+        voxels = self.packed.femur_voxels(number)
+        return centred_origin(voxels[(choice * len(voxels)) >> 64], shape, self.patch_size)
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The patches of step `step`, read from the file.
+
+        Returns:
+            images: float32 (batch, z, y, x, 1), normalised.
+            labels: uint8 (batch, z, y, x).
+        """
+        origins = self.origins_of(step)
+        patches = [self._read(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
+        normalise = make_normalise(self.packed.preparation["normalisation"])
+        images = np.stack([normalise(image)[..., np.newaxis] for image, _ in patches])
+        return images, np.stack([label for _, label in patches])
+
+    def _read(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:
+        """One patch, distorted where the draw says so."""
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(self.training.seed, spawn_key=(_DISTORT, step, element)))
+        )
+        if generator.random() >= self.training.distort_share:
+            return self.packed.read_patch(number, origin, self.patch_size)
+        distortion = random_distortion(generator, self.packed.preparation["spacing_mm"])
+        size, shape = np.asarray(self.patch_size), np.asarray(self.packed.shape(number))
+        centre = np.asarray(origin) + (size - 1) / 2
+        start = np.maximum(np.floor(centre).astype(int) - distortion.reach(self.patch_size), 0)
+        stop = np.minimum(np.ceil(centre).astype(int) + distortion.reach(self.patch_size) + 1, shape)
+        image, label = self.packed.read_patch(number, tuple(start), tuple(stop - start))
+        return distort(image, label, centre - start, self.patch_size, distortion)

@@ -1,0 +1,203 @@
+"""Pairs of predictions and references: which files belong together, and which voxels to which femur.
+
+Labels: 1 is the patient's left femur and 2 the right one, or 1 is any femur. A prediction that knows no sides is
+compared with a reference that does after a split: each of its connected components (voxels that share a face) goes,
+whole, to the reference femur it overlaps most, or to the nearest one if it overlaps none. So each femur has its row,
+and a third object counts as false positive of the femur next to it. A component that joins both femurs counts for one
+of them and misses the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from femur3d.errors import InputError
+from femur3d.evaluation.tables import FemurMetrics, measure
+from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
+from femur3d.volume import Volume
+
+LabelMode = Literal["auto", "femur", "sides"]
+LABEL_MODES = get_args(LabelMode)
+FIRST, SECOND = 1, 2  # left and right femur; or FIRST alone for any femur
+KNOWN_LABELS = (0, FIRST, SECOND)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """The files of one case; None where there is none."""
+
+    name: str
+    reference: Path
+    prediction: Path | None
+    image: Path | None
+
+
+def find_cases(references: Path, predictions: Path, images: Path | None = None) -> list[Case]:
+    """Every reference of a folder with the prediction and image of the same case name (extension and _0000 aside).
+
+    Raises:
+        InputError: a folder is missing, holds no scans or two files of one case, or no case has a prediction.
+    """
+    found = scans_by_case(references), scans_by_case(predictions), scans_by_case(images) if images else {}
+    cases = [Case(name, path, found[1].get(name), found[2].get(name)) for name, path in found[0].items()]
+    if all(case.prediction is None for case in cases):
+        raise InputError(
+            f"No prediction has the name of a reference. Received: {predictions} with {_some(found[1])}.\n"
+            f"Expected names as in {references}: {_some(found[0])}."
+        )
+    return cases
+
+
+def scans_by_case(folder: Path) -> dict[str, Path]:
+    """Case name → scan file, sorted by name; hidden files and other extensions are passed over.
+
+    Raises:
+        InputError: there is no such folder, it holds no scans, or two of one case.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.\nExpected a folder of {', '.join(SCAN_EXTENSIONS)} files.")
+    scans: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not scan_extension(path):
+            continue
+        other = scans.setdefault(case_name(path), path)
+        if other != path:
+            raise InputError(f"{folder}: two files of one case, {other.name} and {path.name}.\nKeep one of them.")
+    if not scans:
+        raise InputError(f"{folder}: no scans in this folder.\nExpected {', '.join(SCAN_EXTENSIONS)} files.")
+    return scans
+
+
+def _some(names: dict[str, Path]) -> str:
+    return ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
+
+
+def label_names(references: Path) -> dict[int, str]:
+    """Label value → name from ../dataset.json beside the references; {} where there is no such file.
+
+    Entries that are no single number (nnU-Net's ignore label and regions) are passed over.
+
+    Raises:
+        InputError: the file is not JSON, or has no "labels" of the form {name: number}.
+    """
+    path = references.resolve().parent / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
+        return {value: str(name) for name, value in labels.items() if isinstance(value, int) and value}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path}: cannot be read as a dataset description ({error!r}).\nExpected {{"labels": {{"femur": 1}}}}.'
+        ) from error
+
+
+def load_prediction(case: Case, reference: Volume) -> Volume:
+    """The prediction of a case as a uint8 label map on the reference's grid; a missing one is all background.
+
+    Raises:
+        InputError: unreadable, another value than 0, 1, 2, or on another grid than the reference.
+    """
+    if case.prediction is None:
+        return nothing(reference)
+    prediction = load_labels(case.prediction)
+    check_geometry(case.prediction, prediction, case.reference, reference)
+    return prediction
+
+
+def nothing(reference: Volume) -> Volume:
+    """A label map without femur on the reference's grid."""
+    return reference.with_array(np.zeros_like(reference.array))
+
+
+def load_labels(path: Path) -> Volume:
+    """A label map as uint8. Raises InputError where it is unreadable or holds another value than 0, 1 and 2."""
+    volume = read_volume(path)
+    values = np.unique(volume.array)
+    unknown = values[~np.isin(values, KNOWN_LABELS)]
+    if unknown.size:
+        raise InputError(
+            f"{path}: unknown label values {unknown[:5].tolist()}.\n"
+            "Expected 0 background, 1 left femur, 2 right femur; or 0 background, 1 femur."
+        )
+    return volume.with_array(volume.array.astype(np.uint8))
+
+
+def check_geometry(path: Path, volume: Volume, reference_path: Path, reference: Volume) -> None:
+    """Raises InputError where a volume does not lie on the grid of the reference."""
+    if difference := volume.geometry_difference(reference):
+        raise InputError(
+            f"{path} and {reference_path} lie on different grids: {difference}.\nResample one to the other."
+        )
+
+
+def measure_case(
+    name: str, reference: Volume, prediction: Volume, mode: LabelMode = "auto", names: dict[int, str] | None = None
+) -> list[FemurMetrics]:
+    """A row for each label that the reference or the prediction holds; a row for label 1 where both are empty.
+
+    Args:
+        name: of the case.
+        reference: label map, axes (z, y, x).
+        prediction: label map on the same grid.
+        mode: "sides" compares equal label values. "femur" takes any value of the prediction for femur, and splits it
+            where the reference has two femurs. "auto" is "femur" where a prediction has only the value 1 and the
+            reference has 2, or where the prediction has 2 and neither reference nor `names` know it; else "sides".
+        names: label value → name; None or a value without name gives "femur", "femur_left" or "femur_right".
+
+    Raises:
+        ValueError: the grids differ.
+    """
+    names = names or {}
+    in_reference, in_prediction = _labels(reference), _labels(prediction)
+    if mode == "femur" or (mode == "auto" and _knows_no_sides(in_reference, in_prediction, names)):
+        prediction = split_femurs(reference, prediction)
+        in_prediction = _labels(prediction)
+    labels = sorted(in_reference | in_prediction) or [FIRST]
+    default = {FIRST: "femur_left", SECOND: "femur_right"} if SECOND in labels else {FIRST: "femur"}
+    titles = {**default, **names}
+    return [measure(name, titles[label], _mask(reference, label), _mask(prediction, label)) for label in labels]
+
+
+def _knows_no_sides(in_reference: set[int], in_prediction: set[int], names: dict[int, str]) -> bool:
+    if SECOND in in_reference:
+        return SECOND not in in_prediction
+    return SECOND in in_prediction and SECOND not in names
+
+
+def split_femurs(reference: Volume, prediction: Volume) -> Volume:
+    """Gives each connected component of a prediction the label of its reference femur, see the top of this file.
+
+    With one label in the reference all of the prediction takes it; with none, label 1.
+    """
+    labels = sorted(_labels(reference))
+    foreground = prediction.array != 0
+    if len(labels) < 2:
+        return prediction.with_array(foreground.astype(np.uint8) * np.uint8(labels[0] if labels else FIRST))
+    components, count = ndimage.label(foreground)
+    values = np.zeros(count + 1, np.uint8)
+    trees = {label: KDTree(reference.world_mm(np.argwhere(reference.array == label))) for label in labels}
+    for component, box in enumerate(ndimage.find_objects(components), start=1):
+        inside = components[box] == component
+        overlap = [int(np.count_nonzero(reference.array[box][inside] == label)) for label in labels]
+        if any(overlap):
+            values[component] = labels[int(np.argmax(overlap))]
+        else:
+            points = reference.world_mm(np.argwhere(inside) + [axis.start for axis in box])
+            values[component] = min(labels, key=lambda label: trees[label].query(points)[0].min())
+    return prediction.with_array(values[components])
+
+
+def _labels(volume: Volume) -> set[int]:
+    return {label for label in (FIRST, SECOND) if (volume.array == label).any()}
+
+
+def _mask(volume: Volume, label: int) -> Volume:
+    return volume.with_array(volume.array == label)

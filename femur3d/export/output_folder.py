@@ -1,0 +1,74 @@
+"""Whether the folder for the results can be written to, and what results may replace in it: only their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from femur3d.errors import InputError, UsageError
+from femur3d.export.case_results import Case, Wanted, made_earlier, possible_files
+from femur3d.io.digest import scan_sha256
+from femur3d.io.inputs import Scan
+from femur3d.io.integrity import check_name
+
+
+def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], wanted: Sequence[Wanted]) -> None:
+    """Results may replace what an earlier run made of the same scan, and nothing else.
+
+    Args:
+        scans: all of a run.
+        cases: of each, where its results go.
+        wanted: of each, what is to be written.
+
+    Raises:
+        UsageError: a result would replace a scan, a file beside it, or another scan's result.
+    """
+    inputs = {case.path.resolve() for case in cases}
+    beside = {path.parent for path in inputs}
+    writers: dict[Path, str] = {}
+    for scan, case, files in zip(scans, cases, map(possible_files, cases, wanted), strict=True):
+        earlier = made_earlier(case)
+        for file in files:
+            target = file.resolve()
+            other = writers.setdefault(target, scan.source)
+            if other != scan.source:
+                raise UsageError(f"{file}: a result of {other} and of {scan.source}.\nSegment these two separately.")
+            if target in inputs:
+                raise UsageError(f"{file}: the result would replace the scan.\nExpected another folder for -o.")
+            ours = file.name in [f"{case.name}.json", *earlier.get("files", [])] and earlier
+            if target.parent in beside and file.exists() and not ours:
+                raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
+        if _is_of_another(scan, earlier):
+            source = f"results of {earlier['input']} lie there"
+            raise UsageError(f"{case.file('.json')}: {source}, not of {scan.source}.\nExpected another folder for -o.")
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder; UsageError, before any work, where results cannot be written."""
+    try:
+        check_name(Path(os.path.realpath(folder)))
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}.\nExpected a folder to write to for -o.") from error
+    except InputError as error:
+        raise UsageError(str(error)) from error
+
+
+def digest(scan: Scan) -> str:
+    """SHA-256 of the scan's files; empty where they cannot be read, which is told when their turn comes."""
+    try:
+        return "" if scan.problem else scan_sha256(scan.path, series=scan.series)
+    except InputError:
+        return ""
+
+
+def _is_of_another(scan: Scan, earlier: dict[str, Any]) -> bool:
+    """Whether an earlier summary tells of another scan, not of this one by another path or after a change."""
+    if not earlier.get("input_sha256") or earlier.get("input") == scan.source:
+        return False
+    return digest(scan) not in ("", earlier["input_sha256"])

@@ -1,0 +1,193 @@
+"""A trained model as a folder: `config.json` and `model.weights.h5`. Nothing in it can run.
+
+The network is built in code from the configuration; the weights file is checked against it, name by name, before Keras
+opens it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from femur3d.config import Network, Preparation, from_dict, to_dict
+from femur3d.data.packed_dataset import open_hdf5, plain_datasets, store_as_half
+from femur3d.errors import InputError
+from femur3d.inference.quality_limits import Limit, read_limits
+from femur3d.io.atomic import replacing
+from femur3d.network.unet import build_network
+
+FORMAT = "femur3d-model-1"
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+CLASSES = ("background", "femur")
+MAX_CONFIG_BYTES = 1_000_000
+SHIPPED = Path(__file__).parents[1] / "models" / "hip_t1"  # what `infer` and `segment` use where no other is named
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network and what must travel with it.
+
+    Attributes:
+        network: built and loaded.
+        network_config: its filters.
+        preparation: orientation, spacing and patch size that it was trained with.
+        provenance: where it comes from: experiment, step, dataset, software; free of meaning to the code.
+        weights_sha256: hexadecimal digest of the weights file.
+        quality: limits of the quality measures, see `quality_flags`; {} where the folder has none.
+    """
+
+    network: keras.Model
+    network_config: Network
+    preparation: Preparation
+    provenance: dict[str, Any]
+    weights_sha256: str
+    quality: dict[str, Limit] = dataclasses.field(default_factory=dict)
+
+
+def save_model(
+    folder: Path,
+    network: keras.Model,
+    network_config: Network,
+    preparation: Preparation,
+    provenance: dict[str, Any],
+    half: bool = False,
+) -> None:
+    """Writes the folder beside its place and swaps it in, so that config and weights always belong together.
+
+    With `half` the weights are stored as float16.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with replacing(new / WEIGHTS) as temporary:
+            network.save_weights(temporary)
+            if half:
+                store_as_half(temporary)
+        config = {
+            "format": FORMAT,
+            "network": to_dict(network_config),
+            "preparation": to_dict(preparation),
+            "classes": CLASSES,
+            "sides": "from anatomy in world coordinates",
+            "provenance": provenance,
+            "weights_sha256": _sha256(new / WEIGHTS),
+        }
+        with replacing(new / CONFIG) as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        new.chmod(0o755)
+        _swap(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def _swap(new: Path, folder: Path) -> None:
+    old = folder.with_name(f"{new.name}-old")
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(folder: Path) -> TrainedModel:
+    """Builds the network from `config.json` and loads its weights once they are seen to be just what it expects.
+
+    Raises:
+        InputError: a missing or damaged file, a checksum that differs, or weights of other names, shapes or types.
+    """
+    config = read_config(folder)
+    network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
+    preparation = from_dict(Preparation, config["preparation"], f"{folder / CONFIG}: preparation")
+    limits = read_limits(folder)
+    digest = _sha256(folder / WEIGHTS)
+    if digest != config["weights_sha256"]:
+        raise InputError(
+            f"{folder / WEIGHTS}: SHA-256 {digest[:16]}…, but {CONFIG} says {str(config['weights_sha256'])[:16]}….\n"
+            "Expected the two files of one training: copy the model folder again."
+        )
+    network = build_network(network_config, seed=None)
+    check_weights(folder / WEIGHTS, network)
+    network.load_weights(folder / WEIGHTS)
+    if not all(np.isfinite(w).all() for w in network.get_weights()):
+        raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
+    return TrainedModel(network, network_config, preparation, config["provenance"], digest, limits)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's `config.json` as a dict with every expected name. Raises InputError."""
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise InputError(f"{folder}: no model here.\nExpected a folder with {CONFIG} and {WEIGHTS}.")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_CONFIG_BYTES}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}).\nExpected the file that femur3d.train wrote.") from error
+    names = {"format", "network", "preparation", "classes", "provenance", "weights_sha256"}
+    known = isinstance(config, dict) and config.get("format") == FORMAT and config.get("classes") == list(CLASSES)
+    if not known or not names <= set(config):
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise InputError(f"{path}: format {found!r}.\nExpected {FORMAT!r} with {', '.join(sorted(names))}.")
+    return config
+
+
+def check_weights(path: Path, network: keras.Model) -> None:
+    """Raises InputError unless the file holds just the network's arrays, of the right shapes, float, in itself."""
+    expected = _expected_datasets(network)
+    with open_hdf5(path) as file:
+        found = plain_datasets(file, path)
+    for name in sorted(set(expected) ^ set(found)):
+        raise InputError(f"{path}: {name} is {'missing' if name in expected else 'unknown'}.\n{_EXPECTED}")
+    for name, shape in expected.items():
+        if found[name][0] != shape or found[name][1].kind != "f":
+            raise InputError(
+                f"{path}: {name} is {found[name][1]} {found[name][0]}; expected float {shape}.\n{_EXPECTED}"
+            )
+
+
+_EXPECTED = f"Expected the weights of the network in {CONFIG}."
+
+
+# What Keras's weights file calls the layers that have weights.
+_KINDS = {
+    "Conv3D": "conv3d",
+    "Deconv3D": "deconv3d",
+    "BatchNormalization": "batch_normalization",
+}
+
+
+def _expected_datasets(network: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in Keras's weights file: `layers/conv3d_1/vars/0`, numbered by class in the order of layers."""
+    counts: dict[str, int] = {}
+    expected = {}
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        kind = _KINDS[type(layer).__name__]
+        counts[kind] = counts.get(kind, -1) + 1
+        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        expected.update({f"layers/{name}/vars/{i}": tuple(w.shape) for i, w in enumerate(layer.weights)})
+    return expected
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

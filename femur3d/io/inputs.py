@@ -1,0 +1,386 @@
+"""What a user gives to `-i`, as a list of scans: files, DICOM folders, folders of folders, and zips of any of these.
+
+Inside a folder or a zip hidden files, other files (README, JSON, pictures, DICOMDIR), results of `femur3d.infer` and
+links are passed over; only a link to a file that lies in the same folder is followed. What the user named himself is
+never passed over: if it is no scan it stays in the list, and `read_volume` says what is wrong with it when its turn
+comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from femur3d.errors import InputError, UsageError
+from femur3d.io.dicom.headers import read_slice
+from femur3d.io.images import SCAN_EXTENSIONS, case_name, list_series, scan_extension
+from femur3d.io.integrity import quiet_itk
+from femur3d.io.summary import read_summary
+
+FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
+LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
+MAX_ZIP_FILES = 20_000  # a study of ten series of 200 slices has 2,000 files; more than ten of these are given unpacked
+MAX_ZIP_BYTES = 8 << 30  # about 400 scans of a pelvis of 20 MB; what a temporary folder can be asked to hold
+
+_CHUNK = 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks bzip2 and LZMA without a limit on memory
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BAD_CHARACTERS = re.compile(r'[<>:"/\\|?*]')  # in the file names of one system or another
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # of Windows
+_PACK_AGAIN = "Nothing was unpacked. Pack the scans again: plain files and folders, named relative to the zip."
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """One scan to be read.
+
+    Attributes:
+        name: name of the case, unlike that of any other scan of the list (upper and lower case count as the same), and
+            fit for a file name: results are called NAME.nii.gz.
+        path: scan file or DICOM folder; inside a temporary folder where it comes out of a zip.
+        series: what `read_volume(series=…)` takes; None for a scan file.
+        source: the path as the user knows it, to print and to store; 'scans.zip/inner/path' for a scan in a zip.
+        problem: of one input among several, why there is nothing to be read in it; '' elsewhere.
+    """
+
+    name: str
+    path: Path
+    series: int | None
+    source: str
+    problem: str = ""
+
+    def told(self, message: str) -> str:
+        """A message about this scan with the user's paths instead of those of the temporary folder."""
+        here, there = self.path, Path(self.source)
+        while here.name and here.name == there.name:  # up to the zip, whose other files may be named too
+            here, there = here.parent, there.parent
+        return "\n".join(_printable(line) for line in message.replace(str(here), str(there)).split("\n"))
+
+
+@contextlib.contextmanager
+def open_sources(
+    paths: Sequence[Path], series: int | None = None, *, leave_out: Path | None = None
+) -> Iterator[list[Scan]]:
+    """The scans that the given paths stand for, in their order and by name inside a folder.
+
+        with open_sources([Path("patients.zip"), Path("hip.nii.gz")]) as scans:
+            for scan in scans:
+                volume = read_volume(scan.path, series=scan.series)
+
+    Zips are unpacked to temporary folders that are removed when the block ends, however it ends.
+
+    Args:
+        paths: scan files, DICOM folders, folders of these (FOLDER_DEPTH levels deep), zips of these.
+        series: which series of every DICOM folder is meant, as numbered by `list_series`.
+        leave_out: a folder that is passed over where it lies inside a given folder: that of the results.
+
+    Yields:
+        At least one scan. A DICOM folder with several series and no choice is among them where there are other scans:
+        `read_volume` refuses it.
+
+    Raises:
+        UsageError: no path, or two scans for which no two names are found.
+        InputError: the only input is a folder or zip without scans, a DICOM folder with several series and no choice,
+            or a choice that it does not have, or a zip that is damaged, encrypted, too large or unsafe to unpack. Among
+            others such an input is a scan with a problem.
+    """
+    if not paths:
+        raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
+    with contextlib.ExitStack() as stack:
+        found = [scan for path in paths for scan in _attempt(Path(path), series, leave_out, stack, len(paths) == 1)]
+        if len(found) == 1 and found[0].path.is_dir():
+            _check_choice(found[0])
+        yield _named(found)
+
+
+def _attempt(
+    path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack, alone: bool
+) -> list[Scan]:
+    """The scans of one input; one with a problem where it has none, unless it is `alone`: then InputError."""
+    try:
+        return _scans(path, series, leave_out, stack)
+    except InputError as error:
+        if alone:
+            raise
+        return [Scan(path.stem, path, None, _printable(str(path)), problem=str(error))]
+
+
+def _scans(path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack) -> list[Scan]:
+    """The scans of one input, called by their case names. `stack` keeps the folder of a zip until it is closed."""
+    is_zip = path.suffix.lower() == ".zip" and os.path.isfile(path)
+    if not is_zip and not os.path.isdir(path):
+        return [Scan(case_name(path), path, None, _printable(str(path)))]
+    top = stack.enter_context(_unpacked(path)) if is_zip else path
+    found = [_scan_inside(top, inside, path, series) for inside in _walk(top, top, leave_out)]
+    if not found:
+        raise _nothing_in(top, path)
+    return found
+
+
+def _scan_inside(top: Path, inside: Path, given: Path, series: int | None) -> Scan:
+    """A file or folder found in `top` as a scan; `given` is what the user calls `top`, a folder or a zip."""
+    is_whole_zip = inside == top != given
+    return Scan(
+        name=given.stem if is_whole_zip else case_name(inside),
+        path=inside,
+        series=series if os.path.isdir(inside) else None,
+        source=_printable(str(given / inside.relative_to(top))),
+    )
+
+
+def _walk(folder: Path, top: Path, leave_out: Path | None, depth: int = 0) -> Iterator[Path]:
+    """Scan files and folders with DICOM slices in a folder and below it; a folder that cannot be opened counts too."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if _is_followed(entry, top))
+    except OSError:
+        yield folder  # read_volume says why; to pass over it would hide a patient
+        return
+    results = {name for entry in entries if entry.suffix == ".json" for name in read_summary(entry).get("files", [])}
+    files = [entry for entry in entries if entry.is_file() and entry.name not in results]
+    if _holds_dicom(file for file in files if not scan_extension(file)):
+        yield folder
+    yield from (file for file in files if scan_extension(file.name.lower()))  # B.NII: read_volume says why not
+    if depth < FOLDER_DEPTH:
+        for entry in entries:
+            if entry.is_dir() and (leave_out is None or entry.resolve() != leave_out.resolve()):
+                yield from _walk(entry, top, leave_out, depth + 1)
+
+
+def _is_followed(entry: Path, top: Path) -> bool:
+    """Not hidden, no label maps of a dataset, and no link other than to a file inside `top`, which may lead round."""
+    if entry.name.startswith(".") or entry.name in LABEL_FOLDERS:
+        return False
+    return not entry.is_symlink() or (entry.is_file() and entry.resolve().is_relative_to(top.resolve()))
+
+
+def _holds_dicom(others: Iterable[Path]) -> bool:
+    """Whether there are DICOM images, sound or damaged, among the files of a folder that are no scan files."""
+    doubtful = []
+    with quiet_itk():
+        for file in others:
+            try:
+                if read_slice(file) is not None:
+                    return True  # one slice tells, thousands need not be read
+            except InputError:  # empty, cut short or not to be opened
+                doubtful.append(file)
+    return len(doubtful) > 1 or any(file.suffix for file in doubtful)  # a single one may be an empty README
+
+
+def _check_choice(scan: Scan) -> None:
+    """InputError with the list of series where a DICOM folder has several, or not the one that was chosen."""
+    try:
+        known = list_series(scan.path)
+    except InputError:
+        return  # damaged: read_volume says so
+    if (scan.series is None and len(known) == 1) or scan.series in [one.number for one in known]:
+        return
+    received = f"{len(known)} DICOM series in one folder"
+    if scan.series is not None:
+        received = f"no series number {scan.series} among {received}"
+    listed = "\n".join(f"  {_printable(str(one))}" for one in known)
+    raise InputError(f"{scan.source}: {received}.\n{listed}\nChoose one of them with --series N.")
+
+
+def _nothing_in(top: Path, given: Path) -> InputError:
+    """The error for a folder or zip without scans: what it holds instead."""
+    names = list(itertools.islice(_visible_files(top), 4))
+    holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
+    accepted = f"{', '.join(SCAN_EXTENSIONS)} (lower case) and folders of DICOM slices, {FOLDER_DEPTH} folders deep"
+    return InputError(
+        f"{given}: no scans in this {'folder' if top == given else 'zip'} (it holds {holds}).\n"
+        f"Accepted: {accepted}; hidden files, links out of the folder and zips inside it are passed over."
+    )
+
+
+def _visible_files(top: Path) -> Iterator[str]:
+    """Relative paths of all files in and below a folder, hidden ones left out."""
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            yield _printable(os.path.relpath(os.path.join(folder, name), top))
+
+
+# ---- names
+
+
+def _named(scans: Sequence[Scan]) -> list[Scan]:
+    """The scans with names that differ: where two are the same, folders are put in front, one more in every round.
+
+    'P1/t1.nii.gz', 'P2/t1.nii.gz' and 'P2/t2.nii.gz' are called P1_t1, P2_t1 and t2. Raises UsageError where the
+    folders are used up.
+    """
+    words = [[*Path(os.path.abspath(scan.source)).parts[1:-1], scan.name] for scan in scans]
+    levels = [0] * len(scans)  # folders in front of each name
+    while True:
+        names = [_file_name("_".join(w[-1 - level :])) for w, level in zip(words, levels, strict=True)]
+        alike = _alike(names)
+        if not alike:
+            return [dataclasses.replace(scan, name=name) for scan, name in zip(scans, names, strict=True)]
+        for group in alike:
+            free = [i for i in group if levels[i] < len(words[i]) - 1]
+            if not free:
+                first, second = (scans[i] for i in group[:2])
+                what = f"{first.source} and {second.source} would both be called {_file_name(first.name)!r}"
+                raise UsageError(f"{what}.\nGive every scan once, or segment these two into different folders.")
+            highest = max(levels[i] for i in free)  # 'x_b.nii' keeps its name when 'x/b.nii' comes to x_b
+            for i in free:
+                levels[i] += levels[i] == highest
+
+
+def _alike(names: Iterable[str]) -> list[list[int]]:
+    """Places of equal names, grouped: equal to a file system that knows no upper case and one way to store accents."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _file_name(text: str) -> str:
+    """`text` with '_' for what some system refuses in file names; never empty, never '.' or '-' in front."""
+    name = _BAD_CHARACTERS.sub("_", _printable(text).replace("�", "_")).lstrip(".- ").rstrip(". ") or "scan"
+    return f"_{name}" if _is_device(name) else name
+
+
+def _is_device(name: str) -> bool:
+    return name.split(".")[0].rstrip().upper() in _DEVICES
+
+
+def _printable(text: str) -> str:
+    """`text` with '�' for control characters and broken bytes, which would upset a terminal or a JSON file."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+# ---- zips
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """A temporary folder with what a zip holds, hidden files left out. Raises InputError."""
+    with contextlib.ExitStack() as stack:
+        with _zip_errors(path):
+            temporary = tempfile.TemporaryDirectory(prefix="femur3d-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(temporary))
+            with zipfile.ZipFile(path) as archive:
+                entries = _wanted(path, archive.infolist())
+                _check_amount(path, entries, folder)
+                for entry in entries:
+                    _unpack(archive, entry, folder)
+        yield folder
+
+
+@contextlib.contextmanager
+def _zip_errors(path: Path) -> Iterator[None]:
+    """Within the block errors of the system and of zipfile (for a damaged zip it has many) become InputErrors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise _no_space(path, "the disk became full") from error
+        if error.errno == errno.EINVAL:  # zipfile went to a place before the first byte
+            raise _damaged(path, error) from error
+        advice = "Check its permissions, or unpack it yourself and give the folder"
+        raise InputError(f"{path}: cannot be unpacked ({error.strerror or error}).\n{advice}.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    what = _printable(" ".join(str(error).split()))[:200] or "it ends too early"
+    return InputError(f"{path}: the zip is damaged or of an unknown kind ({what}).\nCopy or download it again.")
+
+
+def _no_space(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path}: {what} while it was unpacked to {tempfile.gettempdir()}.\n"
+        "Free some space there, or set TMPDIR to a folder on a larger disk."
+    )
+
+
+def _wanted(path: Path, entries: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The files to be unpacked. InputError where any entry is unsafe, or one of these cannot be unpacked."""
+    wanted = []
+    for entry in entries:
+        name = _printable(entry.orig_filename)[:200]
+        if problem := _danger(entry):
+            raise InputError(f"{path}: its entry {name!r} {problem}.\n{_PACK_AGAIN}")
+        if entry.is_dir() or any(p.startswith(".") or p == "__MACOSX" for p in _parts(entry)):
+            continue
+        if problem := _obstacle(entry):
+            raise InputError(f"{path}: its entry {name!r} {problem}.\nUnpack it yourself and give the folder.")
+        wanted.append(entry)
+    return wanted
+
+
+def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
+    """The folders and the name of an entry that is not in `_danger`; '.' and empty ones left out."""
+    return PurePosixPath(entry.filename).parts
+
+
+def _danger(entry: zipfile.ZipInfo) -> str:
+    """What makes an entry unsafe on some system, '' for an ordinary one."""
+    name = entry.orig_filename
+    parts = name.split("/")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    checks = {
+        "has an absolute path": name.startswith("/"),
+        "leads out of the folder": ".." in parts,
+        "has a backslash in its name": "\\" in name,
+        "has a zero byte in its name": "\0" in name,
+        "has a drive letter": any(part[1:2] == ":" for part in parts),
+        "is called like a device": any(map(_is_device, parts)),
+        "is a link": kind == stat.S_IFLNK,
+        "is neither a file nor a folder": kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK),
+    }
+    return next((problem for problem, found in checks.items() if found), "")
+
+
+def _obstacle(entry: zipfile.ZipInfo) -> str:
+    """Why a harmless file cannot be unpacked here, '' where it can."""
+    if entry.flag_bits & 0x1:
+        return "is encrypted"
+    if entry.filename.lower().endswith(".zip"):
+        return "is a zip inside the zip"
+    if entry.compress_type not in _METHODS:
+        return f"is packed by method {entry.compress_type}, and only 0 (stored) and 8 (deflate) are read"
+    return ""
+
+
+def _check_amount(path: Path, entries: Sequence[zipfile.ZipInfo], folder: Path) -> None:
+    """InputError where a zip announces more files or bytes than are unpacked, or than the disk has room for."""
+    n_bytes = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_ZIP_FILES or n_bytes > MAX_ZIP_BYTES:
+        received = f"{len(entries):,} files of {n_bytes / 2**30:.2f} GiB in all"
+        limit = f"Up to {MAX_ZIP_FILES:,} files and {MAX_ZIP_BYTES / 2**30:.0f} GiB are unpacked"
+        raise InputError(f"{path}: {received}.\n{limit}: unpack it yourself and give the folder.")
+    if n_bytes > shutil.disk_usage(folder).free:
+        raise _no_space(path, f"{n_bytes / 2**30:.2f} GiB are more than the disk holds")
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+    """Writes one file, no byte more than the zip's directory announced; zipfile compares the checksum at its end."""
+    target = folder.joinpath(*_parts(entry))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with archive.open(entry) as packed, target.open("xb") as stream:  # x: a second entry of one name is an error
+        for chunk in iter(lambda: packed.read(_CHUNK), b""):
+            written += len(chunk)
+            if written > entry.file_size:
+                break
+            stream.write(chunk)
+    if written != entry.file_size:
+        raise zipfile.BadZipFile(f"{entry.filename} does not have the {entry.file_size:,} bytes that are announced")

@@ -1,0 +1,138 @@
+"""The run directory: `runs/NAME/{config.json, checkpoints/, model/, metrics.csv, tensorboard/, log.txt}`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from femur3d.config import Experiment, from_dict, to_dict
+from femur3d.errors import InputError, UsageError
+from femur3d.io.atomic import replacing
+
+# What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
+CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
+CHANGEABLE_WHEN_HALVING = (*CHANGEABLE, "steps")
+NOTES = ("encoder_source", "data")  # what config.json holds besides the experiment
+
+
+class RunFolder:
+    """The paths of a run, held by one process at a time.
+
+    Raises:
+        UsageError: another process is training in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.tensorboard = path / "tensorboard"
+        self.packed = path / "packed.h5"
+        self._config = path / "config.json"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._lock = filelock.FileLock(path / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise UsageError(f"{path}: another process is training in it.\nChoose another --run, or wait.") from error
+        for leftover in path.rglob(".writing-*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+
+    def say(self, line: str) -> None:
+        """Prints a line and appends it, with the time, to log.txt."""
+        print(line, flush=True)
+        with (self.path / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def stored(self) -> dict[str, Any]:
+        """What config.json holds besides the experiment, `encoder_source` and `data`; {} in a new run."""
+        if not self._config.exists():
+            return {}
+        return {name: value for name, value in self._read().items() if name in NOTES}
+
+    def check_experiment(self, experiment: Experiment) -> None:
+        """Raises UsageError where the run was begun with another experiment, InputError for a damaged config.json."""
+        if not self._config.exists():
+            return
+        stored = {name: value for name, value in self._read().items() if name not in NOTES}
+        before, now = _flat(from_dict(Experiment, stored, str(self._config))), _flat(experiment)
+        may_change = CHANGEABLE_WHEN_HALVING if experiment.training.schedule == "halving" else CHANGEABLE
+        changed = [n for n in now if before[n] != now[n] and n.rpartition(".")[2] not in may_change]
+        if changed:
+            name = changed[0]
+            raise UsageError(
+                f"{self.path}: begun with {name}={before[name]}, now {now[name]}.\n"
+                f"Expected the same experiment (only {', '.join(may_change)} may change); choose another --run."
+            )
+
+    def write_config(self, experiment: Experiment, encoder_source: Mapping[str, str], data: str) -> None:
+        """Writes config.json. Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
+        before = self.stored().get("data", data)
+        if before != data:
+            raise InputError(
+                f"{self.path}: begun with data {str(before)[:16]}…, now {data[:16]}….\n"
+                "Expected the same dataset; choose another --run for another one."
+            )
+        content = {**to_dict(experiment), "encoder_source": dict(encoder_source), "data": data}
+        with replacing(self._config) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            stored = json.loads(self._config.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
+        if not isinstance(stored, dict):
+            raise InputError(f"{self._config}: not a run's configuration.\nChoose another --run.")
+        return stored
+
+
+def _flat(experiment: Experiment) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in dataclasses.asdict(experiment).items():
+        flat.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
+    return flat
+
+
+class MetricsLog:
+    """metrics.csv: one row every `log_every` updates; rows beyond the step that a run goes on from are dropped."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], step: int) -> None:
+        self._path = path
+        self._columns = columns
+        kept = self._rows_until(step)
+        with replacing(path) as temporary:
+            temporary.write_text(
+                _csv_text([dict(zip(columns, columns, strict=True)), *kept], columns), encoding="utf-8"
+            )
+
+    def _rows_until(self, step: int) -> list[dict[str, str]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
+        return [{c: row.get(c) or "" for c in self._columns} for row in rows if int(row["step"]) <= step]
+
+    def add(self, row: Mapping[str, float | int]) -> None:
+        """Appends a row; columns that it lacks stay empty."""
+        text = {c: _number(row[c]) if c in row else "" for c in self._columns}
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            file.write(_csv_text([text], self._columns))
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _csv_text(rows: list[dict[str, str]], columns: tuple[str, ...]) -> str:
+    out = io.StringIO()
+    csv.DictWriter(out, columns, extrasaction="ignore").writerows(rows)
+    return out.getvalue()

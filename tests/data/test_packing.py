@@ -1,0 +1,161 @@
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from femur3d.config import with_settings
+from femur3d.data.augmentation import variant
+from femur3d.data.nnunet_dataset import find_cases
+from femur3d.data.packed_dataset import SCHEMA, Entry, PackedDataset, plain_datasets
+from femur3d.data.packing import pack_dataset
+from femur3d.errors import InputError
+from femur3d.io.images import read_volume, write_volume
+from tests.conftest import write_dataset
+
+
+def test_training_volumes_have_their_variants_and_validation_none(packed_file):
+    with PackedDataset(packed_file) as packed:
+        assert packed.dataset.startswith("ellipsoids")
+        assert len(packed.entries) == 2 * 2 * 2 + 2
+        assert len(packed.select("train")) == 8
+        assert len(packed.select("train", [6])) == 4
+        assert [packed.entries[i].case for i in packed.select("val")] == ["case_2", "case_2"]
+        assert packed.entries[0] == Entry("case_0", 1, 0, "train", "case_0_0000.nii.gz")
+
+
+def test_ten_images_become_eighty(tmp_path, tiny_experiment):
+    folder = write_dataset(tmp_path / "d", cases=5, validation=0)  # two hips each
+    experiment = with_settings(tiny_experiment, ["training.variants=(0, 1, 2, 3, 4, 5, 6, 7)"])
+    assert pack_dataset(folder, tmp_path / "p.h5", experiment, lambda name: None) == 80
+
+
+def test_variants_are_those_of_the_first(packed_file):
+    with PackedDataset(packed_file) as packed:
+        for number, entry in enumerate(packed.entries):
+            if entry.variant:
+                first, mirrored = packed.read_volume(number - 1), packed.read_volume(number)
+                for a, b in zip(first, mirrored, strict=True):
+                    np.testing.assert_array_equal(variant(a.array, entry.variant), b.array)
+
+
+def test_patch_is_part_of_the_volume_and_femur_voxels_are_femur(packed_file):
+    with PackedDataset(packed_file) as packed:
+        image, label = packed.read_volume(3)
+        patch, patch_label = packed.read_patch(3, (1, 2, 3), (16, 8, 4))
+        np.testing.assert_array_equal(patch, image.array[1:17, 2:10, 3:7])
+        np.testing.assert_array_equal(patch_label, label.array[1:17, 2:10, 3:7])
+        assert label.array[tuple(packed.femur_voxels(3).T)].all()
+        assert patch.dtype == np.float16
+
+
+def test_volumes_are_contiguous(packed_file):
+    with h5py.File(packed_file) as file:
+        assert file["volumes/00000/image"].chunks is None
+
+
+def spoil(folder, case, change):
+    """Rewrites the image or label of a case as `change` makes it."""
+    paths = next(c for c in find_cases(folder) if c.name == case)
+    scan, label = read_volume(paths.image), read_volume(paths.label)
+    for volume, path, new in zip((scan, label), (paths.image, paths.label), change(scan, label), strict=True):
+        if new is not volume:
+            write_volume(new, path)
+
+
+def shifted(volume):
+    return type(volume)(volume.array, volume.spacing_mm, (0.0, 0.0, 0.0), volume.direction)
+
+
+def poked(volume, value):
+    array = volume.array.copy()
+    array[3, 3, 3] = value
+    return volume.with_array(array)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda s, m: (s, shifted(m)), "origin"),
+        (lambda s, m: (poked(s, np.nan), m), "(?i)nan"),
+        (lambda s, m: (s, poked(m, 7)), "7"),
+        (lambda s, m: (s, m.with_array(np.zeros_like(m.array))), "(?i)empty|no voxel|background"),
+    ],
+)
+def test_wrong_dataset_is_refused_and_nothing_is_left(tmp_path, tiny_experiment, change, found):
+    folder = write_dataset(tmp_path / "d")
+    spoil(folder, "case_1", change)
+    with pytest.raises(InputError, match=found) as caught:
+        pack_dataset(folder, tmp_path / "out" / "p.h5", tiny_experiment, lambda name: None)
+    assert "case_1" in str(caught.value)
+    assert str(caught.value).count("\n") <= 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):
+    def speck(scan, label):
+        array = np.where(label.array == 2, 0, label.array)
+        array[3, 3, 3] = 2
+        return scan, label.with_array(array)
+
+    folder = write_dataset(tmp_path / "d")
+    spoil(folder, "case_1", speck)
+    coarse = with_settings(
+        tiny_experiment, ["preparation.spacing_mm=(3.9, 3.9, 3.9)", "preparation.patch_size=(8,8,8)"]
+    )
+    with pytest.raises(InputError, match=r"case_1: label 2 has too few voxels"):
+        pack_dataset(folder, tmp_path / "p.h5", coarse, lambda name: None)
+
+
+def test_missing_label_and_too_large_a_patch(tmp_path, tiny_experiment):
+    folder = write_dataset(tmp_path / "d")
+    large = with_settings(tiny_experiment, ["preparation.patch_size=(48, 48, 48)"])
+    with pytest.raises(InputError, match=r"case_0.*less than a patch"):
+        pack_dataset(folder, tmp_path / "p.h5", large, lambda name: None)
+    (folder / "labelsTr" / "case_0.nii.gz").unlink()
+    with pytest.raises(InputError, match="case_0"):
+        pack_dataset(folder, tmp_path / "p.h5", tiny_experiment, lambda name: None)
+    assert not (tmp_path / "p.h5").exists()
+
+
+def test_files_that_are_not_packed_datasets(tmp_path, packed_file):
+    with pytest.raises(InputError, match="no such file"):
+        PackedDataset(tmp_path / "none.h5")
+    (tmp_path / "empty.h5").touch()
+    with pytest.raises(InputError, match="not a readable HDF5"):
+        PackedDataset(tmp_path / "empty.h5")
+    (tmp_path / "cut.h5").write_bytes(packed_file.read_bytes()[:5000])
+    with pytest.raises(InputError):
+        PackedDataset(tmp_path / "cut.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(InputError, match="not a packed dataset"):
+        PackedDataset(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("kind", ["soft", "external", "storage", "virtual", "cycle"])
+def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
+    path = tmp_path / "p.h5"
+    shutil.copy(packed_file, path)
+    with h5py.File(path, "a") as file:
+        if kind == "soft":
+            file["volumes/link"] = h5py.SoftLink("/volumes/00000")
+        elif kind == "external":
+            file["volumes/link"] = h5py.ExternalLink(str(packed_file), "/volumes/00000")
+        elif kind == "cycle":
+            file["volumes/again"] = file["/"]
+        elif kind == "storage":
+            file.create_dataset("x", (4,), "u1", external=[("/etc/hostname", 0, 4)])
+        else:
+            layout = h5py.VirtualLayout((4,), "u1")
+            layout[:] = h5py.VirtualSource(str(packed_file), "x", (4,))
+            file.create_virtual_dataset("x", layout)
+    with pytest.raises(InputError, match=r"elsewhere|outside"):
+        PackedDataset(path)
+
+
+def test_plain_datasets_lists_names_shapes_and_types(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a/b"] = np.zeros((2, 3), np.float32)
+        assert file.attrs.get("schema") != SCHEMA
+        assert plain_datasets(file, "a.h5") == {"a/b": ((2, 3), np.dtype("f4"))}

@@ -1,0 +1,129 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from femur3d.config import Training, with_settings
+from femur3d.data.packed_dataset import PackedDataset
+from femur3d.data.patches import normalise_patch
+from femur3d.data.sampler import PatchSampler
+from femur3d.training.tf_dataset import patch_stream
+
+SIZE = (16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def packed(packed_file):
+    with PackedDataset(packed_file) as packed:
+        yield packed
+
+
+@pytest.fixture
+def sampler(packed, tiny_experiment):
+    return PatchSampler(packed, tiny_experiment.training, SIZE)
+
+
+def with_training(sampler, *settings, experiment):
+    training = with_settings(experiment, settings).training
+    return PatchSampler(sampler.packed, training, SIZE)
+
+
+def test_epoch_visits_every_volume_n_times_in_a_row(sampler):
+    assert sampler.steps_per_epoch == 8 * 2
+    for epoch in range(3):
+        visited = [sampler.volume_of(epoch * 16 + i) for i in range(16)]
+        assert visited[::2] == visited[1::2]
+        assert sorted(visited[::2]) == sampler.packed.select("train")
+
+
+def test_mixed_batches_visit_every_volume_at_every_place(sampler, tiny_experiment):
+    settings = ("training.mixed_batches=True", "training.batches_per_volume=1", "training.distort_share=0.0")
+    mixed = with_training(sampler, *settings, experiment=tiny_experiment)
+    orders = [[mixed.volume_of(step, element) for step in range(8)] for element in (0, 1)]
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order) == sampler.packed.select("train")
+    for step in range(8):
+        for element, origin in enumerate(mixed.origins_of(step)):
+            image, label = mixed.packed.read_patch(orders[element][step], origin, SIZE)
+            np.testing.assert_array_equal(mixed.batch(step)[0][element, ..., 0], normalise_patch(image))
+            np.testing.assert_array_equal(mixed.batch(step)[1][element], label)
+
+
+def test_epochs_are_shuffled_differently(sampler):
+    orders = {tuple(sampler.volume_of(epoch * 16 + i) for i in range(16)) for epoch in range(5)}
+    assert len(orders) == 5
+
+
+def test_paper_has_400_steps_an_epoch():
+    class TenImagesWithTheirVariants:
+        def select(self, split, variants):
+            return list(range(10 * len(variants)))
+
+    assert PatchSampler(TenImagesWithTheirVariants(), Training(), (64, 64, 64)).steps_per_epoch == 400
+
+
+def test_batches_are_a_pure_function_of_seed_and_step(sampler, tiny_experiment):
+    forth = [sampler.batch(step) for step in range(5)]
+    back = [with_training(sampler, experiment=tiny_experiment).batch(step) for step in reversed(range(5))]
+    for (image, label), (image2, label2) in zip(forth, reversed(back), strict=True):
+        np.testing.assert_array_equal(image, image2)
+        np.testing.assert_array_equal(label, label2)
+    other = with_training(sampler, "training.seed=1", experiment=tiny_experiment)
+    assert [sampler.origins_of(s) for s in range(5)] != [other.origins_of(s) for s in range(5)]
+
+
+def test_batch_is_normalised_and_belongs_together(sampler):
+    for step in range(6):
+        images, labels = sampler.batch(step)
+        assert (images.shape, images.dtype) == ((2, *SIZE, 1), np.float32)
+        assert (labels.shape, labels.dtype) == ((2, *SIZE), np.uint8)
+        np.testing.assert_allclose(images.mean(axis=(1, 2, 3, 4)), 0, atol=1e-5)
+        np.testing.assert_allclose(images.std(axis=(1, 2, 3, 4)), 1, atol=1e-4)
+        for image, label in zip(images[..., 0], labels, strict=True):  # the ellipsoid is the bright part
+            if 0 < label.mean() < 1:
+                assert image[label == 1].mean() > image[label == 0].mean() + 1
+
+
+def test_femur_share_centres_patches_on_the_femur(sampler, tiny_experiment):
+    def centred(share):
+        training = with_settings(tiny_experiment, [f"training.femur_share={share}"]).training
+        small = PatchSampler(sampler.packed, training, (8, 8, 8))
+        return np.mean([small.batch(step)[1][:, 4, 4, 4] for step in range(60)])
+
+    uniform, half, all_of_them = centred(0.0), centred(0.5), centred(1.0)
+    assert uniform + 0.05 < half < all_of_them - 0.05
+
+
+def test_distorted_patches_are_pure_and_still_bright_where_the_femur_is(sampler, tiny_experiment):
+    def distorted(share):
+        return with_training(sampler, f"training.distort_share={share}", experiment=tiny_experiment)
+
+    for step in range(6):
+        (images, labels), again, plain = (distorted(s).batch(step) for s in (1.0, 1.0, 0.0))
+        np.testing.assert_array_equal(images, again[0])
+        np.testing.assert_array_equal(labels, again[1])
+        assert not np.array_equal(images, plain[0])
+        assert (images.shape, images.dtype, labels.dtype) == (plain[0].shape, np.float32, np.uint8)
+        for image, label in zip(images[..., 0], labels, strict=True):
+            if 0 < label.mean() < 1:
+                assert image[label == 1].mean() > image[label == 0].mean() + 1
+
+
+def test_patches_cover_the_whole_volume(sampler, tiny_experiment):
+    uniform = with_training(sampler, "training.femur_share=0.0", experiment=tiny_experiment)
+    starts = np.array(list(itertools.chain(*(uniform.origins_of(s) for s in range(400)))))
+    last = np.max([uniform.packed.shape(i) for i in uniform.volumes], axis=0) - SIZE
+    np.testing.assert_array_equal(starts.min(0), 0)
+    np.testing.assert_array_equal(starts.max(0), last)
+
+
+def test_stream_gives_the_samplers_batches_from_any_step(sampler):
+    for first in (0, 3):
+        stream = list(patch_stream(sampler, first, 6))
+        assert len(stream) == 6 - first
+        for step, (images, labels) in enumerate(stream, start=first):
+            expected = sampler.batch(step)
+            np.testing.assert_array_equal(images.numpy(), expected[0])
+            np.testing.assert_array_equal(labels.numpy(), expected[1])
+            assert images.shape.as_list() == [2, *SIZE, 1]

@@ -1,0 +1,66 @@
+"""The folded network computes what the trained one computes, without its batch normalisation."""
+
+import keras
+import numpy as np
+import pytest
+
+from femur3d.config import Network
+from femur3d.engines.fused_for_inference import fold_network
+from femur3d.network.unet import build_network
+
+TINY = Network((2, 3, 4, 5), (4, 3, 2), initialisation="he")
+
+
+def as_if_trained(config):
+    """A network whose normalisations have statistics, scales and shifts of their own."""
+    network, rng = build_network(config), np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            n = layer.gamma.shape[0]
+            layer.set_weights([rng.uniform(0.5, 1.5, n), *rng.normal(0, 0.2, (2, n)), rng.uniform(0.5, 2, n)])
+    return network
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return as_if_trained(TINY)
+
+
+@pytest.fixture(scope="module")
+def patch():
+    return np.random.default_rng(1).standard_normal((2, 16, 8, 24, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_same_logits_of_all_heads(trained, patch, dtype, tolerance):
+    expected, found = trained(patch, training=False), fold_network(trained, TINY, dtype)(patch)
+    for head, logits in expected.items():
+        assert keras.backend.standardize_dtype(found[head].dtype) == "float32"
+        largest = np.abs(logits).max()
+        assert largest > 0.1  # or the comparison would say little
+        np.testing.assert_allclose(found[head], logits, atol=tolerance * largest)
+
+
+def test_bfloat16_is_what_the_blocks_compute_in(trained):
+    folded = fold_network(trained, TINY, "bfloat16")
+    dtypes = {layer.name: layer.compute_dtype for layer in folded.layers if layer.weights}
+    assert {n for n, dtype in dtypes.items() if dtype == "float32"} == {"lower_cls", "mid_cls", "upper_cls"}
+    assert set(dtypes.values()) == {"float32", "bfloat16"}
+    assert keras.config.dtype_policy().name == "float32"  # the policy of the process is as before
+
+
+def test_no_normalisation_is_left_and_the_network_is_not_changed(trained, patch):
+    before = trained.get_weights()
+    folded = fold_network(trained, TINY)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers)
+    assert all((a == b).all() for a, b in zip(before, trained.get_weights(), strict=True))
+
+
+def test_one_channel_by_hand(trained):
+    """conv1a's first filter: kernel and bias times γ/√(σ² + ε), shifted by β - μ·γ/√(σ² + ε)."""
+    kernel, bias = trained.get_layer("conv1a").get_weights()
+    gamma, beta, mean, variance = (w[0] for w in trained.get_layer("conv1a_bn").get_weights())
+    scale = gamma / (variance + 0.001) ** 0.5
+    folded_kernel, folded_bias = fold_network(trained, TINY).get_layer("conv1a").get_weights()
+    np.testing.assert_allclose(folded_kernel[..., 0], kernel[..., 0] * scale, rtol=1e-6)
+    np.testing.assert_allclose(folded_bias[0], bias[0] * scale + beta - mean * scale, rtol=1e-5)

@@ -1,0 +1,45 @@
+"""The shipped model on a real scan: what a user gets. It was trained on this patient, so a good Dice is no achievement;
+preparation, network, weights and cleaning all have to be right for it.
+"""
+
+import functools
+import importlib
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from femur3d.data.preprocessing import cut, orient
+from femur3d.evaluation.overlap import count_overlap, dice
+from femur3d.inference.postprocessing import LEFT, RIGHT
+from femur3d.inference.saved_model import SHIPPED, load_model
+from femur3d.inference.segmenter import EXACT, FAST, Segmenter
+from femur3d.io.images import read_volume
+from femur3d.volume import Volume
+
+check_robustness = importlib.import_module("experiments.studies.check_robustness")
+
+
+def scores(found: Volume, expected: Volume, sides: tuple[int, ...] = (LEFT, RIGHT)) -> list[float]:
+    return [dice(count_overlap(expected.array, found.array, side)) for side in sides]
+
+
+@pytest.mark.slow
+def test_femurs_of_a_real_scan_however_it_is_stored(hips_dir: pathlib.Path) -> None:
+    scan = read_volume(hips_dir / "imagesTr" / "hip_07_0000.nii.gz")
+    model = load_model(SHIPPED)
+    exact, fast = (functools.partial(Segmenter(model, mode), labels="sides") for mode in (EXACT, FAST))
+    result = exact(scan)
+    labels = result.labels
+    assert np.unique(labels.array).tolist() == [0, LEFT, RIGHT]
+    assert [ndimage.label(labels.array == side)[1] for side in (LEFT, RIGHT)] == [1, 1]
+    reference = read_volume(hips_dir / "labelsTr" / "hip_07.nii.gz")
+    assert scores(labels, reference) == pytest.approx([0.9398, 0.9427], abs=0.001)  # as it was shipped
+    assert not result.needs_a_look
+    assert min(scores(fast(scan).labels, labels)) >= 0.998
+    changed = scan.with_array(scan.array.astype(np.float32) * np.float32(3.7) + np.float32(250))
+    assert min(scores(exact(orient(changed, "PIR")).labels, orient(labels, "PIR"))) > 0.9999
+    for name, side, box in check_robustness.crops(scan, labels):
+        if name == "cut to one hip":
+            assert min(scores(exact(cut(scan, box)).labels, cut(labels, box), (side,))) >= 0.98

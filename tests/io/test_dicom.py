@@ -1,0 +1,379 @@
+"""DICOM folders: slices in spatial order whatever their names, and series that cannot be stacked are refused."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from femur3d.errors import InputError
+from femur3d.io.dicom.series import series_files
+from femur3d.io.images import list_series, read_scan, read_volume
+from femur3d.io.integrity import quiet_itk
+from femur3d.volume import Volume
+
+CORONAL = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float)
+OBLIQUE = CORONAL @ Rotation.from_euler("xyz", [3, -5, 2], degrees=True).as_matrix()
+
+
+def make_scan(direction: np.ndarray = CORONAL) -> Volume:
+    """6 slices of 7 rows and 8 columns, each voxel with a value of its own."""
+    array = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
+    return Volume(array, (0.9, 1.1, 5.2), (-200.5, -133.25, 230.125), tuple(direction.ravel().tolist()))
+
+
+def write_series(
+    folder: Path, scan: Volume, *, uid: str = "1.2.3.4", number: int = 3, names: Sequence[str] = ()
+) -> None:
+    """Writes one file a slice with the tags of an MR scanner; `names`: file names in slice order."""
+    folder.mkdir(exist_ok=True)
+    for z in range(len(scan.array)):
+        name = names[z] if names else f"{uid}-{z}.dcm"
+        write_slice(
+            folder / name, scan, z, {"0020|000e": uid, "0020|0011": str(number), "0008|103e": f"t1 tse {number}"}
+        )
+
+
+def write_slice(path: Path, scan: Volume, z: int, tags: dict[str, str] | None = None) -> None:
+    """Writes slice z of a scan as an MR image; `tags` are added or replace the usual ones ('' leaves one out)."""
+    image = sitk.GetImageFromArray(scan.array[z])
+    image.SetSpacing(scan.spacing_mm[:2])
+    direction = np.reshape(scan.direction, (3, 3))
+    usual = {
+        "0008|0016": "1.2.840.10008.5.1.4.1.1.4",
+        "0008|0060": "MR",
+        "0020|000d": "1.2.3",
+        "0020|000e": "1.2.3.4",
+        "0020|0013": str(z + 1),
+        "0020|0032": "\\".join(f"{x:.10g}" for x in scan.world_mm((z, 0, 0))),
+        "0020|0037": "\\".join(f"{x:.12g}" for x in direction[:, :2].T.ravel()),
+        "0018|0088": str(scan.spacing_mm[2]),
+    }
+    for key, value in (usual | (tags or {})).items():
+        if value:
+            image.SetMetaData(key, value)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.SetFileName(str(path))
+    writer.Execute(image)
+
+
+def element(group: int, number: int, value: str) -> bytes:
+    """One DICOM element as SimpleITK writes it: implicit little endian, even length."""
+    data = value.encode() + b" " * (len(value) % 2)
+    return struct.pack("<HHI", group, number, len(data)) + data
+
+
+def put_elements(path: Path, values: dict[tuple[int, int], str]) -> None:
+    """Replaces or adds elements of a file that SimpleITK wrote, whose own writer would mend or refuse the values."""
+    data = path.read_bytes()
+    at = start = 144 + int.from_bytes(data[140:144], "little")  # after the file's meta header
+    elements = {}
+    while at < len(data):
+        group, number, length = struct.unpack_from("<HHI", data, at)
+        elements[group, number] = data[at : at + 8 + length]
+        at += 8 + length
+    elements |= {key: element(*key, value) for key, value in values.items()}
+    path.write_bytes(data[:start] + b"".join(elements[key] for key in sorted(elements)))
+
+
+def refused(folder: Path, *words: str, series: int | None = None, names: Path | None = None) -> str:
+    """Reads a folder that must be refused: two lines that begin with its path (or `names`) and hold the words."""
+    with pytest.raises(InputError) as caught:
+        read_volume(folder, series=series)
+    message = str(caught.value)
+    assert message.startswith(str(names or folder))
+    assert len(message.splitlines()) == 2
+    for word in words:
+        assert word in message
+    return message
+
+
+@pytest.mark.parametrize("direction", [np.eye(3), CORONAL, OBLIQUE], ids=["axial", "coronal", "oblique"])
+def test_series_comes_back_on_its_grid(tmp_path: Path, direction: np.ndarray) -> None:
+    scan = make_scan(direction)
+    write_series(tmp_path / "scan", scan)
+    back = read_volume(tmp_path / "scan")
+    assert back.array.dtype == np.int16
+    np.testing.assert_array_equal(back.array, scan.array)
+    assert back.geometry_difference(scan, 1e-7) is None
+    np.testing.assert_allclose(back.world_mm((5, 6, 7)), scan.world_mm((5, 6, 7)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_file_names_and_instance_numbers_do_not_matter(tmp_path: Path, seed: int) -> None:
+    scan = make_scan(OBLIQUE)
+    order = np.random.default_rng(seed).permutation(len(scan.array))
+    (tmp_path / "scan").mkdir()
+    for z, place in enumerate(order):
+        write_slice(tmp_path / "scan" / f"IM{place:04d}", scan, z, {"0020|0013": str(100 - place)})
+    back = read_volume(tmp_path / "scan")
+    np.testing.assert_array_equal(back.array, scan.array)
+    assert back.geometry_difference(scan, 1e-7) is None
+
+
+def test_slices_stored_from_the_other_end_show_the_same_world(tmp_path: Path) -> None:
+    """A grid whose third axis is reversed comes back along the normal: flipped in storage, unmoved in the world."""
+    scan = make_scan()
+    direction = CORONAL @ np.diag([1.0, 1.0, -1.0])
+    flipped = Volume(scan.array[::-1], scan.spacing_mm, tuple(scan.world_mm((5, 0, 0))), tuple(direction.ravel()))
+    write_series(tmp_path / "scan", flipped)
+    back = read_volume(tmp_path / "scan")
+    np.testing.assert_array_equal(back.array, scan.array)
+    assert back.geometry_difference(scan, 1e-7) is None
+
+
+def test_two_series_are_listed_and_chosen(tmp_path: Path) -> None:
+    one, other = make_scan(), make_scan(np.eye(3))
+    other = other.with_array(other.array + 1000)
+    write_series(tmp_path / "scan", other, uid="1.2.3.9", number=12)
+    write_series(tmp_path / "scan", Volume(one.array[:4], one.spacing_mm, one.origin_mm, one.direction), number=5)
+    first, second = list_series(tmp_path / "scan")
+    assert (first.number, first.uid, first.description, first.n_files) == (1, "1.2.3.4", "t1 tse 5", 4)
+    assert (first.size, first.spacing_mm) == ((8, 7, 4), pytest.approx((0.9, 1.1, 5.2)))
+    assert (second.number, second.uid, second.n_files) == (2, "1.2.3.9", 6)
+    listed = "1 = t1 tse 5 (8×7×4 voxels of 0.9×1.1×5.2 mm); 2 = t1 tse 12 (8×7×6 voxels"
+    refused(tmp_path / "scan", "2 DICOM series", listed)
+    refused(tmp_path / "scan", "no series number 3", listed, series=3)
+    refused(tmp_path / "scan", "no series number 0", series=0)
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=1).array, one.array[:4])
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=2).array, other.array)
+
+
+def test_missing_slice(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    (tmp_path / "scan" / "3.dcm").unlink()
+    refused(tmp_path / "scan", "2.dcm and 4.dcm are 10.40 mm apart, the others 5.20 mm", "missing")
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_every_second_or_third_slice_only(tmp_path: Path, step: int) -> None:
+    """The distances are even: distance and numbers in the headers tell."""
+    scan = make_scan()
+    for z in range(0, 6, step):
+        write_slice(tmp_path / f"{z}.dcm", scan, z)
+        put_elements(tmp_path / f"{z}.dcm", {(0x0018, 0x0088): "5.2"})
+    apart = f"{step * 5.2:.2f} mm apart, by their headers 5.20 mm"
+    refused(tmp_path, "slices are missing", apart, f"in steps of {step}")
+
+
+@pytest.mark.parametrize(("stated", "step"), [("2.6", 1), ("5.2", 2)])
+def test_distance_or_numbers_alone_tell_of_no_missing_slice(tmp_path: Path, stated: str, step: int) -> None:
+    """The gap in the distance's place, as some scanners have it; one of two echoes."""
+    for z in range(6):
+        write_slice(tmp_path / f"{z}.dcm", make_scan(), z, {"0020|0013": str(1 + step * z)})
+        put_elements(tmp_path / f"{z}.dcm", {(0x0018, 0x0088): stated})
+    assert read_volume(tmp_path).spacing_mm[2] == pytest.approx(5.2)
+
+
+def test_repeated_slice(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    shutil.copy(tmp_path / "scan" / "2.dcm", tmp_path / "scan" / "copy.dcm")
+    refused(tmp_path / "scan", "2.dcm and copy.dcm lie at the same position", "repeated")
+
+
+@pytest.mark.parametrize(("shift_mm", "accepted"), [(0.04, True), (0.08, False)])
+def test_tolerance_of_slice_positions_is_one_percent(tmp_path: Path, shift_mm: float, accepted: bool) -> None:
+    """1% of 5.2 mm is 0.052 mm."""
+    scan = make_scan()
+    write_series(tmp_path / "scan", scan, names=[f"{z}.dcm" for z in range(6)])
+    position = scan.world_mm((2, 0, 0)) + shift_mm * CORONAL[:, 2]
+    write_slice(tmp_path / "scan" / "2.dcm", scan, 2, {"0020|0032": "\\".join(map(str, position))})
+    if accepted:
+        assert read_volume(tmp_path / "scan").spacing_mm == pytest.approx((0.9, 1.1, 5.2))
+    else:
+        refused(tmp_path / "scan", "1.dcm and 2.dcm are 5.28 mm apart, the others 5.20 mm")
+
+
+def test_tilted_stack(tmp_path: Path) -> None:
+    scan = make_scan()
+    write_series(tmp_path / "scan", scan, names=[f"{z}.dcm" for z in range(6)])
+    for z in range(6):
+        position = scan.world_mm((z, 0, 0)) + 0.5 * z * CORONAL[:, 0]
+        write_slice(tmp_path / "scan" / f"{z}.dcm", scan, z, {"0020|0032": "\\".join(map(str, position))})
+    refused(tmp_path / "scan", "drift by 2.50 mm", "Tilted")
+
+
+def test_mixed_orientations_sizes_and_pixel_spacings(tmp_path: Path) -> None:
+    scan = make_scan()
+    others = {
+        "orientations": make_scan(OBLIQUE),
+        "sizes (columns, rows)": Volume(scan.array[:, :-1], scan.spacing_mm, scan.origin_mm, scan.direction),
+        "pixel spacings (mm)": Volume(scan.array, (0.8, 1.1, 5.2), scan.origin_mm, scan.direction),
+    }
+    for index, (what, other) in enumerate(others.items()):
+        folder = tmp_path / str(index)
+        write_series(folder, scan, names=[f"{z}.dcm" for z in range(6)])
+        write_slice(folder / "4.dcm", other, 4)
+        refused(folder, f"mixed {what}", "4.dcm")
+
+
+def test_rescale_slopes_that_differ_from_slice_to_slice(tmp_path: Path) -> None:
+    """Slice 0 has no slope and is int16; the others, CT slices with slope 0.5 z, are floats: none may be cut short."""
+    scan = make_scan()
+    (tmp_path / "scan").mkdir()
+    for z in range(6):
+        path = tmp_path / "scan" / f"{z}.dcm"
+        write_slice(path, scan, z, {"0008|0060": "CT", "0008|0016": "1.2.840.10008.5.1.4.1.1.2"})
+        data = path.read_bytes()
+        old = data[data.index(b"\x28\x00\x52\x10") : data.index(b"\xe0\x7f\x10\x00")]
+        new = element(0x28, 0x1052, "1") + element(0x28, 0x1053, str(0.5 * z)) if z else b""
+        path.write_bytes(data.replace(old, new))
+    expected = np.stack([scan.array[0], *(scan.array[z] * 0.5 * z + 1 for z in range(1, 6))])
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, expected)
+
+
+def test_rescale_slopes_of_mr_slices(tmp_path: Path) -> None:
+    """Floating-point slopes and intercepts, another one in every slice, none in the first."""
+    scan = make_scan()
+    write_series(tmp_path / "scan", scan, names=[f"{z}.dcm" for z in range(6)])
+    slopes = [1.0, 0.0016766788, 1.25, 3.0, -0.5, 2.44140625]
+    for z in range(1, 6):
+        put_elements(tmp_path / "scan" / f"{z}.dcm", {(0x28, 0x1052): f"{z / 4}", (0x28, 0x1053): f"{slopes[z]}"})
+    expected = np.stack([scan.array[z] * slopes[z] + z / 4 for z in range(6)])
+    np.testing.assert_allclose(read_volume(tmp_path / "scan").array, expected, rtol=1e-12)
+
+
+def test_single_slice(tmp_path: Path) -> None:
+    (tmp_path / "scan").mkdir()
+    write_slice(tmp_path / "scan" / "0.dcm", make_scan(), 0)
+    assert list_series(tmp_path / "scan")[0].size == (8, 7, 1)
+    refused(tmp_path / "scan", "one slice")
+    refused(tmp_path / "scan" / "0.dcm", "single DICOM file", "folder")
+
+
+def test_folders_without_dicom(tmp_path: Path) -> None:
+    refused(tmp_path, "no DICOM images", "no files")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "scan.nii.gz").write_bytes(b"x")
+    refused(tmp_path, "notes.txt, scan.nii.gz", "one scan file")
+    with pytest.raises(InputError, match="not a folder"):
+        list_series(tmp_path / "notes.txt")
+
+
+def test_other_files_beside_the_slices_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "scan"
+    write_series(folder, make_scan())
+    (folder / "README").write_text("notes")
+    (folder / ".DS_Store").write_bytes(b"x" * 500)
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10\0")
+    (folder / "screen.png").write_bytes(b"x")
+    (folder / "deeper").mkdir()
+    assert read_volume(folder).array.shape == (6, 7, 8)
+
+
+def test_truncated_slice_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    path = tmp_path / "scan" / "5.dcm"
+    path.write_bytes(path.read_bytes()[:-40])
+    refused(tmp_path / "scan", "damaged", names=path)
+    path.write_bytes(b"")
+    refused(tmp_path / "scan", "the file is empty", "remove it if it is no slice", names=path)
+
+
+def test_colour_screenshot_beside_a_series_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "scan"
+    write_series(folder, make_scan())
+    picture = sitk.GetImageFromArray(np.zeros((7, 8, 3), np.uint8), isVector=True)
+    picture.SetMetaData("0008|0060", "OT")
+    sitk.WriteImage(picture, str(folder / "screen.dcm"))
+    assert len(list_series(folder)) == 1
+    assert read_volume(folder).array.shape == (6, 7, 8)
+    only = tmp_path / "only"
+    only.mkdir()
+    shutil.copy(folder / "screen.dcm", only)
+    refused(only, "in colour", names=only / "screen.dcm")
+
+
+def test_slice_without_position(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    path = tmp_path / "scan" / "3.dcm"
+    path.write_bytes(path.read_bytes().replace(b"\x20\x00\x32\x00", b"\x20\x00\x33\x00"))  # no such tag any more
+    refused(tmp_path / "scan", "without ImagePositionPatient.", names=path)
+
+
+def test_a_multi_frame_file_is_not_passed_over_for_a_series_beside_it(tmp_path: Path) -> None:
+    """It may be the scan, and the slices beside it the localizer."""
+    write_series(tmp_path / "scan", make_scan())
+    frames = sitk.GetImageFromArray(make_scan().array.astype(np.uint16))
+    sitk.WriteImage(frames, str(tmp_path / "scan" / "frames.dcm"))
+    refused(tmp_path / "scan", "2 DICOM series")
+    number = next(one.number for one in list_series(tmp_path / "scan") if one.uid != "1.2.3.4")
+    refused(tmp_path / "scan", "multi-frame", series=number, names=tmp_path / "scan" / "frames.dcm")
+
+
+@pytest.mark.parametrize(("decimals", "n_notes"), [(6, 0), (3, 1)])
+def test_rounded_direction_cosines_are_put_right(tmp_path: Path, decimals: int, n_notes: int) -> None:
+    """Six decimals are what scanners write; with three the slices are skew by 0.03°, and the user is told."""
+    scan = make_scan(OBLIQUE)
+    write_series(tmp_path / "scan", scan)
+    for path in (tmp_path / "scan").iterdir():
+        put_elements(path, {(0x20, 0x37): "\\".join(f"{x:.{decimals}f}" for x in OBLIQUE[:, :2].T.ravel())})
+    read = read_scan(tmp_path / "scan")
+    assert len(read.notes) == n_notes
+    assert all("off right angles" in note for note in read.notes)
+    assert read.nifti is None
+    direction = np.reshape(read.volume.direction, (3, 3))
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), rtol=0, atol=2e-6)
+    assert read.volume.geometry_difference(scan, 10**-decimals) is None
+
+
+def test_control_characters_of_an_attribute_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    put_elements(tmp_path / "scan" / "3.dcm", {(0x20, 0x32): "1\\2\n\x1b[2J\\3"})
+    refused(tmp_path / "scan", "ImagePositionPatient 1\\2��[2J\\3.", names=tmp_path / "scan" / "3.dcm")
+
+
+def test_files_of_a_series_in_slice_order(tmp_path: Path) -> None:
+    names = ["d", "a", "f", "b", "e", "c"]
+    write_series(tmp_path / "scan", make_scan(), names=names)
+    assert [path.name for path in series_files(tmp_path / "scan")] == names
+    (tmp_path / "scan" / "a").write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        series_files(tmp_path / "scan")
+
+
+def test_files_called_by_their_uid_are_found_and_missed(tmp_path: Path) -> None:
+    """The last part of the name, a number, looks like an extension; here even without DICOM's mark."""
+    names = [f"1.3.12.2.{z}" for z in range(6)]
+    write_series(tmp_path / "scan", make_scan(), names=names)
+    for name in names:
+        data = (tmp_path / "scan" / name).read_bytes()
+        (tmp_path / "scan" / name).write_bytes(data[144 + int.from_bytes(data[140:144], "little") :])
+    assert read_volume(tmp_path / "scan").array.shape == (6, 7, 8)
+    (tmp_path / "scan" / names[5]).write_bytes(b"")
+    refused(tmp_path / "scan", "empty", names=tmp_path / "scan" / names[5])
+
+
+def test_warnings_of_itk_stay_off_until_the_last_reader_is_done() -> None:
+    """Two threads, the first of which ends first."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay
+    before, first, second = shown(), quiet_itk(), quiet_itk()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not shown()
+    second.__exit__(None, None, None)
+    assert shown() == before
+    assert before
+
+
+@pytest.mark.parametrize("name", ["hip_05", "hip_22"])
+def test_scanner_series_equals_its_nifti_twin(hips_dir: Path, tmp_path: Path, name: str) -> None:
+    twin = read_volume(hips_dir / "imagesTr" / f"{name}_0000.nii.gz")
+    series = read_volume(hips_dir / "dicom" / name)
+    np.testing.assert_array_equal(series.array, twin.array)
+    assert series.geometry_difference(twin, 1e-4) is None
+    files = sorted((hips_dir / "dicom" / name).iterdir())
+    for place, path in zip(np.random.default_rng(0).permutation(len(files)), files, strict=True):
+        shutil.copy(path, tmp_path / f"{place}.dcm")
+    shuffled = read_volume(tmp_path)
+    np.testing.assert_array_equal(shuffled.array, series.array)
+    assert shuffled.geometry_difference(series, 0.0) is None

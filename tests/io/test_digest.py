@@ -1,0 +1,54 @@
+"""The digest of a scan's files changes with each of their bytes, and with nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+
+from femur3d.errors import InputError
+from femur3d.io.digest import scan_sha256
+from femur3d.io.images import sitk_from_volume
+from femur3d.io.summary import read_summary
+from tests.io.test_dicom import make_scan, write_series
+
+
+def test_a_single_file_has_the_digest_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(b"any bytes")
+    assert scan_sha256(tmp_path / "a.nii") == hashlib.sha256(b"any bytes").hexdigest()
+
+
+@pytest.mark.parametrize(("header", "data"), [("a.mhd", "a.raw"), ("a.nhdr", "a.raw")])
+def test_a_header_and_its_data_file_count_both(tmp_path: Path, header: str, data: str) -> None:
+    sitk.WriteImage(sitk_from_volume(make_scan()), str(tmp_path / header), useCompression=False)
+    before = scan_sha256(tmp_path / header)
+    for file in (tmp_path / data, tmp_path / header):
+        file.write_bytes(file.read_bytes() + b"\n")
+        assert scan_sha256(tmp_path / header) != before
+        before = scan_sha256(tmp_path / header)
+
+
+def test_a_series_counts_by_its_slices_not_by_their_names(tmp_path: Path) -> None:
+    for folder, names in (("a", [f"{z}.dcm" for z in range(6)]), ("b", [f"{9 - z}.dcm" for z in range(6)])):
+        write_series(tmp_path / folder, make_scan(), names=names)
+    for z in range(6):  # the writer gives every file another UID
+        (tmp_path / "b" / f"{9 - z}.dcm").write_bytes((tmp_path / "a" / f"{z}.dcm").read_bytes())
+    assert scan_sha256(tmp_path / "a") == scan_sha256(tmp_path / "b")
+    (tmp_path / "b" / "notes.txt").write_text("beside it")
+    assert scan_sha256(tmp_path / "a") == scan_sha256(tmp_path / "b")
+    (tmp_path / "b" / "9.dcm").unlink()
+    assert scan_sha256(tmp_path / "a") != scan_sha256(tmp_path / "b")
+
+
+def test_no_file_and_no_series(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.nii"):
+        with pytest.raises(InputError):
+            scan_sha256(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"files": ["a"]}', '{"model": 1, "files": [{"a": 1}]}', "[" * 100_000])
+def test_another_json_file_is_no_summary(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_summary(tmp_path / "a.json") == {}

@@ -1,0 +1,604 @@
+"""Inputs become scans: folders of folders, several series, zips (malicious ones too), and names that never clash."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import shutil
+import stat
+import struct
+import tempfile
+import unicodedata
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from femur3d.errors import FemurError, InputError, UsageError
+from femur3d.io import inputs as scan_sources
+from femur3d.io.images import read_volume, write_volume
+from femur3d.io.inputs import FOLDER_DEPTH, Scan, open_sources
+from tests.io.test_dicom import make_scan, write_series, write_slice
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place of temporary folders during a test: empty whenever no zip is open."""
+    folder = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def touch(top: Path, *names: str) -> Path:
+    """Empty files in a folder: to find a scan it need not be read."""
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).touch()
+    return top
+
+
+def write_zip(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path
+
+
+def zip_folder(path: Path, folder: Path) -> Path:
+    """The zip of a folder, named relative to it."""
+    return write_zip(path, {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+
+
+def listed(*paths: Path, series: int | None = None, leave_out: Path | None = None) -> list[Scan]:
+    with open_sources(paths, series, leave_out=leave_out) as scans:
+        return scans
+
+
+def names(*paths: Path, leave_out: Path | None = None) -> list[str]:
+    return [scan.name for scan in listed(*paths, leave_out=leave_out)]
+
+
+def refused(
+    paths: Sequence[Path], *words: str, error: type[FemurError] = InputError, lines: int = 2, series: int | None = None
+) -> str:
+    """Opens inputs that must be refused: so many lines, none empty, that hold the words."""
+    with pytest.raises(error) as caught, open_sources(paths, series):
+        pass
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert len(message.splitlines()) == lines
+    assert all(line.strip() for line in message.splitlines())
+    for word in words:
+        assert word in message
+    return message
+
+
+# ---- files and folders
+
+
+def test_a_scan_file(tmp_path: Path) -> None:
+    path = touch(tmp_path, "hip_07_0000.nii.gz") / "hip_07_0000.nii.gz"
+    assert listed(path) == [Scan("hip_07", path, None, str(path))]
+    assert listed(path, series=3)[0].series is None  # a file has no series
+
+
+def test_inputs_keep_their_order_and_folders_are_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "z.nii", "b/2.mha", "b/10.nrrd", "b/1.nhdr", "b/deeper/0.mhd")
+    assert names(tmp_path / "z.nii", tmp_path / "b") == ["z", "1", "10", "2", "0"]
+
+
+def test_what_is_no_scan_is_passed_over_in_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "README", "a.nii.gz", "a.json", "a.png", "a.raw", "._a.nii.gz", ".git/b.nii.gz", "c.zip")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x02\x00UI\x14\x001.2.840.10008.1.3.10\0")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_scan_with_its_name_in_capitals_is_not_passed_over(tmp_path: Path) -> None:
+    _, capitals = listed(touch(tmp_path, "a.nii", "b.NII.gz"))
+    with pytest.raises(InputError, match="lower case"):
+        read_volume(capitals.path)
+
+
+@pytest.mark.parametrize("name", ["README.txt", "missing.nii.gz", "slice.dcm", "missing.zip", "wrong.NII"])
+def test_a_named_path_that_is_no_scan_fails_when_it_is_read(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "good.nii.gz", "README.txt", "wrong.NII")
+    write_slice(tmp_path / "slice.dcm", make_scan(), 0)
+    _, bad = listed(tmp_path / "good.nii.gz", tmp_path / name)
+    assert (bad.path, bad.source) == (tmp_path / name, str(tmp_path / name))
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / name))):
+        read_volume(bad.path, series=bad.series)
+
+
+def test_a_relative_path_is_told_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(touch(tmp_path, "hips/P1/a.nii.gz"))
+    assert listed(Path("hips")) == [Scan("a", Path("hips/P1/a.nii.gz"), None, "hips/P1/a.nii.gz")]
+    assert listed(Path())[0].source == "hips/P1/a.nii.gz"
+
+
+def test_folders_are_searched_to_the_stated_depth(tmp_path: Path) -> None:
+    deepest = "/".join(["f"] * FOLDER_DEPTH)
+    touch(tmp_path, f"{deepest}/in.nii", f"{deepest}/f/out.nii")
+    assert names(tmp_path) == ["in"]
+
+
+def test_links(tmp_path: Path) -> None:
+    """A link to a file of the same folder is a scan (even to a hidden one, as git-annex makes them), no other is."""
+    top = touch(tmp_path, "elsewhere/x.nii", "elsewhere/y/z.nii", "top/a.nii", "top/.annex/b").joinpath("top")
+    links = {"b.nii": top / ".annex/b", "x.nii": tmp_path / "elsewhere/x.nii", "y": tmp_path / "elsewhere/y"}
+    for name, target in {**links, "up": top, "gone.nii": top / "gone", "loop.nii": top / "loop.nii"}.items():
+        (top / name).symlink_to(target)
+    (top / "relative.nii").symlink_to("../elsewhere/x.nii")
+    assert names(top) == ["a", "b"]
+    (tmp_path / "entrance").symlink_to(top)
+    assert names(tmp_path / "entrance") == ["a", "b"]  # what is named itself is followed
+
+
+def test_results_in_the_input_folder_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "out/a.nii.gz")
+    assert names(tmp_path, leave_out=tmp_path / "out") == ["a"]
+    assert names(tmp_path, leave_out=tmp_path / "P1" / ".." / "out") == ["a"]
+    assert names(tmp_path / "out", leave_out=tmp_path / "out") == ["a"]  # named itself: not passed over
+
+
+def test_label_maps_of_a_dataset_are_no_scans(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
+    assert names(tmp_path) == ["a", "b"]
+    assert names(tmp_path / "labelsTr") == ["a"]  # named itself: not passed over
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_an_input_that_holds_nothing(tmp_path: Path, kind: str) -> None:
+    empty, full = tmp_path / "empty", touch(tmp_path / "full", "b/x.png", "a.txt", ".hidden.nii", "c.m", "d", "e.m")
+    empty.mkdir()
+    if kind == "zip":
+        empty, full = zip_folder(tmp_path / "e.zip", empty), zip_folder(tmp_path / "f.zip", full)
+    touch(tmp_path, "good.nii")
+    accepted = ".nii.gz, .nhdr, .nrrd, .mha, .mhd, .nii (lower case) and folders of DICOM slices, 8 folders deep"
+    refused([empty], f"{empty}: no scans in this {kind} (it holds no files)", accepted)
+    refused([full], f"{full}: no scans in this {kind} (it holds a.txt, c.m, d, …)")
+    good, bad = listed(tmp_path / "good.nii", empty)  # among others it does not stop these
+    assert good.problem == ""
+    assert bad.problem.startswith(f"{empty}: no scans in this {kind}")
+    refused([], "No input", error=UsageError)
+
+
+def test_a_folder_without_permission_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "P1/a.nii", "P2/b.nii")
+    list_folder = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "P2":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    _, closed = listed(tmp_path)
+    assert closed.path == tmp_path / "P2"
+    with pytest.raises(InputError, match=r"cannot be opened \(Permission denied\)"):
+        read_volume(closed.path)
+
+
+# ---- DICOM
+
+
+def test_dicom_folders_at_every_level(tmp_path: Path) -> None:
+    scan = make_scan()
+    for folder in ("P1/t1", "P1/t2", "P2"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_series(tmp_path / folder, scan)
+    touch(tmp_path, "P2/notes.txt", "P3/c.nii.gz")
+    scans = listed(tmp_path)
+    assert [s.name for s in scans] == ["t1", "t2", "P2", "c"]
+    assert [s.source for s in scans[:3]] == [str(tmp_path / folder) for folder in ("P1/t1", "P1/t2", "P2")]
+    np.testing.assert_array_equal(read_volume(scans[2].path, series=scans[2].series).array, scan.array)
+    assert listed(tmp_path / "P2") == [Scan("P2", tmp_path / "P2", None, str(tmp_path / "P2"))]
+    assert [s.series for s in listed(tmp_path, series=2)] == [2, 2, 2, None]
+
+
+def test_slices_beside_a_scan_file_and_above_a_folder(tmp_path: Path) -> None:
+    write_series(touch(tmp_path, "P1/converted.nii", "P1/more/d.nii") / "P1", make_scan())
+    assert names(tmp_path) == ["P1", "converted", "d"]
+
+
+def test_several_series_in_the_only_folder_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "parent" / "P1"
+    folder.parent.mkdir()
+    write_series(folder, make_scan(), number=5)
+    write_slice(folder / "scout.dcm", make_scan(), 0, {"0020|000e": "1.2.3.9", "0020|0011": "7"})
+    series = [
+        "  1 = t1 tse 5 (8×7×6 voxels of 0.9×1.1×5.2 mm)",
+        "  2 = no description (8×7×1 voxels of 0.9×1.1×0 mm)",
+        "Choose one of them with --series N.",
+    ]
+    for top in (folder, folder.parent):
+        message = refused([top], lines=4)
+        assert message.splitlines() == [f"{folder}: 2 DICOM series in one folder.", *series]
+        assert listed(top, series=1) == [Scan("P1", folder, 1, str(folder))]
+        message = refused([top], lines=4, series=3)
+        assert message.splitlines() == [f"{folder}: no series number 3 among 2 DICOM series in one folder.", *series]
+    assert read_volume(folder, series=1).array.shape == (6, 7, 8)
+
+
+def test_several_series_in_a_batch_fail_alone(tmp_path: Path) -> None:
+    for uid in ("1.2.3.4", "1.2.3.5"):
+        write_series(tmp_path / "P1", make_scan(), uid=uid)
+    touch(tmp_path, "P2.nii.gz")
+    first, _ = listed(tmp_path / "P1", tmp_path / "P2.nii.gz")
+    with pytest.raises(InputError, match=r"2 DICOM series.\nChoose a series by its number: 1 = t1 tse 3 \(8×7×6"):
+        read_volume(first.path, series=first.series)
+
+
+def test_damaged_slices_are_read_volumes_to_tell(tmp_path: Path) -> None:
+    write_series(tmp_path / "P1", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    for path in (tmp_path / "P1").iterdir():
+        path.write_bytes(path.read_bytes()[:400])
+    (scan,) = listed(tmp_path)
+    with pytest.raises(InputError, match="damaged"):
+        read_volume(scan.path)
+
+
+def test_empty_files_are_slices_only_by_their_name_or_number(tmp_path: Path) -> None:
+    touch(tmp_path, "P1/a.nii", "P1/README", "P2/0001.dcm", "P3/IM1", "P3/IM2")
+    assert names(tmp_path) == ["a", "P2", "P3"]
+
+
+def test_slices_without_dicoms_mark_are_found(tmp_path: Path) -> None:
+    """Files of old systems begin with the elements: neither preamble nor meta header."""
+    write_series(tmp_path / "P1", make_scan(), names=[f"IM{z}" for z in range(6)])
+    for path in (tmp_path / "P1").iterdir():
+        data = path.read_bytes()
+        (length,) = struct.unpack("<L", data[140:144])  # of the meta header, by its first element
+        path.write_bytes(data[144 + length :])
+    assert b"DICM" not in (tmp_path / "P1" / "IM0").read_bytes()
+    assert names(tmp_path) == ["P1"]
+    assert read_volume(tmp_path / "P1").array.shape == (6, 7, 8)
+
+
+# ---- names
+
+
+def test_only_names_that_clash_get_folders_in_front(tmp_path: Path) -> None:
+    touch(tmp_path, "P1/s/t1.nii", "P2/s/t1.nii", "P2/s/t2.nii", "P3/x/t1.nii", "P3/x/t1_0000.mha/u.nii")
+    assert names(tmp_path) == ["P1_s_t1", "P2_s_t1", "t2", "x_t1", "u"]
+
+
+def test_a_name_of_its_own_is_kept_when_a_prefixed_one_comes_to_it(tmp_path: Path) -> None:
+    top = touch(tmp_path, "top/x/b.nii", "top/x_b.nii", "top/y/b.nii") / "top"
+    assert names(top) == ["x_b", "top_x_b", "y_b"]  # the file in the folder itself comes first
+
+
+def test_upper_and_lower_case_and_accents_make_no_difference(tmp_path: Path) -> None:
+    touch(tmp_path, "1/Hip.nii", "2/hip.nii", "3/H\u00fcfte.nii", "4/Hu\u0308fte.nii")
+    assert names(tmp_path) == ["1_Hip", "2_hip", "3_H\u00fcfte", "4_Hu\u0308fte"]
+
+
+def test_two_scans_for_which_there_are_no_two_names(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "a.nrrd")
+    both = f"{tmp_path}/a.nii and {tmp_path}/a.nrrd would both be called 'a'"
+    refused([tmp_path], both, error=UsageError)
+    refused([tmp_path / "a.nii", tmp_path / "a.nii"], "Give every scan once", error=UsageError)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ('a:b"c?<d>|e*.nii', "a_b_c__d__e_"),
+        ("a\\b\n\x1b[31m.nii", "a_b__[31m"),
+        ("-o.nii", "o"),
+        ("--.nii", "scan"),
+        ("_0000.nii.gz", "scan"),
+        (" .-x . .nii", "x"),
+        ("Nul.x.nii", "_Nul.x"),
+        ("hip 07 (left), Jörg.nii", "hip 07 (left), Jörg"),
+        (os.fsdecode(b"caf\xe9.nii"), "caf_"),
+    ],
+)
+def test_names_are_fit_for_file_names(tmp_path: Path, file: str, name: str) -> None:
+    assert names(touch(tmp_path, file) / file) == [name]
+
+
+def test_hidden_folder_named_by_the_user(tmp_path: Path) -> None:
+    write_series(tmp_path / ".P1", make_scan())
+    assert names(tmp_path / ".P1") == ["P1"]
+
+
+def test_sources_can_be_printed_and_stored(tmp_path: Path) -> None:
+    file = os.fsdecode(b"caf\xe9\x1b.nii")
+    (scan,) = listed(touch(tmp_path, file) / file)
+    assert scan.source == f"{tmp_path}/caf��.nii"
+    assert scan.told(f"{scan.path}: bad.\nCopy it.") == f"{scan.source}: bad.\nCopy it."
+
+
+TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, max_size=12)
+LETTERS = "aA_-? :ü\u0308"
+PARTS = st.builds(str.__add__, st.sampled_from(LETTERS), st.text(st.sampled_from(LETTERS + "."), max_size=2))
+WILD_TREES = st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), min_size=1, max_size=12)
+
+
+def names_of_tree(files: set[str]) -> list[str]:
+    """Names for scan files at these places. The folders are called 'a.d', so that a file may be called 'a'."""
+    with tempfile.TemporaryDirectory() as folder:
+        touch(Path(folder), *(f"{file.replace('/', '.d/')}.nii" for file in files))
+        return names(Path(folder))
+
+
+def key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+@given(TREES)
+@settings(max_examples=20, deadline=None)
+def test_every_tree_of_plain_names_gets_unique_names(files: set[str]) -> None:
+    found = names_of_tree(files)
+    assert len(set(found)) == len(files)
+    stems = [file.split("/")[-1] for file in files]
+    assert {name for name in found if "_" not in name} == {stem for stem in stems if stems.count(stem) == 1}
+
+
+@given(WILD_TREES)
+@settings(max_examples=20, deadline=None)
+def test_every_tree_gets_unique_usable_names_or_is_refused(files: set[str]) -> None:
+    try:
+        found = names_of_tree(files)
+    except UsageError:
+        whole = [key(re.sub("[/:?]", "_", file.replace("/", ".d/")).rstrip(". ")) for file in files]
+        assert len(set(whole)) < len(files)  # even with all folders in front two are the same
+        return
+    assert len(set(map(key, found))) == len(files)
+    assert all(re.fullmatch(r"[^.\-/:? ]([^/:?]*[^./:? ])?", name) for name in found)
+
+
+# ---- zips
+
+
+def test_zip_of_scans_and_dicom_folders(tmp_path: Path, temporary: Path) -> None:
+    scan = make_scan()
+    folder = touch(tmp_path / "in", "README.txt", "__MACOSX/P1/._a.nii.gz", ".DS_Store", "P1/._a.nii.gz")
+    write_volume(scan, folder / "P1" / "a.nii.gz")
+    (folder / "P2").mkdir()
+    write_series(folder / "P2", scan)
+    path = zip_folder(tmp_path / "scans.zip", folder)
+    with open_sources([path]) as scans:
+        assert [(s.name, s.source) for s in scans] == [("a", f"{path}/P1/a.nii.gz"), ("P2", f"{path}/P2")]
+        assert all(s.path.is_relative_to(temporary) for s in scans)
+        for one in scans:
+            np.testing.assert_array_equal(read_volume(one.path).array, scan.array)
+        assert not [p for p in temporary.rglob("*") if p.name.startswith(("._", "__MACOSX"))]
+    assert os.listdir(temporary) == []
+
+
+def test_zip_of_a_dicom_folders_files_is_called_like_the_zip(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", make_scan())
+    path = zip_folder(tmp_path / "P7.ZIP", tmp_path / "in")
+    with open_sources([path]) as (scan,):
+        assert (scan.name, scan.source) == ("P7", str(path))
+        assert scan.told(f"{scan.path}/3.dcm: damaged.\nCopy {scan.path}.") == f"{path}/3.dcm: damaged.\nCopy {path}."
+    write_series(tmp_path / "in", make_scan(), uid="1.2.3.9")
+    path = zip_folder(tmp_path / "P8.zip", tmp_path / "in")
+    refused([path], f"{path}: 2 DICOM series in one folder.\n  1 = t1 tse 3", "--series N", lines=4)
+    assert listed(path, series=2)[0].series == 2
+
+
+def test_zips_and_folders_with_the_same_names(tmp_path: Path) -> None:
+    first, second = (write_zip(tmp_path / f"{n}.zip", {"s/t1.nii": b"", "u.nii": b""}) for n in "AB")
+    touch(tmp_path, "s/t1.nii")
+    expected = ["A.zip_u", "A.zip_s_t1", "B.zip_u", "B.zip_s_t1", f"{tmp_path.name}_s_t1"]
+    assert names(first, second, tmp_path / "s") == expected
+
+
+def test_messages_speak_of_the_zip(tmp_path: Path) -> None:
+    write_volume(make_scan(), tmp_path / "whole.mha")
+    header = b"NDims = 3\nDimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = b.raw\n"
+    path = write_zip(tmp_path / "scans.zip", {"P1/b.mhd": header, "P1/empty\x1b.nii": b""})
+    with open_sources([path]) as scans:
+        told = []
+        for scan in scans:
+            with pytest.raises(InputError) as caught:
+                read_volume(scan.path)
+            told.append(scan.told(str(caught.value)).splitlines())
+    assert told == [
+        [f"{path}/P1/b.mhd: its data file {path}/P1/b.raw is missing.", "Keep the header and its data file together."],
+        [f"{path}/P1/empty�.nii: the file is empty (0 bytes).", "Copy or export it again."],
+    ]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_temporary_folder_goes_after_an_exception(tmp_path: Path, temporary: Path, error: type[BaseException]) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.nii": b"x"})
+
+    def use() -> None:
+        with open_sources([path, path.with_name("other.nii")]):
+            assert len(os.listdir(temporary)) == 1
+            raise error
+
+    with pytest.raises(error):
+        use()
+    assert os.listdir(temporary) == []
+
+
+def unpacked_nothing(path: Path, temporary: Path, *words: str) -> None:
+    """The zip is refused; the good scan before it in the zip was not written, and nothing is left anywhere."""
+    before = sorted(p for p in temporary.parent.rglob("*"))
+    refused([path], str(path), *words)
+    assert sorted(p for p in temporary.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("../evil.nii", "leads out of the folder"),
+        ("P1/../../evil.nii", "leads out of the folder"),
+        ("../evil/", "leads out of the folder"),
+        ("__MACOSX/../../evil.nii", "leads out of the folder"),
+        ("/tmp/evil.nii", "absolute path"),
+        ("..\\evil.nii", "backslash"),
+        ("C:/evil.nii", "drive letter"),
+        ("P1/c:evil.nii", "drive letter"),
+        ("P1/nul.nii", "called like a device"),
+        ("COM1/evil.nii", "called like a device"),
+    ],
+)
+def test_names_that_leave_the_folder(tmp_path: Path, temporary: Path, name: str, what: str) -> None:
+    path = write_zip(tmp_path / "evil.zip", {"good.nii": b"x", name: b"x"})
+    unpacked_nothing(path, temporary, repr(name), what, "Nothing was unpacked")
+
+
+def test_zero_byte_in_a_name(tmp_path: Path, temporary: Path) -> None:
+    path = write_zip(tmp_path / "evil.zip", {"good.nii": b"x", "evil.nii_": b"x"})
+    path.write_bytes(path.read_bytes().replace(b"evil.nii_", b"evil\0.nii"))
+    unpacked_nothing(path, temporary, "evil�.nii", "zero byte")
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"), [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is neither"), (stat.S_IFIFO, "is neither")]
+)
+def test_links_and_devices(tmp_path: Path, temporary: Path, kind: int, what: str) -> None:
+    entry = zipfile.ZipInfo("P1/evil.nii")
+    entry.create_system = 3
+    entry.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("good.nii", b"x")
+        archive.writestr(entry, "/etc/passwd")
+    unpacked_nothing(tmp_path / "evil.zip", temporary, "'P1/evil.nii'", what)
+
+
+def test_ordinary_entries_of_unix_and_others_are_no_devices(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "in", "P1/a.nii")
+    shutil.make_archive(str(tmp_path / "b"), "zip", folder)  # with entries for folders and with permissions
+    assert zipfile.ZipFile(tmp_path / "b.zip").infolist()[0].is_dir()
+    assert names(tmp_path / "b.zip") == ["a"]
+    assert names(write_zip(tmp_path / "c.zip", {"./P1//b.nii": b"x"})) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "received"),
+    [("MAX_ZIP_FILES", 2, "3 files of 0.00 GiB"), ("MAX_ZIP_BYTES", 29, "3 files of 0.00 GiB")],
+)
+def test_limits_are_checked_before_anything_is_written(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, received: str
+) -> None:
+    path = write_zip(tmp_path / "a.zip", {f"{n}.nii": bytes(10) for n in "abc"} | {"._a.nii": bytes(10)})
+    assert len(listed(path)) == 3
+    monkeypatch.setattr(scan_sources, limit, value + 1)
+    assert len(listed(path)) == 3  # hidden files do not count
+    monkeypatch.setattr(scan_sources, limit, value)
+    monkeypatch.setattr(scan_sources, "_unpack", lambda *_: pytest.fail("written"))
+    unpacked_nothing(path, temporary, received, "Up to", "give the folder")
+
+
+def test_announced_sizes_of_a_bomb(tmp_path: Path, temporary: Path) -> None:
+    """Nine entries of zeros say 1 GiB each; they need not hold it."""
+    path = write_zip(tmp_path / "bomb.zip", {f"{n}.nii": bytes(10) for n in range(9)})
+    data = path.read_bytes()
+    start = data.index(b"PK\x01\x02")
+    directory = data[start:].replace(struct.pack("<L", 10), struct.pack("<L", 1 << 30))
+    path.write_bytes(data[:start] + directory)
+    unpacked_nothing(path, temporary, "9 files of 9.00 GiB", "8 GiB")
+
+
+def test_bomb_that_lies_about_its_size(tmp_path: Path, temporary: Path) -> None:
+    path = write_zip(tmp_path / "bomb.zip", {"good.nii": b"x", "bomb.nii": bytes(1_234_567)})
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", 1_234_567), struct.pack("<L", 10)))
+    unpacked_nothing(path, temporary, "damaged")
+
+
+def test_bytes_are_counted_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where zipfile itself would hand out more, or less, than was announced."""
+    path = write_zip(tmp_path / "bomb.zip", {"a.nii": bytes(10)})
+    n_reads = 0
+
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal n_reads
+            n_reads += 1
+            return bytes(10)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: Endless())
+    refused([path], "a.nii does not have the 10 bytes")
+    assert n_reads == 2
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: io.BytesIO(bytes(9)))
+    refused([path], "a.nii does not have the 10 bytes")
+
+
+def test_encrypted_nested_and_unusual_zips(tmp_path: Path, temporary: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"good.nii": b"x", "more/b.ZIP": b"x"})
+    unpacked_nothing(path, temporary, "'more/b.ZIP' is a zip inside the zip", "Unpack it yourself")
+    path = write_zip(tmp_path / "b.zip", {"good.nii": b"x"}, zipfile.ZIP_LZMA)
+    unpacked_nothing(path, temporary, "'good.nii' is packed by method 14", "Unpack it yourself")
+    path = write_zip(tmp_path / "c.zip", {"good.nii": b"x"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    unpacked_nothing(path, temporary, "'good.nii' is encrypted", "Unpack it yourself")
+
+
+def test_damaged_zips(tmp_path: Path, temporary: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"good.nii": b"x" * 99, "a.nii": b"voxels of a scan"}, zipfile.ZIP_STORED)
+    whole = path.read_bytes()
+    for data in (b"", b"no zip at all", whole[:-30], whole[40:], whole.replace(b"voxels", b"voxelz")):
+        path.write_bytes(data)
+        unpacked_nothing(path, temporary, "the zip is damaged or of an unknown kind (", "Copy or download it again.")
+
+
+def test_random_damage_never_ends_in_a_traceback(tmp_path: Path, temporary: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"P1/a.nii": bytes(range(200)), "b.nii": b"x" * 99})
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    messages = []
+    for _ in range(100):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(len(data), size=rng.integers(1, 4))] = rng.integers(256)
+        path.write_bytes(data.tobytes())
+        try:
+            listed(path)
+        except InputError as error:
+            messages.append(str(error).splitlines())
+    assert 50 < len(messages) < 100
+    assert {len(lines) for lines in messages} == {2}
+    assert os.listdir(temporary) == []
+
+
+def test_two_entries_of_one_name(tmp_path: Path, temporary: Path) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("a.nii", b"x")
+        archive.writestr("a.nii", b"y")
+    unpacked_nothing(tmp_path / "a.zip", temporary, "cannot be unpacked (File exists)")
+    path = write_zip(tmp_path / "b.zip", {"a.nii": b"x", "a.nii/b.nii": b"x"})
+    unpacked_nothing(path, temporary, "cannot be unpacked (")
+
+
+def test_full_disk(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.nii": bytes(10)})
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9))
+        unpacked_nothing(path, temporary, "more than the disk holds", str(temporary), "TMPDIR")
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
+        assert names(path) == ["a"]
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: Full())
+        unpacked_nothing(path, temporary, "the disk became full while", str(temporary), "Free some space")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        refused([path], "cannot be unpacked (No such file or directory)")
+
+
+def test_two_zips_are_open_at_once(tmp_path: Path, temporary: Path) -> None:
+    paths = [write_zip(tmp_path / f"{n}.zip", {f"{n}.nii": b"x"}) for n in "ab"]
+    with open_sources(paths) as scans:
+        assert [s.path.read_bytes() for s in scans] == [b"x", b"x"]
+        assert len({s.path.parent for s in scans}) == 2
+    assert os.listdir(temporary) == []

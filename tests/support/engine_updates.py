@@ -1,0 +1,52 @@
+"""Updates of a tiny network on the engine that KERAS_BACKEND names, from a checkpoint to a checkpoint.
+
+As a program, `python engine_updates.py START END`, it makes those of every recipe: START/RECIPE and END/RECIPE hold the
+checkpoints, and the scalars of all updates are printed as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from femur3d.config import Network, Training
+from femur3d.engines import backend as engine
+from femur3d.network.unet import build_network
+from femur3d.training.checkpoint import restore_latest, save_checkpoint
+from femur3d.training.optimizer import make_optimizer
+
+ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
+NETWORK = Network((2, 3, 2, 3), (3, 2, 2), initialisation="he")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(2, 16, 16, 16, 1)).astype(np.float32)
+LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
+
+# Number of updates, the training's settings, weight of the Dice loss.
+RECIPES = {
+    "paper": (1, {"rate": 1e-2}, 0.0),
+    "clipped": (3, {"rate": 1e-2, "nesterov": True, "clip_norm": 0.5, "halve_every": 2}, 0.5),
+    "adam": (2, {"optimizer": "adam"}, 0.0),
+    "polynomial": (2, {"rate": 1e-2, "schedule": "polynomial", "steps": 4}, 0.0),
+    "bfloat16": (1, {"rate": 1e-2, "clip_norm": 1.0, "precision": "mixed_bfloat16"}, 1.0),
+}
+
+
+def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
+    """Makes a recipe's updates from the checkpoint in `start`/recipe, saves one to `end`; returns their scalars."""
+    count, settings, dice_weight = RECIPES[recipe]
+    training = Training(**settings)
+    network = build_network(NETWORK, precision=training.precision, normalisation=engine.BatchNormalization)
+    optimizer = make_optimizer(training, network)
+    restore_latest(start / recipe, network, optimizer)
+    train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
+    scalars = [{n: float(v) for n, v in train_step(IMAGES, LABELS).items()} for _ in range(count)]
+    end.mkdir(parents=True)
+    save_checkpoint(end, count, network, optimizer)
+    return scalars
+
+
+if __name__ == "__main__":
+    print(json.dumps({r: make_updates(Path(sys.argv[1]), Path(sys.argv[2]) / r, r) for r in RECIPES}))

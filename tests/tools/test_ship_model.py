@@ -1,0 +1,43 @@
+import importlib
+import json
+import shutil
+
+import numpy as np
+
+from femur3d.inference.quality_limits import Limit, write_limits
+from femur3d.inference.saved_model import SHIPPED, load_model
+
+ship_model = importlib.import_module("tools.ship_model")
+
+
+def test_shipped_model_is_the_trained_one_in_half_precision_and_keeps_its_card(threshold_model, tmp_path):
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "README.md").write_text("card")
+    assert ship_model.ship(threshold_model, folder) < 1e-3
+    assert (folder / "README.md").read_text() == "card"
+    trained, shipped = load_model(threshold_model), load_model(folder)
+    assert (shipped.network_config, shipped.preparation, shipped.provenance) == (
+        trained.network_config, trained.preparation, trained.provenance,
+    )  # fmt: skip
+    for a, b in zip(trained.network.get_weights(), shipped.network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7)
+
+
+def test_limits_of_the_quality_flags_are_shipped_too(threshold_model, tmp_path):
+    model = shutil.copytree(threshold_model, tmp_path / "trained")
+    write_limits(model, {"fragments": Limit(0.0, 1.0, 2.0)}, "nothing")
+    ship_model.ship(model, tmp_path / "shipped")
+    assert load_model(tmp_path / "shipped").quality == {"fragments": Limit(0.0, 1.0, 2.0)}
+
+
+def test_model_of_this_version_is_sound_and_small():
+    """The one in femur3d/models: what everybody uses who names no other."""
+    model = load_model(SHIPPED)
+    assert model.provenance["step"] > 0
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 10e6
+    card = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    for word in ("research", "CC BY 3.0", "Dice", "not seen"):
+        assert word in card
+    config = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))
+    assert model.weights_sha256 == config["weights_sha256"]

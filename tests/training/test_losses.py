@@ -1,0 +1,71 @@
+import keras
+import numpy as np
+import pytest
+
+from femur3d.config import Network
+from femur3d.network.unet import build_network
+from femur3d.training import losses
+
+RNG = np.random.default_rng(0)
+LABELS = (RNG.random((2, 4, 4, 4)) < 0.3).astype(np.uint8)
+LOGITS = {head: RNG.normal(size=(2, 4, 4, 4, 2)).astype(np.float32) for head in ("lower", "mid", "upper")}
+ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
+
+
+def cross_entropy(labels, logits):
+    """Equation (1) as it is written: -log of the softmax's value at the true class, averaged over voxels."""
+    logits = logits.astype(np.float64)
+    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return -np.log(np.take_along_axis(softmax, labels[..., None].astype(int), -1)).mean()
+
+
+def test_cross_entropy_against_numpy():
+    expected = cross_entropy(LABELS, LOGITS["mid"])
+    assert float(losses.voxel_cross_entropy(LABELS, LOGITS["mid"])) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cross_entropy_by_hand():
+    logits = np.array([[0.0, 0.0], [np.log(3.0), 0.0]], np.float32).reshape(1, 1, 1, 2, 2)
+    labels = np.array([1, 0]).reshape(1, 1, 1, 2)
+    # -log(1/2) and -log(3/4)
+    assert float(losses.voxel_cross_entropy(labels, logits)) == pytest.approx((np.log(2) + np.log(4 / 3)) / 2)
+
+
+def test_cross_entropy_is_finite_for_huge_logits():
+    logits = np.array([[-1e4, 1e4]], np.float32).reshape(1, 1, 1, 1, 2)
+    assert float(losses.voxel_cross_entropy(np.zeros((1, 1, 1, 1)), logits)) == pytest.approx(2e4)
+    assert float(losses.voxel_cross_entropy(np.ones((1, 1, 1, 1)), logits)) == 0
+
+
+def test_total_loss_is_equation_2():
+    kernel, bias = RNG.normal(size=(3, 3, 3, 2, 2)), RNG.normal(size=2)
+    terms = losses.total_loss(LABELS, LOGITS, [kernel.astype(np.float32), bias], ALPHA, l2=0.005)
+    expected = sum(a * cross_entropy(LABELS, LOGITS[h]) for h, a in ALPHA.items())
+    expected += 0.005 * 0.5 * (kernel**2).sum()
+    assert float(terms["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert float(terms["ce_lower"]) == pytest.approx(cross_entropy(LABELS, LOGITS["lower"]), rel=1e-5)
+    assert float(terms["l2_penalty"]) == pytest.approx(0.0025 * (kernel**2).sum(), rel=1e-5)
+
+
+def test_l2_penalty_counts_kernels_only():
+    network = build_network(Network((2, 2, 2, 2), (2, 2, 2)))
+    expected = 0.0
+    for layer in network.layers:
+        if isinstance(layer, (keras.layers.Conv3D, keras.layers.Conv3DTranspose)):
+            expected += 0.5 * (np.asarray(layer.kernel, np.float64) ** 2).sum()
+            layer.bias.assign(np.full(layer.bias.shape, 7.0))
+    assert float(losses.l2_penalty(network.trainable_variables)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_dice_loss_by_hand():
+    logits = np.zeros((1, 1, 1, 4, 2), np.float32)  # P = 1/2 everywhere
+    labels = np.array([1, 1, 1, 0]).reshape(1, 1, 1, 4)
+    # 1 - (2·1.5 + 1) / (2 + 3 + 1)
+    assert float(losses.soft_dice_loss(labels, logits)) == pytest.approx(1 / 3)
+
+
+def test_dice_weight_adds_a_dice_loss_of_each_head():
+    plain = losses.total_loss(LABELS, LOGITS, [], ALPHA, 0.0)
+    both = losses.total_loss(LABELS, LOGITS, [], ALPHA, 0.0, dice_weight=2.0)
+    extra = 2.0 * sum(a * float(losses.soft_dice_loss(LABELS, LOGITS[h])) for h, a in ALPHA.items())
+    assert float(both["loss"]) - float(plain["loss"]) == pytest.approx(extra, rel=1e-5)

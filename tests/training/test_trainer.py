@@ -1,0 +1,299 @@
+"""The training loop on a tiny network: resuming, stopping, diverging, what it writes."""
+
+import csv
+import itertools
+import json
+import re
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from tqdm import tqdm
+
+from femur3d.config import with_settings
+from femur3d.data.packed_dataset import PackedDataset
+from femur3d.data.packing import pack_dataset
+from femur3d.engines import backend as engine
+from femur3d.errors import InputError, UsageError
+from femur3d.inference.saved_model import load_model
+from femur3d.network.unet import build_network
+from femur3d.training.run_directory import MetricsLog, RunFolder
+from femur3d.training.tensorboard import GREEN, RED, contour_picture
+from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
+from femur3d.training.validation import Validated
+from femur3d.volume import Volume
+from tests.conftest import write_dataset
+
+
+def train(experiment, packed_file, path, stop_after=None):
+    """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
+    run = RunFolder(path)
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        trainer = Trainer(experiment, packed, run)
+        if stop_after is not None:
+            inner = trainer.train_step
+
+            def step_and_stop(images, labels):
+                if trainer.step + 1 >= stop_after:
+                    trainer.stop()
+                return inner(images, labels)
+
+            trainer.train_step = step_and_stop
+        finished = trainer.train(bar)
+    run._lock.release()
+    return trainer, finished
+
+
+def rows(path):
+    with (path / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished_run(tiny_experiment, packed_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "unbroken"
+    trainer, finished = train(tiny_experiment, packed_file, path)
+    assert finished
+    return path, trainer
+
+
+def test_run_directory(finished_run, tiny_experiment):
+    path, _ = finished_run
+    names = {p.name for p in path.iterdir()} - {".lock"}
+    assert names == {"config.json", "checkpoints", "model", "metrics.csv", "tensorboard", "log.txt"}
+    assert json.loads((path / "config.json").read_text())["training"]["steps"] == 6
+    assert [p.name for p in sorted((path / "checkpoints").iterdir())] == ["step_00000003.npz", "step_00000006.npz"]
+    assert [r["step"] for r in rows(path)] == ["2", "4", "6"]
+    assert tuple(rows(path)[0]) == COLUMNS
+    assert 0 <= float(rows(path)[-1]["validation_dice"]) <= 1
+    assert float(rows(path)[0]["learning_rate"]) == pytest.approx(tiny_experiment.training.rate)
+    log = (path / "log.txt").read_text()
+    assert "6 updates" in log
+    assert re.search(r"about \d+ (s|min) on this machine", log)
+
+
+def test_model_is_the_trained_network(finished_run):
+    path, trainer = finished_run
+    model = load_model(path / "model")
+    assert model.provenance["step"] == 6
+    assert model.provenance["training_cases"] == ["case_0", "case_1"]
+    for a, b in zip(model.network.get_weights(), trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 5])
+def test_resumed_run_gives_the_same_bits(finished_run, tiny_experiment, packed_file, tmp_path, stop_after):
+    _, unbroken = finished_run
+    _, finished = train(tiny_experiment, packed_file, tmp_path / "r", stop_after)
+    assert not finished
+    resumed, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    assert finished
+    state = [(t.network.variables, t.optimizer.variables) for t in (unbroken, resumed)]
+    for part in range(2):
+        for a, b in zip(state[0][part], state[1][part], strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    # Its first row averages over the updates since the resumption only where they are all new.
+    assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint(finished_run, tiny_experiment, packed_file, tmp_path):
+    train(tiny_experiment, packed_file, tmp_path / "r", stop_after=5)
+    (tmp_path / "r" / "checkpoints" / "step_00000005.npz").unlink()  # as if killed before it was written
+    trainer, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    assert finished
+    assert trainer.step == 6
+    assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
+    for a, b in zip(finished_run[1].network.get_weights(), trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_finished_run_has_nothing_left_to_do(finished_run, tiny_experiment, packed_file):
+    path, before = finished_run
+    trainer, finished = train(tiny_experiment, packed_file, path)
+    assert finished
+    for a, b in zip(before.network.get_weights(), trainer.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_other_experiment_in_the_same_run_is_refused(finished_run, tiny_experiment):
+    run = RunFolder(finished_run[0])
+    with pytest.raises(UsageError, match=r"training\.rate=0\.01, now 0\.5"):
+        run.check_experiment(with_settings(tiny_experiment, ["training.rate=0.5"]))
+    run.check_experiment(with_settings(tiny_experiment, ["training.log_every=1"]))
+    run._lock.release()
+
+
+def test_two_trainings_in_one_run_are_refused(tmp_path):
+    run = RunFolder(tmp_path / "r")
+    with pytest.raises(UsageError, match="another process"):
+        RunFolder(tmp_path / "r")
+    run._lock.release()
+
+
+@pytest.mark.parametrize(("mixed", "volumes"), [(False, 1), (True, 2)])
+def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp_path, mixed, volumes):
+    run = RunFolder(tmp_path / "r")
+    experiment = with_settings(tiny_experiment, [f"training.mixed_batches={mixed}"])
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        trainer = Trainer(experiment, packed, run)
+        inner = trainer.train_step
+
+        def poisoned(images, labels):
+            return inner(images * (np.nan if trainer.step == 4 else 1), labels)
+
+        trainer.train_step = poisoned
+        with pytest.raises(TrainingError) as caught:
+            trainer.train(bar)
+    run._lock.release()
+    message = str(caught.value)
+    assert message.startswith("Update 5 failed, the loss is nan")
+    assert message.count("case_") == volumes
+    assert "step_00000003.npz" in message
+    assert message.count("\n") == 1
+    restored = np.load(tmp_path / "r" / "checkpoints" / "step_00000003.npz")
+    assert all(np.isfinite(restored[name]).all() for name in restored.files)
+
+
+def events(path):
+    """Every value in the event files of a run by its tag, with its step."""
+    found = {}
+    for file in sorted((path / "tensorboard").iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value))
+    return found
+
+
+def test_event_files_hold_scalars_and_images(finished_run):
+    found = events(finished_run[0])
+    wanted = {
+        "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "learning_rate", "steps_per_s", "gradient_norm",
+        "validation_dice",
+    }  # fmt: skip
+    assert wanted <= set(found)
+    logged = {int(r["step"]): float(r["loss"]) for r in rows(finished_run[0])}
+    read = {step: float(tf.make_ndarray(v.tensor)) for step, v in found["loss"]}
+    assert read == pytest.approx(logged, rel=1e-4)
+    picture = tf.io.decode_png(tf.make_ndarray(found["validation/case_2/1"][0][1].tensor)[2]).numpy()
+    assert picture.ndim == 3
+    assert (picture == GREEN).all(-1).any()
+
+
+def test_contour_picture_shows_reference_and_prediction():
+    image = Volume(np.random.default_rng(0).normal(size=(12, 10, 14)))
+    reference, prediction = np.zeros((2, *image.array.shape), bool)
+    reference[2:6, 4, 2:6] = True  # feet and the patient's right: below and left in the picture
+    prediction[7:11, 4, 8:12] = True
+    picture = contour_picture(Validated("x", image, reference, prediction, 0.0))
+    green, red = (np.argwhere((picture == c).all(-1)).mean(0) for c in (GREEN, RED))
+    assert green[0] > red[0]
+    assert green[1] < red[1]
+
+
+def test_metrics_beyond_the_step_are_dropped(tmp_path):
+    log = MetricsLog(tmp_path / "m.csv", ("step", "loss"), 0)
+    for step in (1, 2, 3):
+        log.add({"step": step, "loss": step / 2})
+    MetricsLog(tmp_path / "m.csv", ("step", "loss"), 2).add({"step": 3, "loss": 9.0})
+    assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
+
+
+def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file, tmp_path, capsys):
+    path = tmp_path / "surrogate.h5"
+    filters = (1, *tiny_experiment.network.encoder_filters)
+    shapes = dict(zip(("conv1a", "conv2a", "conv3a", "conv4a"), itertools.pairwise(filters), strict=True))
+    shapes |= {"conv3b": (filters[3],) * 2, "conv4b": (filters[4],) * 2}
+    with h5py.File(path, "w") as file:
+        for name, (inputs, outputs) in shapes.items():
+            file[f"{name}/kernel"] = np.full((3, 3, 3, inputs, outputs), 0.5)
+            file[f"{name}/bias"] = np.full(outputs, 0.25)
+        file.attrs.update(source_kind="surrogate", source_sha256="ab" * 32)
+    experiment = with_settings(tiny_experiment, [f"encoder_weights={path}"])
+    with PackedDataset(packed_file) as packed:
+        run = RunFolder(tmp_path / "r")
+        trainer = Trainer(experiment, packed, run)
+        run._lock.release()
+    assert (np.asarray(trainer.network.get_layer("conv3b").kernel) == 0.5).all()
+    assert not (np.asarray(trainer.network.get_layer("lower_conv_a").kernel) == 0.5).any()
+    said = capsys.readouterr().out
+    assert "source: surrogate" in said
+    assert "Not transferred" in said
+    config = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert config["encoder_source"] == {
+        "source_kind": "surrogate", "source_sha256": "ab" * 32, "source_file": "unknown",
+    }  # fmt: skip
+
+
+def test_validation_does_not_wait_for_the_log(tiny_experiment, packed_file, tmp_path):
+    experiment = with_settings(tiny_experiment, ["training.log_every=4", "training.validate_every=3"])
+    train(experiment, packed_file, tmp_path / "r")
+    found = {r["step"]: (bool(r["loss"]), bool(r["validation_dice"])) for r in rows(tmp_path / "r")}
+    assert found == {"3": (False, True), "4": (True, False), "6": (True, True)}
+
+
+def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_experiment, packed_file, tmp_path):
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        run = RunFolder(tmp_path / "r")
+        trainer = Trainer(tiny_experiment, packed, run)
+        inner = trainer.train_step
+
+        def exploded(images, labels):
+            scalars = inner(images, labels)
+            return {**scalars, "gradient_norm": np.inf} if trainer.step == 5 else scalars
+
+        trainer.train_step = exploded
+        with pytest.raises(TrainingError, match="gradient_norm is inf"):
+            trainer.train(bar)
+        assert isinstance(trainer.network.get_layer("conv1a_bn"), engine.BatchNormalization)
+        trainer.network.get_layer("conv1a").bias.assign([np.nan] * 2)
+        with pytest.raises(TrainingError, match="weights are not finite"):
+            trainer._save_checkpoint()
+        run._lock.release()
+    assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == ["step_00000003.npz"]
+
+
+def test_other_data_in_the_same_run_is_refused(finished_run, dataset_dir, tiny_experiment, tmp_path):
+    other = write_dataset(tmp_path / "other", cases=4)
+    pack_dataset(other, tmp_path / "other.h5", tiny_experiment, lambda name: None)
+    with pytest.raises(InputError, match="begun with data"):
+        train(tiny_experiment, tmp_path / "other.h5", finished_run[0])
+
+
+def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
+    """A run that goes on keeps what it began with: the file may be gone, or another one."""
+    network = build_network(tiny_experiment.network)
+    path = tmp_path / "surrogate.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b"):
+            for part in ("kernel", "bias"):
+                file[f"{name}/{part}"] = np.asarray(getattr(network.get_layer(name), part))
+        file.attrs.update(source_kind="surrogate")
+    experiment = with_settings(tiny_experiment, [f"encoder_weights={path}"])
+    train(experiment, packed_file, tmp_path / "r", stop_after=2)
+    path.unlink()
+    _, finished = train(experiment, packed_file, tmp_path / "r")
+    assert finished
+    model = load_model(tmp_path / "r" / "model")
+    assert model.provenance["encoder_source"]["source_kind"] == "surrogate"
+
+
+@pytest.mark.parametrize(("schedule", "allowed"), [("halving", True), ("polynomial", False)])
+def test_steps_may_change_only_where_the_rate_does_not_depend_on_them(tiny_experiment, tmp_path, schedule, allowed):
+    before = with_settings(tiny_experiment, [f"training.schedule={schedule}"])
+    run = RunFolder(tmp_path / "r")
+    run.write_config(before, {}, "0" * 64)
+    longer = with_settings(before, ["training.steps=9", "training.log_every=1"])
+    if allowed:
+        run.check_experiment(longer)
+    else:
+        with pytest.raises(UsageError, match=r"training\.steps=6, now 9"):
+            run.check_experiment(longer)
+    run._lock.release()
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / "r" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "r" / "checkpoints" / ".writing-abc-step_1.npz").touch()
+    RunFolder(tmp_path / "r")._lock.release()
+    assert list((tmp_path / "r" / "checkpoints").iterdir()) == []
