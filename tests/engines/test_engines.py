@@ -19,7 +19,7 @@ from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import save_checkpoint
 from femur3d.training.optimizer import make_optimizer
 from tests.conftest import ellipsoid_case
-from tests.support.engine_updates import NETWORK, RECIPES, make_updates
+from tests.support.engine_updates import NETWORK, RECIPES, ROUNDED_BY, make_updates
 from tests.training.test_trainer import rows, train
 
 ROOT = Path(__file__).parents[2]
@@ -99,21 +99,38 @@ def both(on_engine, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != "bfloat16"])
 def test_updates_of_both_engines_agree(both, recipe):
     folder, scalars = both
     count, settings, _ = RECIPES[recipe]
-    rounding = 100 if "precision" in settings else 1  # bfloat16 has two or three digits
-    for found, expected in zip(scalars["jax"][recipe], scalars["tensorflow"][recipe], strict=True):
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5 * rounding)
-        assert found == pytest.approx(expected, rel=1e-4 * rounding)
+    for i, (found, expected) in enumerate(zip(scalars["jax"][recipe], scalars["tensorflow"][recipe], strict=True), 1):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert found == pytest.approx(expected, rel=1e-4 if i == 1 else 1e-3)
     name = f"step_{count:08d}.npz"
     moved = 2 * count * Training().rate if settings.get("optimizer") == "adam" else 0.0  # one there, one back
     ends = [folder / engine / recipe / name for engine in ("jax", "tensorflow")]
-    assert_same_state(*ends, moved, tolerance=1e-4 * min(rounding, 5))
-    # A step changes a weight by little more than those tolerances.
-    most = 0.05 if rounding > 1 else 1e-4
+    assert_same_state(*ends, moved)
+    # A step changes a weight by little more than those tolerances. From the second on a unit whose input is nothing but
+    # rounding may be on in one engine and off in the other, and its share of the gradient with it.
+    most = 1e-4 if count == 1 else 1e-2
     assert updates_differ_by(folder / "start" / recipe / "step_00000000.npz", *ends) < most
+
+
+ROUNDINGS = 15 * 3 * 2  # LowerCls: 15 blocks that round product, sum and normalised value, and the gradient's way back
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["jax", "tensorflow"])
+def test_bfloat16_update_is_the_float32_update_but_for_rounding(both, engine):
+    """What one rounding does is measured in float32, by rounding the input; n independent ones do √n times as much."""
+    folder, scalars = both
+    start, end = folder / "start" / "float32" / "step_00000000.npz", "step_00000001.npz"
+    expected = folder / "tensorflow" / "float32" / end
+    one_rounding = updates_differ_by(start, folder / "tensorflow" / "float32, input rounded" / end, expected)
+    difference = updates_differ_by(start, folder / engine / "bfloat16" / end, expected)
+    assert ROUNDED_BY < difference < ROUNDINGS**0.5 * one_rounding  # above: not computed in bfloat16 at all
+    loss, reference = (scalars[e][r][0]["loss"] for e, r in ((engine, "bfloat16"), ("tensorflow", "float32")))
+    assert loss == pytest.approx(reference, rel=ROUNDINGS**0.5 * ROUNDED_BY)
 
 
 @pytest.fixture(scope="module")

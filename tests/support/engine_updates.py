@@ -19,10 +19,10 @@ from femur3d.training.checkpoint import restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
 
 ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
-NETWORK = Network((2, 3, 2, 3), (3, 2, 2), initialisation="he")
-RNG = np.random.default_rng(0)
-IMAGES = RNG.normal(size=(2, 16, 16, 16, 1)).astype(np.float32)
+NETWORK = Network((4, 6, 8, 8), (8, 6, 4), initialisation="he")
+IMAGES = np.random.default_rng(0).normal(size=(2, 24, 16, 16, 1)).astype(np.float32)
 LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
+ROUNDED_BY = 2.0**-9  # bfloat16 keeps 8 digits: half of the last one, relative
 
 # Number of updates, the training's settings, weight of the Dice loss.
 RECIPES = {
@@ -30,6 +30,8 @@ RECIPES = {
     "clipped": (3, {"rate": 1e-2, "nesterov": True, "clip_norm": 0.5, "halve_every": 2}, 0.5),
     "adam": (2, {"optimizer": "adam"}, 0.0),
     "polynomial": (2, {"rate": 1e-2, "schedule": "polynomial", "steps": 4}, 0.0),
+    "float32": (1, {"rate": 1e-2, "clip_norm": 1.0}, 1.0),
+    "float32, input rounded": (1, {"rate": 1e-2, "clip_norm": 1.0}, 1.0),
     "bfloat16": (1, {"rate": 1e-2, "clip_norm": 1.0, "precision": "mixed_bfloat16"}, 1.0),
 }
 
@@ -42,7 +44,11 @@ def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
     optimizer = make_optimizer(training, network)
     restore_latest(start / recipe, network, optimizer)
     train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
-    scalars = [{n: float(v) for n, v in train_step(IMAGES, LABELS).items()} for _ in range(count)]
+    images = IMAGES
+    if "rounded" in recipe:  # each voxel off by as much as bfloat16 may be
+        images = IMAGES * np.random.default_rng(1).choice([1 - ROUNDED_BY, 1 + ROUNDED_BY], IMAGES.shape)
+        images = images.astype(np.float32)
+    scalars = [{n: float(v) for n, v in train_step(images, LABELS).items()} for _ in range(count)]
     end.mkdir(parents=True)
     save_checkpoint(end, count, network, optimizer)
     return scalars
