@@ -60,10 +60,11 @@ ALLOWED = {
     "io.images": {"io.dicom.series", "io.nifti", "io.geometry", "io.integrity", "volume"},
     "io.inputs": {"io.images", "io.dicom.headers", "io.integrity", "io.summary"},
     "io.summary": set(),
+    "io.hdf5": set(),
     "data.nnunet_dataset": {"volume", "io.images"},
     "data.preprocessing": {"config", "volume", "io.images"},
     "data.augmentation": set(),
-    "data.packed_dataset": {"volume"},
+    "data.packed_dataset": {"volume", "io.hdf5"},
     "inference.sliding_window": {"data.patches"},
     "experiment_file": {"config"},
     "data.packing": {"data.augmentation", "config", "data.nnunet_dataset", "data.packed_dataset", "data.preprocessing"},
@@ -86,8 +87,8 @@ ALLOWED = {
         "training.train_step",
     }
     | {"engines.jax_train_step"},
-    "network.encoder_weights": {"data.packed_dataset", "network.encoder"},
-    "inference.saved_model": {"config", "data.packed_dataset", "network.unet", "inference.quality_limits"},
+    "network.encoder_weights": {"io.hdf5", "network.encoder"},
+    "inference.saved_model": {"config", "io.hdf5", "network.unet", "inference.quality_limits"},
     "training.run_directory": {"config"},
     "training.validation": {
         "data.packed_dataset",
@@ -136,7 +137,7 @@ ALLOWED = {
 OPEN_TO_ALL = {"errors", "io.atomic", "__init__"}
 LIBRARIES = {
     "SimpleITK": {"io.images", "io.dicom.series", "io.dicom.headers", "io.integrity", "data.preprocessing"},
-    "h5py": {"data.packed_dataset"},
+    "h5py": {"data.packed_dataset", "io.hdf5"},
     "vtkmodules": {"evaluation.surface_distance"},
     "tensorflow": {
         "training.tf_dataset",

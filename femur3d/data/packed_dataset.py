@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.io.atomic import replacing
+from femur3d.io.hdf5 import open_hdf5, plain_datasets
 from femur3d.volume import Volume
 
 SCHEMA = "femur3d-packed-1"
@@ -165,68 +165,3 @@ def _entry(group: h5py.Group) -> Entry:
     attrs = group.attrs
     numbers = {name: int(attrs[name]) for name in ("label_value", "variant")}
     return Entry(str(attrs["case"]), split=str(attrs["split"]), source=str(attrs["source"]), **numbers)
-
-
-def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Opens a file for reading. Raises InputError where it is missing, empty or no HDF5 file."""
-    if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({error})") from error
-
-
-def store_as_half(path: str | os.PathLike[str]) -> None:
-    """Rewrites an HDF5 file of ours with every floating-point array as float16.
-
-    Raises:
-        ValueError: a number is beyond the range of float16.
-    """
-
-    def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Group):
-            made = half.require_group(name)
-        else:
-            with np.errstate(over="ignore"):
-                array = item[...].astype(np.float16) if item.dtype.kind == "f" else item[...]
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"{path}: {name} does not fit in float16")
-            made = half.create_dataset(name, data=array)
-        made.attrs.update(item.attrs)
-
-    with replacing(path) as temporary, h5py.File(path, "r") as full, h5py.File(temporary, "w") as half:
-        half.attrs.update(full.attrs)
-        full.visititems(copy)
-
-
-def plain_datasets(file: h5py.File, path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of every dataset by its name in the file, without reading any.
-
-    Raises:
-        InputError: a soft or external link, external storage or a virtual dataset: something that points elsewhere.
-    """
-    found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-    pending, seen = [file["/"]], set()
-    while pending:
-        group = pending.pop()
-        address = h5py.h5o.get_info(group.id).addr
-        if address in seen:
-            raise InputError(f"{path}: {group.name} is a group that stands elsewhere too.\nExpected a plain tree.")
-        seen.add(address)
-        for name in group:
-            where = f"{group.name.rstrip('/')}/{name}"
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise InputError(f"{path}: {where} is a link to elsewhere.\nExpected arrays stored in the file itself.")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                pending.append(item)
-            elif isinstance(item, h5py.Dataset):
-                if item.is_virtual or item.external:
-                    raise InputError(
-                        f"{path}: {where} is stored outside the file.\nExpected arrays in the file itself."
-                    )
-                found[where.lstrip("/")] = (item.shape, item.dtype)
-            if len(found) + len(pending) + len(seen) > 100_000:
-                raise InputError(f"{path}: more than 100,000 entries.\nExpected a file that femur3d wrote.")
-    return found

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 
 from femur3d.config import Network, Preparation, from_dict, to_dict
-from femur3d.data.packed_dataset import open_hdf5, plain_datasets, store_as_half
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
+from femur3d.io.hdf5 import open_hdf5, plain_datasets, store_as_half
 from femur3d.network.unet import build_network
 
 FORMAT = "femur3d-model-1"

@@ -6,8 +6,8 @@ import os
 
 import keras
 
-from femur3d.data.packed_dataset import open_hdf5, plain_datasets
 from femur3d.errors import InputError
+from femur3d.io.hdf5 import open_hdf5, plain_datasets
 from femur3d.network.encoder import STAGES
 
 

@@ -7,7 +7,7 @@ import pytest
 from femur3d.config import with_settings
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import find_cases
-from femur3d.data.packed_dataset import SCHEMA, Entry, PackedDataset, plain_datasets
+from femur3d.data.packed_dataset import Entry, PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError
 from femur3d.io.images import read_volume, write_volume
@@ -152,10 +152,3 @@ def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
             file.create_virtual_dataset("x", layout)
     with pytest.raises(InputError, match=r"elsewhere|outside"):
         PackedDataset(path)
-
-
-def test_plain_datasets_lists_names_shapes_and_types(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["a/b"] = np.zeros((2, 3), np.float32)
-        assert file.attrs.get("schema") != SCHEMA
-        assert plain_datasets(file, "a.h5") == {"a/b": ((2, 3), np.dtype("f4"))}
