@@ -27,6 +27,7 @@ from femur3d.io.atomic import replacing
 TABLE_METRICS = {name: heading for name, heading in COLUMNS.items() if name != "hd95_mm"}  # the paper has no HD95
 COMPARISONS = (("transfer", "scratch"), ("scratch", "plain"))
 COMPARED = ("dice", "mean_mm")
+PUBLISHED = "experiments/published.json"  # the paper's Tables 1 and 2
 Femurs = dict[
     tuple[str, str], dict[str, float]
 ]  # (case, label) → metric → value; distances are inf where one is missed
@@ -148,11 +149,19 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 
 def read_published(path: str | None) -> dict[str, dict[str, float]]:
-    """The paper's rows by arm: metric → value, with names as in COLUMNS. Raises InputError."""
-    if path is None:
+    """The paper's rows by arm: metric → value, with names as in COLUMNS.
+
+    Args:
+        path: a JSON file with the rows, or with the rows as its "table_2", as PUBLISHED has them; empty: none.
+
+    Raises:
+        InputError: the file cannot be read, or a row has no metric of COLUMNS.
+    """
+    if not path:
         return {}
     try:
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        rows = stored.get("table_2", stored)
         found = {str(arm): {m: float(row[m]) for m in TABLE_METRICS if m in row} for arm, row in rows.items()}
         if not all(found.values()):
             raise ValueError(f"a row without any of {', '.join(TABLE_METRICS)}")
@@ -176,7 +185,7 @@ def table(runs: Sequence[Run], published: Mapping[str, Mapping[str, float]]) -> 
     for arm, row in published.items():
         lines.append(_table_line(f"{arm}, published", row, width, None))
     if not published:
-        lines.append("published rows (Zeng et al., Table 2): not at hand; --published FILE adds them")
+        lines.append("published rows (Zeng et al., Table 2): left out; --published FILE adds them")
     lines.append("-" * len(lines[0]))
     for arm in dict.fromkeys(run.arm for run in runs):
         own = [run for run in runs if run.arm == arm]

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.studies.ablation_report import Run, load_run, read_published, write_reports
+from experiments.studies.ablation_report import PUBLISHED, Run, load_run, read_published, write_reports
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
 from femur3d.config import Experiment, to_dict, with_settings
@@ -149,7 +149,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("experiment", "experiments/scratch.py", "what all arms share")
     flags.DEFINE_integer("seeds", 3, "trainings of each arm", lower_bound=1)
     flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all arms; repeatable")
-    flags.DEFINE_string("published", None, "JSON file with the paper's rows: {arm: {metric: value}}")
+    flags.DEFINE_string("published", PUBLISHED, "JSON file with the paper's rows; an empty word leaves them out")
     flags.DEFINE_string("report", None, "folder of the report; by default report/ in the output")
 
 

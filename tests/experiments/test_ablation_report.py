@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from femur3d.errors import InputError
 from femur3d.evaluation.tables import METRICS, FemurMetrics, write_csv
 
 ablation_report = importlib.import_module("experiments.studies.ablation_report")
+PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
+OVERLAP = ("dice", "jaccard", "precision", "recall")
 
 LABELS = {"transfer": "transfer (surrogate)", "scratch": "scratch", "plain": "no deep supervision"}
 SOURCE = {"source_kind": "surrogate", "source_sha256": "ab" * 32, "source_file": "surrogate_weights"}
@@ -228,14 +231,14 @@ def test_published_rows_stand_beside_ours(runs):
     row = next(line for line in lines if line.startswith("transfer, published"))
     for heading, number in (("Mean", "0.250"), ("DICE", "0.9712")):
         assert lines[0].index(heading) + len(heading) == row.index(number) + len(number)
-    assert not [line for line in lines if "not at hand" in line]
+    assert not [line for line in lines if "left out" in line]
     ours = [line for line in lines if "seed" in line or "mean" in line]
     assert ours == [line for line in ablation_report.table(runs, {}) if "seed" in line or "mean" in line]
 
 
 def test_table_says_that_published_rows_are_lacking(runs):
     lines = ablation_report.table(runs, {})
-    assert len([line for line in lines if "not at hand" in line and "--published" in line]) == 1
+    assert len([line for line in lines if "left out" in line and "--published" in line]) == 1
     assert not [line for line in lines if ", published" in line]
 
 
@@ -249,7 +252,25 @@ def test_table_says_that_published_rows_are_lacking(runs):
 def test_published_file_is_read(tmp_path, text, expected):
     (tmp_path / "rows.json").write_text(text, encoding="utf-8")
     assert ablation_report.read_published(str(tmp_path / "rows.json")) == expected
-    assert ablation_report.read_published(None) == {}
+    assert ablation_report.read_published(None) == ablation_report.read_published("") == {}
+
+
+def test_the_papers_rows_are_those_of_table_2():
+    published = ablation_report.read_published(str(PUBLISHED))
+    assert list(published) == ["scratch", "transfer"]  # in the paper's order
+    scratch, transfer = (published[arm] for arm in published)
+    assert [scratch[m] for m in ("mean_mm", "hausdorff_mm", "dice", "recall")] == [0.67, 12.4, 0.975, 0.964]
+    assert [transfer[m] for m in ("mean_mm", "hausdorff_mm", "dice", "recall")] == [0.22, 6.4, 0.987, 0.982]
+
+
+@pytest.mark.parametrize(("metric", "decimals"), [("mean_mm", 2), ("hausdorff_mm", 1), *((m, 3) for m in OVERLAP)])
+def test_the_papers_averages_are_those_of_its_patients(metric, decimals):
+    """Table 1: a typing mistake in a patient's row would show here; rounding leaves half of the last place."""
+    rows = json.loads(PUBLISHED.read_text(encoding="utf-8"))["table_1"]
+    average = rows.pop("average")[metric]
+    assert len(rows) == 10
+    mean = sum(row[metric] for row in rows.values()) / len(rows)
+    assert abs(mean - average) <= 0.5001 * 10**-decimals
 
 
 @pytest.mark.parametrize(
