@@ -35,7 +35,7 @@ from absl import flags
 
 from benchmarks.benchmark_process import Tasks, cores, machine, start_side
 from femur3d import cli
-from femur3d.config import Network, Preparation
+from femur3d.config import Network, Preprocessing
 from femur3d.data.patches import make_normalise
 from femur3d.errors import UsageError
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -44,7 +44,7 @@ OVERLAP = 0.5  # of patches: stride 32 for 64³
 SIZE = (300, 200, 100)  # voxels along (x, y, z)
 SHIPPED = Path(__file__).parents[1] / "femur3d" / "models" / "hip_t1"
 RANDOM = "random"
-PATCHES = Preparation(patch_size=(64, 64, 64))  # of random weights; the phantom then fills the field of view
+PATCHES = Preprocessing(patch_size=(64, 64, 64))  # of random weights; the phantom then fills the field of view
 GOALS = "Goals at full width, 300,200,100: at least 1.6 and 8 times as fast as MONAI; at most 0.01% of voxels differ."
 
 
@@ -73,22 +73,22 @@ class Subject:
     scan: str | None
 
 
-def volume_array(subject: Subject, preparation: Preparation) -> np.ndarray:
+def volume_array(subject: Subject, preprocessing: Preprocessing) -> np.ndarray:
     """The scan or the phantom's image as the network takes it: float32 (z, y, x), normalised."""
     from femur3d.data.preprocessing import normalise, prepare_scan, rounded
     from femur3d.io.images import read_scan
     from femur3d.phantom.hip import FIELD_OF_VIEW_MM, make_phantom
 
     if subject.model is None:
-        return normalise(make_phantom(0, subject.size or SIZE)[0], preparation.normalisation).array
+        return normalise(make_phantom(0, subject.size or SIZE)[0], preprocessing.normalisation).array
     if subject.scan is not None:
-        array = prepare_scan(rounded(read_scan(subject.scan).volume), preparation).array
+        array = prepare_scan(rounded(read_scan(subject.scan).volume), preprocessing).array
     else:
-        x, y, z = preparation.spacing_mm
+        x, y, z = preprocessing.spacing_mm
         width, depth, height = FIELD_OF_VIEW_MM["both"]
         size = round(width / x), round(depth / y), round(height / z)
         image, _ = make_phantom(0, size, side="both", spacing_mm=(x, y, z))
-        array = normalise(image, preparation.normalisation).array
+        array = normalise(image, preprocessing.normalisation).array
     return array if subject.size is None else mirrored(array, subject.size[::-1])
 
 
@@ -115,10 +115,10 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     idle_mib = _peak_mib()
     trained = load_model(Path(subject.model)) if subject.model else None
     network = widen(trained.network, config) if trained else build_network(config)
-    preparation = trained.preparation if trained else PATCHES
-    patch = preparation.patch_size
-    model = TrainedModel(network, config, preparation, {}, "")
-    array = functools.cache(lambda: volume_array(subject, preparation))  # not before the first tile, which is timed
+    preprocessing = trained.preprocessing if trained else PATCHES
+    patch = preprocessing.patch_size
+    model = TrainedModel(network, config, preprocessing, {}, "")
+    array = functools.cache(lambda: volume_array(subject, preprocessing))  # not before the first tile, which is timed
     segmenter = functools.cache(lambda mode: Segmenter(model, mode))
 
     def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
@@ -127,7 +127,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     return {
         "version": lambda: ", ".join(f"{name} {version}" for name, version in engine.VERSIONS.items()),
         "weights": lambda: {layer.name: layer.get_weights() for layer in network.layers if layer.weights},
-        "preparation": lambda: preparation,
+        "preprocessing": lambda: preprocessing,
         "first tile": first_tile(EXACT),
         "first fast tile": first_tile(FAST),
         "volume": lambda: array().shape,
@@ -142,7 +142,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def monai_tasks(config: Network, subject: Subject, preparation: Preparation) -> Tasks:
+def monai_tasks(config: Network, subject: Subject, preprocessing: Preprocessing) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
     with cli.hushed():  # where TensorFlow is installed, MONAI imports it
         import monai
@@ -154,8 +154,8 @@ def monai_tasks(config: Network, subject: Subject, preparation: Preparation) -> 
     torch.set_num_threads(cores())
     networks = {layout: torch_peer.build_layers(config).eval() for layout in torch_peer.FORMATS}
     networks["channels last"].to(memory_format=torch.channels_last_3d)
-    volume = torch.from_numpy(volume_array(subject, preparation))[None, None]
-    normalise, patch = make_normalise(preparation.normalisation), preparation.patch_size
+    volume = torch.from_numpy(volume_array(subject, preprocessing))[None, None]
+    normalise, patch = make_normalise(preprocessing.normalisation), preprocessing.patch_size
 
     def slide(layout: str) -> np.ndarray:
         def predict(windows: Any) -> Any:
@@ -193,10 +193,10 @@ def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
         exact, seconds = mine.call("exact")
         idle, peak = mine.call("memory")[0]
         print(f"Memory    {peak - idle:,.0f} MiB above an idle {mine.call('version')[0]} ({idle:,.0f} MiB), exact mode")
-        preparation = mine.call("preparation")[0]
+        preprocessing = mine.call("preprocessing")[0]
         weights = f"the weights of {subject.model}, widened" if subject.model else "random weights"
         print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
-        print(f"Patches   {preparation.patch_size} (z, y, x), stride half of that")
+        print(f"Patches   {preprocessing.patch_size} (z, y, x), stride half of that")
         print(f"Volume    {shape} (z, y, x), {subject.scan or 'a phantom (synthetic)'}; {mine.call('version')[0]}")
         print(f"{'femur3d, exact':30}{seconds:10.1f} s", flush=True)
         mine.call("first fast tile")
@@ -206,7 +206,7 @@ def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
             f"{'femur3d, fast':30}{fast_seconds:10.1f} s   against exact: {agreement(exact, fast)}{engine}", flush=True
         )
         if layouts:
-            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, subject, preparation))
+            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, subject, preprocessing))
             peer.call("load", mine.call("weights")[0])
             print(peer.call("version")[0])
         for layout in layouts:

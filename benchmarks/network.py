@@ -22,7 +22,7 @@ from absl import flags
 
 from benchmarks.benchmark_process import ContestantError, Side, Tasks, cores, machine, start_side
 from femur3d import cli
-from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Network, Preparation, Training
+from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Network, Preprocessing, Training
 from femur3d.errors import UsageError
 
 WIDTH = flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
@@ -48,7 +48,7 @@ def make_experiment(width: float, patch: int, batch: int) -> Experiment:
     paper = Network()
     return Experiment(
         name="bench",
-        preparation=Preparation(patch_size=(patch, patch, patch)),
+        preprocessing=Preprocessing(patch_size=(patch, patch, patch)),
         network=Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters)),
         training=Training(batch_size=batch),
     )
@@ -57,7 +57,7 @@ def make_experiment(width: float, patch: int, batch: int) -> Experiment:
 def draw_batch(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     """Random images, float32 (batch, z, y, x), and labels, uint8 of the same shape; the same for both sides."""
     rng = np.random.Generator(np.random.PCG64(0))
-    shape = (experiment.training.batch_size, *experiment.preparation.patch_size)
+    shape = (experiment.training.batch_size, *experiment.preprocessing.patch_size)
     return rng.standard_normal(shape, np.float32), rng.integers(0, 2, shape, np.uint8)
 
 

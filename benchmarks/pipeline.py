@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from femur3d import cli
-from femur3d.config import HEADS, Loss, Network, Preparation, Training, from_dict, to_dict
+from femur3d.config import HEADS, Loss, Network, Preprocessing, Training, from_dict, to_dict
 from femur3d.data.augmentation import VARIANTS, variant
 from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter
 from femur3d.data.patches import random_origin
@@ -75,7 +75,7 @@ def one_core() -> Iterator[str]:
 
 def write_synthetic(path: Path, size: Sequence[str], patch: int) -> str:
     """Packs the eight variants of a phantom. Returns a description; raises UsageError for a size that cannot be."""
-    preparation = Preparation(patch_size=(patch, patch, patch))
+    preprocessing = Preprocessing(patch_size=(patch, patch, patch))
     try:
         x, y, z = (int(word) for word in size)
         if min(x, y, z) < patch:
@@ -86,7 +86,7 @@ def write_synthetic(path: Path, size: Sequence[str], patch: int) -> str:
         ) from None
     image, label = make_phantom(0, (x, y, z))
     scaled = (image.array - image.array.mean()) / image.array.std()
-    with PackedWriter(path, "synthetic", to_dict(preparation)) as writer:
+    with PackedWriter(path, "synthetic", to_dict(preprocessing)) as writer:
         for number in VARIANTS:
             entry = Entry("phantom", 1, number, "train", "synthetic")
             writer.add(entry, variant(scaled, number), variant(label.array, number), image)
@@ -95,11 +95,11 @@ def write_synthetic(path: Path, size: Sequence[str], patch: int) -> str:
 
 def open_sampler(packed: PackedDataset, path: Path) -> PatchSampler:
     """The paper's sampling from the training volumes. Raises InputError where there are none, or too small ones."""
-    preparation = from_dict(Preparation, packed.preparation)
-    sampler = PatchSampler(packed, Training(), preparation.patch_size)
+    preprocessing = from_dict(Preprocessing, packed.preprocessing)
+    sampler = PatchSampler(packed, Training(), preprocessing.patch_size)
     shapes = [packed.shape(number) for number in sampler.volumes]
-    if not shapes or np.any(np.min(shapes, axis=0) < preparation.patch_size):
-        raise InputError(f"{path}: no training volume, or one smaller than a patch of {preparation.patch_size}.")
+    if not shapes or np.any(np.min(shapes, axis=0) < preprocessing.patch_size):
+        raise InputError(f"{path}: no training volume, or one smaller than a patch of {preprocessing.patch_size}.")
     return sampler
 
 

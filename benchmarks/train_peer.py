@@ -3,7 +3,7 @@
     python -m benchmarks.train_peer --dataset packed.h5 --experiment experiments/hip_t1.py --run runs/peer
                                [--minutes 25] [--scans PATH [PATH ...] -o DIR]
 
-Patches, augmentation and sampling are those of the experiment; preparation, sliding window, restoration and
+Patches, augmentation and sampling are those of the experiment; preprocessing, sliding window, restoration and
 post-processing those of `femur3d.infer --labels sides`. Network, loss, optimiser and learning rate are nnU-Net's, the
 rate by the share of the time that is used up. The same command goes on from the last checkpoint; once the time is used
 up, it only segments: all scans but those of the cases that it was trained on. Needs `pip install '.[bench]'`.
@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from femur3d import cli
-from femur3d.config import Preparation, to_dict, with_settings
+from femur3d.config import Preprocessing, to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import prepare_scan, restore, rounded
@@ -112,13 +112,13 @@ def supervision_weights(levels: int) -> list[float]:
     return [*(w / sum(weights) for w in weights), 0.0]
 
 
-def make_peer(preparation: Preparation, plan: Plan, seed: int) -> Peer:
+def make_peer(preprocessing: Preprocessing, plan: Plan, seed: int) -> Peer:
     """An untrained DynUNet with nnU-Net's topology for these patches, and its optimiser."""
     import torch
     from monai.networks.nets import DynUNet
 
     torch.manual_seed(seed)
-    kernels, strides = plan_network(preparation.spacing_mm[::-1], preparation.patch_size)
+    kernels, strides = plan_network(preprocessing.spacing_mm[::-1], preprocessing.patch_size)
     widths = [min(plan.filters * 2**stage, MAX_FILTERS) for stage in range(len(strides))]
     extra = max(len(strides) - 3, 1)  # all heads but the finest and the one of weight 0; DynUNet wants one at least
     network = DynUNet(3, 1, 2, kernels, strides, strides[1:], widths, deep_supervision=True, deep_supr_num=extra)
@@ -232,13 +232,13 @@ def make_predict(network: Any) -> Predict:
     return torch.inference_mode()(lambda patches: network(torch.from_numpy(patches)[:, None]).softmax(1)[:, 1].numpy())
 
 
-def segment(scan: Volume, preparation: Preparation, predict: Predict) -> Volume:
+def segment(scan: Volume, preprocessing: Preprocessing, predict: Predict) -> Volume:
     """The label map of a scan, 1 left and 2 right: `femur3d.inference.segmenter.Segmenter` with another network."""
     grid = rounded(scan)
-    prepared = prepare_scan(grid, preparation)
-    stride = [max(round(n * (1 - OVERLAP)), 1) for n in preparation.patch_size]
-    normalise = make_normalise(preparation.normalisation)
-    probability = predict_volume(prepared.array, predict, preparation.patch_size, stride, normalise=normalise)
+    prepared = prepare_scan(grid, preprocessing)
+    stride = [max(round(n * (1 - OVERLAP)), 1) for n in preprocessing.patch_size]
+    normalise = make_normalise(preprocessing.normalisation)
+    probability = predict_volume(prepared.array, predict, preprocessing.patch_size, stride, normalise=normalise)
     return label_map(scan.with_array(restore(prepared.with_array(probability), grid).array), labels="sides")
 
 
@@ -273,24 +273,24 @@ def main(argv: Sequence[str]) -> int:
     if bool(paths) != bool(FLAGS.output):
         raise UsageError("Expected both --scans and -o, or neither. Received only one of them.")
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
-    preparation, plan = experiment.preparation, Plan(FLAGS.minutes, FLAGS.filters, FLAGS.optimizer)
+    preprocessing, plan = experiment.preprocessing, Plan(FLAGS.minutes, FLAGS.filters, FLAGS.optimizer)
     with PackedDataset(FLAGS.dataset) as packed:
-        if packed.preparation != to_dict(preparation) or not packed.select("train", experiment.training.variants):
+        if packed.preprocessing != to_dict(preprocessing) or not packed.select("train", experiment.training.variants):
             raise InputError(f"{FLAGS.dataset}: packed for another experiment.\nExpected a file packed with this one.")
         run = RunFolder(Path(FLAGS.run))
         run.check_experiment(experiment)
         run.write_config(experiment, {}, packed.content)
         checkpoint = run.checkpoints / "peer.pt"
-        peer = make_peer(preparation, plan, experiment.training.seed)
+        peer = make_peer(preprocessing, plan, experiment.training.seed)
         restore_peer(peer, checkpoint)
         parameters = sum(p.numel() for p in peer.network.parameters())
         run.say(f"DynUNet, {parameters:,} parameters, {plan}, after {peer.step} updates")
-        train(peer, PatchSampler(packed, experiment.training, preparation.patch_size), run.say, checkpoint)
+        train(peer, PatchSampler(packed, experiment.training, preprocessing.patch_size), run.say, checkpoint)
         run.say(f"Trained: {peer.step} updates in {peer.seconds / 60:.1f} min, {checkpoint}")
         known = {entry.case for entry in packed.entries if entry.split == "train"}
     if paths:
         predict = make_predict(peer.network)
-        segment_scans(paths, Path(FLAGS.output), known, lambda scan: segment(scan, preparation, predict))
+        segment_scans(paths, Path(FLAGS.output), known, lambda scan: segment(scan, preprocessing, predict))
     return 0
 
 

@@ -8,14 +8,14 @@ scratch without deep supervision. What is not transferred starts from N(0, 0.01)
 from `scratch.py` stands beside its reason below.
 """
 
-from femur3d.config import Experiment, Loss, Network, Preparation, Training
+from femur3d.config import Experiment, Loss, Network, Preprocessing, Training
 
 
 def get_config() -> Experiment:
     """The differences from `scratch.py`, each with its reason."""
     return Experiment(
         name="ablation",
-        preparation=Preparation(
+        preprocessing=Preprocessing(
             spacing_mm=(2.4, 2.6, 2.4),  # so that 40³ voxels see 96×104×96 mm of hip
             margin_mm=250.0,  # whole scans come in at inference: training volumes keep all but the other femur
             patch_size=(40, 40, 40),  # an update takes a quarter of the time
@@ -37,7 +37,7 @@ def get_config() -> Experiment:
             nesterov=True,
             clip_norm=1.0,  # at this rate one odd batch could decide the comparison
             batches_per_volume=1,  # neighbouring updates see different patients
-            femur_share=0.5,  # a random patch of a whole scan seldom shows a femur
+            foreground_probability=0.5,  # a random patch of a whole scan seldom shows a femur
             variants=(0, 6),  # as it is and mirrored left-right: scans come upright, never turned by 90°
             validate_every=100,
         ),

@@ -5,14 +5,14 @@
 As `hip_t1.py`, with fewer filters, coarser voxels and smaller patches; good for synthetic scans only.
 """
 
-from femur3d.config import Experiment, Loss, Network, Preparation, Training
+from femur3d.config import Experiment, Loss, Network, Preprocessing, Training
 
 
 def get_config() -> Experiment:
     """The differences from the paper serve speed alone; `hip_t1.py` gives the reasons one by one."""
     return Experiment(
         name="demo",
-        preparation=Preparation(spacing_mm=(2.5, 2.5, 2.5), margin_mm=250.0, patch_size=(48, 48, 48)),
+        preprocessing=Preprocessing(spacing_mm=(2.5, 2.5, 2.5), margin_mm=250.0, patch_size=(48, 48, 48)),
         network=Network(
             encoder_filters=(8, 16, 32, 64), decoder_filters=(32, 16, 8), initialisation="he", bn_momentum=0.9
         ),
@@ -24,7 +24,7 @@ def get_config() -> Experiment:
             momentum=0.95,
             nesterov=True,
             batches_per_volume=1,
-            femur_share=0.5,
+            foreground_probability=0.5,
             variants=(0, 6),
             validate_every=200,
         ),

@@ -31,7 +31,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """How a scan becomes the network's input; travels with the model.
 
     Attributes:
@@ -124,15 +124,15 @@ class Training:
         rate: initial learning rate; 1e-3.
         schedule: 'halving' (the paper's) or 'polynomial', rate·(1 - step/steps)^0.9.
         halve_every: updates between two halvings; 3,000.
-        cycles: how often the polynomial rate falls to zero, each time from the full rate; 1, never again.
+        warm_restarts: how often the polynomial rate starts again from the full rate; 0, falls to zero once.
         optimizer: 'sgd' (the paper's) or 'adam'.
         momentum, nesterov: of SGD; 0.9, plain. Adam takes the momentum as β₁.
         clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
         batch_size: patches a batch; 2.
         batches_per_volume: n = 5 batches from each volume of an epoch.
-        mixed_batches: whether each patch of a batch comes from another volume; in the paper one volume fills a batch.
-        femur_share: share of the patches that are centred on a random femur voxel; 0 in the paper.
-        distort_share: share of the patches that `augment.random_distortion` changes; 0 in the paper.
+        multi_volume_batches: whether each patch of a batch comes from another volume; the paper's come from one.
+        foreground_probability: share of the patches that are centred on a random femur voxel; 0 in the paper.
+        augmentation_probability: share of the patches that `augment.random_distortion` changes; 0 in the paper.
         precision: Keras's dtype policy: 'float32', or 'mixed_bfloat16', which computes in bfloat16 and keeps weights,
             loss and update in float32; faster where the processor has bfloat16 **(ours)**.
         variants: which of the eight augmented variants are packed (`femur3d.data.augmentation`); all.
@@ -144,16 +144,16 @@ class Training:
     rate: float = 1e-3
     schedule: str = "halving"
     halve_every: int = 3_000
-    cycles: int = 1
+    warm_restarts: int = 0
     optimizer: str = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     clip_norm: float = 0.0
     batch_size: int = 2
     batches_per_volume: int = 5
-    mixed_batches: bool = False
-    femur_share: float = 0.0
-    distort_share: float = 0.0
+    multi_volume_batches: bool = False
+    foreground_probability: float = 0.0
+    augmentation_probability: float = 0.0
     precision: str = "float32"
     variants: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
     seed: int = 0
@@ -163,9 +163,10 @@ class Training:
 
     def __post_init__(self) -> None:
         intervals = ("checkpoint_every", "validate_every", "log_every")
-        for name in ("steps", "halve_every", "cycles", "batch_size", "batches_per_volume", *intervals):
+        for name in ("steps", "halve_every", "batch_size", "batches_per_volume", *intervals):
             value = getattr(self, name)
             _check(1 <= value <= 10**8, f"{name}: expected at least 1. Received: {value}")
+        _check(0 <= self.warm_restarts <= 1000, f"warm_restarts: expected 0 or more. Received: {self.warm_restarts}")
         _check(0 < self.rate <= 10, f"rate: expected more than 0, at most 10. Received: {self.rate}")
         known = self.schedule in ("halving", "polynomial")
         _check(known, f"schedule: expected 'halving' or 'polynomial'. Received: {self.schedule!r}")
@@ -173,8 +174,14 @@ class Training:
         _check(known, f"optimizer: expected 'sgd', or 'adam' without nesterov. Received: {self.optimizer!r}")
         _check(0 <= self.momentum < 1, f"momentum: expected 0 <= m < 1. Received: {self.momentum}")
         _check(0 <= self.clip_norm <= 1e6, f"clip_norm: expected 0 (none) or more. Received: {self.clip_norm}")
-        _check(0 <= self.femur_share <= 1, f"femur_share: expected 0 to 1. Received: {self.femur_share}")
-        _check(0 <= self.distort_share <= 1, f"distort_share: expected 0 to 1. Received: {self.distort_share}")
+        _check(
+            0 <= self.foreground_probability <= 1,
+            f"foreground_probability: expected 0 to 1. Received: {self.foreground_probability}",
+        )
+        _check(
+            0 <= self.augmentation_probability <= 1,
+            f"augmentation_probability: expected 0 to 1. Received: {self.augmentation_probability}",
+        )
         known = self.precision in ("float32", "mixed_bfloat16")
         _check(known, f"precision: expected 'float32' or 'mixed_bfloat16'. Received: {self.precision!r}")
         good = set(self.variants) <= set(range(8)) and len(set(self.variants)) == len(self.variants) > 0
@@ -187,21 +194,37 @@ class Experiment:
     """One experiment; `encoder_weights` names an HDF5 file with C3D's ported weights, or is empty: from scratch."""
 
     name: str
-    preparation: Preparation = dataclasses.field(default_factory=Preparation)
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     network: Network = dataclasses.field(default_factory=Network)
     loss: Loss = dataclasses.field(default_factory=Loss)
     training: Training = dataclasses.field(default_factory=Training)
     encoder_weights: str = ""
 
     def __post_init__(self) -> None:
-        x, y, _ = self.preparation.spacing_mm
+        x, y, _ = self.preprocessing.spacing_mm
         turned = any(v % 2 for v in self.training.variants)
-        slices = self.preparation.patch_size[0]
+        slices = self.preprocessing.patch_size[0]
         _check(
             self.training.precision == "float32" or slices >= MIN_BFLOAT16_SLICES,
             f"precision: in bfloat16 patches must have at least {MIN_BFLOAT16_SLICES} slices (z). Received: {slices}",
         )
         _check(x == y or not turned, f"variants: quarter turns need equal spacing in x and y. Received: {x} and {y} mm")
+
+
+# What files and commands of earlier versions call a field.
+RENAMED = {
+    "preparation": "preprocessing",
+    "mixed_batches": "multi_volume_batches",
+    "femur_share": "foreground_probability",
+    "distort_share": "augmentation_probability",
+}
+
+
+def current_name(name: str, value: Any) -> tuple[str, Any]:
+    """A field by its name of today, and its value; other names are returned as they are."""
+    if name == "cycles":  # which counted the first one too
+        return "warm_restarts", value - 1 if type(value) is int else value
+    return RENAMED.get(name, name), value
 
 
 def to_dict(section: Any) -> dict[str, Any]:
@@ -214,6 +237,7 @@ def from_dict(kind: type[Section], values: Any, where: str = "config") -> Sectio
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected an object. Received: {type(values).__name__}")
     hints = typing.get_type_hints(kind)
+    values = dict(current_name(name, value) for name, value in values.items())
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise InputError(f"{where}: unknown {', '.join(map(repr, unknown))}. Known are: {', '.join(hints)}")
@@ -246,15 +270,16 @@ def with_settings(experiment: Experiment, settings: Iterable[str]) -> Experiment
     values = dataclasses.asdict(experiment)
     for setting in settings:
         path, equals, text = setting.partition("=")
-        *sections, field = path.strip().split(".")
+        *sections, name = path.strip().split(".")
+        field, value = current_name(name, _literal(text))
         target: Any = values
         for section in sections:
-            target = target.get(section, {}) if isinstance(target, dict) else {}
+            target = target.get(RENAMED.get(section, section), {}) if isinstance(target, dict) else {}
         if not equals or not isinstance(target, dict) or field not in target or isinstance(target[field], dict):
             raise UsageError(
                 f"--set: no such setting. Received: {setting!r}\nExpected e.g. training.steps=500; known: {_names()}"
             )
-        target[field] = _literal(text)
+        target[field] = value
     try:
         return from_dict(Experiment, values, "--set")
     except InputError as error:

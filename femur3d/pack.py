@@ -20,7 +20,7 @@ from femur3d.experiment_file import load_experiment
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout", required=True)
 flags.DEFINE_string("output", None, "HDF5 file to write", short_name="o", required=True)
-flags.DEFINE_string("experiment", "experiments/scratch.py", "experiment whose preparation and variants are used")
+flags.DEFINE_string("experiment", "experiments/scratch.py", "experiment whose preprocessing and variants are used")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 

@@ -76,11 +76,11 @@ def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
 
 
 def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
-    if packed.preparation != to_dict(experiment.preparation):
-        wanted = to_dict(experiment.preparation)
-        name = next((n for n in wanted if packed.preparation.get(n) != wanted[n]), "an unknown field")
+    if packed.preprocessing != to_dict(experiment.preprocessing):
+        wanted = to_dict(experiment.preprocessing)
+        name = next((n for n in wanted if packed.preprocessing.get(n) != wanted[n]), "an unknown field")
         raise InputError(
-            f"The packed dataset has {name}={packed.preparation.get(name)}, the experiment {wanted.get(name)}.\n"
+            f"The packed dataset has {name}={packed.preprocessing.get(name)}, the experiment {wanted.get(name)}.\n"
             "Expected a file packed with this experiment: run femur3d.pack again."
         )
     missing = [v for v in experiment.training.variants if not packed.select("train", [v])]

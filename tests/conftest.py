@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from femur3d.config import Experiment, Network, Preparation, Training
+from femur3d.config import Experiment, Network, Preprocessing, Training
 from femur3d.data.packing import pack_dataset
 from femur3d.inference.saved_model import save_model
 from femur3d.io.images import write_volume
@@ -36,16 +36,16 @@ def tiny_experiment() -> Experiment:
     """The paper's network and loop, small enough to train in seconds."""
     return Experiment(
         "tiny",
-        preparation=Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0, patch_size=(16, 16, 16)),
+        preprocessing=Preprocessing(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0, patch_size=(16, 16, 16)),
         network=Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"),
         training=Training(
             steps=6,
             rate=1e-2,
             nesterov=True,
             clip_norm=1.0,
-            distort_share=0.5,
+            augmentation_probability=0.5,
             batches_per_volume=2,
-            femur_share=0.5,
+            foreground_probability=0.5,
             variants=(0, 6),
             checkpoint_every=3,
             validate_every=6,
@@ -95,7 +95,7 @@ def packed_file(dataset_dir: Path, tiny_experiment: Experiment, tmp_path_factory
     return path
 
 
-PREPARATION = Preparation(spacing_mm=(5.0, 5.0, 5.0), patch_size=(16, 16, 16))
+PREPROCESSING = Preprocessing(spacing_mm=(5.0, 5.0, 5.0), patch_size=(16, 16, 16))
 
 
 def threshold_network():
@@ -122,5 +122,5 @@ def threshold_model(tmp_path_factory) -> Path:
     """Folder of the model of `threshold_network`."""
     folder = tmp_path_factory.mktemp("models") / "threshold"
     config, network = threshold_network()
-    save_model(folder, network, config, PREPARATION, {"experiment": "threshold"})
+    save_model(folder, network, config, PREPROCESSING, {"experiment": "threshold"})
     return folder

@@ -3,14 +3,14 @@ import json
 
 import pytest
 
-from femur3d.config import Experiment, Network, Preparation, Training, from_dict, to_dict, with_settings
+from femur3d.config import Experiment, Network, Preprocessing, Training, from_dict, to_dict, with_settings
 from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
 
 
 def test_defaults_are_the_numbers_of_the_paper():
     e = Experiment("x")
-    assert e.preparation.patch_size == (64, 64, 64)
+    assert e.preprocessing.patch_size == (64, 64, 64)
     assert e.network.encoder_filters == (64, 128, 256, 512)
     assert e.loss.head_weights == (0.33, 0.67, 1.0)
     assert (e.loss.l2, e.loss.dice_weight) == (0.005, 0.0)
@@ -18,7 +18,7 @@ def test_defaults_are_the_numbers_of_the_paper():
     assert (t.steps, t.rate, t.schedule, t.halve_every, t.momentum, t.nesterov) == (
         14_000, 1e-3, "halving", 3_000, 0.9, False,
     )  # fmt: skip
-    assert (t.batch_size, t.batches_per_volume, t.femur_share, len(t.variants)) == (2, 5, 0.0, 8)
+    assert (t.batch_size, t.batches_per_volume, t.foreground_probability, len(t.variants)) == (2, 5, 0.0, 8)
 
 
 @pytest.mark.parametrize("name", ["scratch", "transfer"])
@@ -40,8 +40,8 @@ def test_settings_change_just_the_named_fields():
 
 
 def test_settings_are_validated_together():
-    changed = with_settings(Experiment("x"), ["preparation.spacing_mm=(1, 2, 1)", "training.variants=(0, 6)"])
-    assert changed.preparation.spacing_mm == (1.0, 2.0, 1.0)
+    changed = with_settings(Experiment("x"), ["preprocessing.spacing_mm=(1, 2, 1)", "training.variants=(0, 6)"])
+    assert changed.preprocessing.spacing_mm == (1.0, 2.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def test_settings_are_validated_together():
         "training.steps", "training.stepz=5", "training=5", "training.steps=many", "training.steps=0", "steps=5",
         "training.steps=1.5", "training.rate=nan", "training.nesterov=1", "loss.l2=-1", "loss.l3=1",
         "network.encoder_filters=(1, 2)",
-        "network.encoder_filters=8", "preparation.patch_size=(60, 64, 64)", "preparation.orientation=LLS",
-        "preparation.spacing_mm=(1, 0, 1)", "training.variants=(0, 0)", "training.variants=(8,)", "name.x=1",
+        "network.encoder_filters=8", "preprocessing.patch_size=(60, 64, 64)", "preprocessing.orientation=LLS",
+        "preprocessing.spacing_mm=(1, 0, 1)", "training.variants=(0, 0)", "training.variants=(8,)", "name.x=1",
         "training.steps={[]: 1}", "training.precision=float16", "loss.l2=1" + "0" * 400,
-        "preparation.normalisation=none",
-        "preparation.spacing_mm=(1.0, 2.0, 1.0)", "training.schedule=cosine", "training.cycles=0",
+        "preprocessing.normalisation=none",
+        "preprocessing.spacing_mm=(1.0, 2.0, 1.0)", "training.schedule=cosine", "training.warm_restarts=-1",
         "network.initialisation=zeros",
     ],
 )  # fmt: skip
@@ -65,10 +65,10 @@ def test_wrong_settings_are_refused(setting):
 
 
 def test_bfloat16_needs_patches_of_many_slices():
-    settings = ["training.precision=mixed_bfloat16", "preparation.patch_size=(24, 8, 8)"]
+    settings = ["training.precision=mixed_bfloat16", "preprocessing.patch_size=(24, 8, 8)"]
     with_settings(Experiment("x"), settings)
     with pytest.raises(UsageError, match="at least 24 slices"):
-        with_settings(Experiment("x"), [*settings, "preparation.patch_size=(16, 64, 64)"])
+        with_settings(Experiment("x"), [*settings, "preprocessing.patch_size=(16, 64, 64)"])
 
 
 @pytest.mark.parametrize("values", [[], {"name": 1}, {"name": "x", "more": 1}, {}, {"name": "x", "loss": {"l2": "a"}}])
@@ -94,4 +94,22 @@ def test_missing_experiment_file():
 
 def test_quarter_turns_need_square_voxels():
     with pytest.raises(UsageError, match="quarter turns"):
-        Experiment("x", preparation=Preparation(spacing_mm=(1.0, 2.0, 1.0)))
+        Experiment("x", preprocessing=Preprocessing(spacing_mm=(1.0, 2.0, 1.0)))
+
+
+def test_names_of_earlier_versions_are_read():
+    old = to_dict(Experiment("x"))
+    old["preparation"] = old.pop("preprocessing")
+    training = old["training"]
+    training["femur_share"], training["distort_share"] = 0.25, 0.75
+    training["mixed_batches"], training["cycles"] = True, 3
+    for name in ("foreground_probability", "augmentation_probability", "multi_volume_batches", "warm_restarts"):
+        del training[name]
+    expected = Training(
+        foreground_probability=0.25, augmentation_probability=0.75, multi_volume_batches=True, warm_restarts=2
+    )
+    assert from_dict(Experiment, old) == Experiment("x", training=expected)
+    settings = ["preparation.spacing_mm=(1, 2, 1)", "training.cycles=2", "training.femur_share=1.0"]
+    changed = with_settings(Experiment("x", training=Training(variants=(0,))), settings)
+    assert changed.preprocessing.spacing_mm == (1, 2, 1)
+    assert (changed.training.warm_restarts, changed.training.foreground_probability) == (1, 1.0)

@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
     run(*phantoms, "-o", folder / "unseen", "--cases", 2, "--val_cases", 0, "--seed", 1000)
     experiment = ["--experiment", "experiments/demo.py"]
     settings = [
-        "--set", "preparation.spacing_mm=(4, 4, 4)", "--set", "preparation.patch_size=(32, 32, 32)",
+        "--set", "preprocessing.spacing_mm=(4, 4, 4)", "--set", "preprocessing.patch_size=(32, 32, 32)",
         "--set", "training.steps=200", "--set", "training.validate_every=200", "--set", "training.schedule=halving",
     ]  # fmt: skip
     run("-m", "femur3d.pack", "--dataset", folder / "data", "-o", folder / "packed.h5", *experiment, *settings)

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 from femur3d import cli, infer
-from femur3d.config import Network, Preparation
+from femur3d.config import Network, Preprocessing
 from femur3d.engines import backend as engine
 from femur3d.engines import coarse_to_fine
 from femur3d.engines import openvino_predictor as predictor_openvino
@@ -73,7 +73,7 @@ def test_both_femurs_of_a_bilateral_scan_on_its_own_grid(segmenter):
     assert result.labels.array.dtype == np.uint8
     for value in (1, 2):
         assert dice(result.labels.array == value, label.array[::2] == value) > 0.9
-    assert set(result.seconds) == {"preparation", "network", "postprocessing", "quality"}
+    assert set(result.seconds) == {"preprocessing", "network", "postprocessing", "quality"}
 
 
 def test_storage_order_and_intensity_scale_do_not_matter(segmenter):
@@ -200,7 +200,7 @@ def test_files_written(infer_main, tmp_path):
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
     assert summary["files"] == ["a.nii.gz", "a_prob.nii.gz", "a_preview.png"]
     assert summary["notes"] == []
-    assert set(summary["seconds"]) == {"reading", "preparation", "network", "postprocessing", "quality", "total"}
+    assert set(summary["seconds"]) == {"reading", "preprocessing", "network", "postprocessing", "quality", "total"}
     assert set(summary["quality"]) == set(quality.NAMES)
     assert all(set(flag) == {"value", "level", "sentence"} for flag in summary["quality"].values())
     probability = read_volume(out / "a_prob.nii.gz").array
@@ -558,8 +558,8 @@ def test_missing_model(infer_main, tmp_path):
 def test_dicom_twins_give_the_same_segmentation(hips_dir):
     """Needs no trained model: any network must give the same femurs for a DICOM folder and its NIfTI twin."""
     config = Network((2, 2, 2, 2), (2, 2, 2), initialisation="he")
-    preparation = Preparation(spacing_mm=(4.0, 4.0, 4.0), patch_size=(32, 32, 32))
-    twin = Segmenter(TrainedModel(build_network(config, seed=1), config, preparation, {}, ""), Mode(overlap=0.0))
+    preprocessing = Preprocessing(spacing_mm=(4.0, 4.0, 4.0), patch_size=(32, 32, 32))
+    twin = Segmenter(TrainedModel(build_network(config, seed=1), config, preprocessing, {}, ""), Mode(overlap=0.0))
     for folder in sorted((hips_dir / "dicom").iterdir()):
         nifti = read_volume(hips_dir / "imagesTr" / f"{folder.name}_0000.nii.gz")
         dicom = read_volume(folder)

@@ -36,7 +36,7 @@ def ship(model: Path, folder: Path) -> float:
     """
     trained = load_model(model)
     card = (folder / CARD).read_bytes() if (folder / CARD).exists() else None
-    parts = (trained.network, trained.network_config, trained.preparation, trained.provenance)
+    parts = (trained.network, trained.network_config, trained.preprocessing, trained.provenance)
     save_model(folder, *parts, half=True)
     if card is not None:
         with replacing(folder / CARD) as temporary:

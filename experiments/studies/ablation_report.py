@@ -88,8 +88,8 @@ def load_run(arm: str, seed: int, folder: Path) -> Run:
         provenance, training, network = model["provenance"], config["training"], config["network"]
         setting = (
             f"{provenance['dataset']}: {len(provenance['training_cases'])} cases to train on, {training['steps']:,} "
-            f"updates of {training['batch_size']} patches of {tuple(config['preparation']['patch_size'])} voxels of "
-            f"{tuple(config['preparation']['spacing_mm'])} mm; filters {tuple(network['encoder_filters'])} and "
+            f"updates of {training['batch_size']} patches of {tuple(config['preprocessing']['patch_size'])} voxels of "
+            f"{tuple(config['preprocessing']['spacing_mm'])} mm; filters {tuple(network['encoder_filters'])} and "
             f"{tuple(network['decoder_filters'])}; experiment {config['name']!r}"
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -80,13 +80,13 @@ def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
     """The packed dataset of the ablation: made once, and again where a file of the dataset has another time.
 
     Raises:
-        InputError: the ablation was begun with another preparation or with other voxels.
+        InputError: the ablation was begun with another preprocessing or with other voxels.
     """
     path, begun_with = output / "packed.h5", None
     if path.exists():
         with PackedDataset(path) as packed:
             begun_with = packed.content, packed.entries
-            if packed.preparation != to_dict(experiment.preparation):
+            if packed.preprocessing != to_dict(experiment.preprocessing):
                 raise _begun_with_another(path)
             if packed.source == fingerprint(dataset):
                 return path
@@ -105,7 +105,7 @@ def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
 
 def _begun_with_another(path: Path) -> InputError:
     return InputError(
-        f"{path}: packed from another dataset or with another preparation.\n"
+        f"{path}: packed from another dataset or with another preprocessing.\n"
         "Expected those that this ablation was begun with; choose another -o."
     )
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from femur3d import cli
-from femur3d.config import Experiment, to_dict
+from femur3d.config import Experiment, from_dict
+from femur3d.errors import InputError
 from femur3d.training.run_directory import NOTES
 
 
@@ -21,8 +22,9 @@ def is_trained(folder: Path, experiment: Experiment) -> bool:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
         step = model["provenance"]["step"]
-        same = {name: value for name, value in stored.items() if name not in NOTES} == to_dict(experiment)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = {name: value for name, value in stored.items() if name not in NOTES}
+        same = from_dict(Experiment, stored, str(folder)) == experiment
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return same and step == experiment.training.steps
 

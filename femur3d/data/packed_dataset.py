@@ -1,6 +1,6 @@
 """The packed dataset: one HDF5 file that holds every prepared volume and its variants, ready for random crops.
 
-    /                      attrs: schema, preparation (JSON), dataset (name), source (of its files), content (SHA-256)
+    /                      attrs: schema, preprocessing (JSON), dataset (name), source (of its files), content (SHA-256)
     /volumes/00000         attrs: case, label_value, variant, split, source, spacing_mm, origin_mm, direction
         image              float16 (z, y, x), zero mean and unit variance over the volume
         label              uint8 (z, y, x), 0 background, 1 femur
@@ -21,6 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from femur3d.config import current_name
 from femur3d.errors import InputError
 from femur3d.io.hdf5 import open_hdf5, plain_datasets
 from femur3d.volume import Volume
@@ -52,10 +53,10 @@ class PackedWriter:
     """Writes volumes one after the other into a new file at `path`, which the caller renames into place."""
 
     def __init__(
-        self, path: str | os.PathLike[str], dataset: str, preparation: dict[str, Any], source: str = ""
+        self, path: str | os.PathLike[str], dataset: str, preprocessing: dict[str, Any], source: str = ""
     ) -> None:
         self._file = h5py.File(path, "w")
-        self._file.attrs.update(schema=SCHEMA, dataset=dataset, preparation=json.dumps(preparation), source=source)
+        self._file.attrs.update(schema=SCHEMA, dataset=dataset, preprocessing=json.dumps(preprocessing), source=source)
         self._content = hashlib.sha256()
         self._volumes = self._file.create_group("volumes")
 
@@ -94,7 +95,7 @@ class PackedDataset:
         dataset: name of the source dataset.
         source: fingerprint of the dataset folder's files, '' where it was not given.
         content: SHA-256 of all images and labels: what a training that goes on must find again.
-        preparation: the configuration it was prepared with, as a dict.
+        preprocessing: the configuration it was prepared with, as a dict.
         entries: all volumes, in file order.
 
     Raises:
@@ -110,7 +111,8 @@ class PackedDataset:
             self.dataset: str = str(self._file.attrs["dataset"])
             self.source: str = str(self._file.attrs["source"])
             self.content: str = str(self._file.attrs["content"])
-            self.preparation: dict[str, Any] = json.loads(self._file.attrs["preparation"])
+            attrs = dict(current_name(*item) for item in self._file.attrs.items())
+            self.preprocessing: dict[str, Any] = json.loads(attrs["preprocessing"])
             self._volumes = list(self._file["volumes"].values())
             self.entries = [_entry(v) for v in self._volumes]
         except (KeyError, TypeError, ValueError) as error:

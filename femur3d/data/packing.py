@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from femur3d.config import Experiment, Preparation, to_dict
+from femur3d.config import Experiment, Preprocessing, to_dict
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import CasePaths, find_cases, fingerprint, load_case, read_labels, read_split
 from femur3d.data.packed_dataset import Entry, PackedWriter
@@ -28,7 +28,7 @@ def pack_dataset(
     Args:
         folder: nnU-Net layout, see `dataset_folder`.
         output: the HDF5 file to write or replace.
-        experiment: preparation and variants.
+        experiment: preprocessing and variants.
         progress: called with each case's name before it is worked on.
 
     Returns:
@@ -45,32 +45,35 @@ def pack_dataset(
     with (
         replacing(output) as temporary,
         PackedWriter(
-            temporary, os.path.basename(os.path.realpath(folder)), to_dict(experiment.preparation), fingerprint(folder)
+            temporary,
+            os.path.basename(os.path.realpath(folder)),
+            to_dict(experiment.preprocessing),
+            fingerprint(folder),
         ) as writer,
     ):
         for case, part in jobs:
             progress(case.name)
             variants = experiment.training.variants if part == "train" else (0,)
-            for hip in _hips(case, labels, experiment.preparation):
+            for hip in _hips(case, labels, experiment.preprocessing):
                 count += _add_variants(writer, hip, case, part, variants)
     return count
 
 
-def _hips(case: CasePaths, labels: dict[str, int], preparation: Preparation) -> list[Hip]:
+def _hips(case: CasePaths, labels: dict[str, int], preprocessing: Preprocessing) -> list[Hip]:
     scan, label = load_case(case, labels)
-    hips = prepare_case(scan, label, preparation)
+    hips = prepare_case(scan, label, preprocessing)
     lost = set(np.unique(label.array).tolist()) - {0, *(hip.label_value for hip in hips)}
     if lost:
         raise InputError(
-            f"{case.name}: label {min(lost)} has too few voxels to be seen at {preparation.spacing_mm} mm.\n"
-            "Expected a whole femur, or a finer preparation.spacing_mm."
+            f"{case.name}: label {min(lost)} has too few voxels to be seen at {preprocessing.spacing_mm} mm.\n"
+            "Expected a whole femur, or a finer preprocessing.spacing_mm."
         )
     for hip in hips:
-        if any(n < p for n, p in zip(hip.image.array.shape, preparation.patch_size, strict=True)):
+        if any(n < p for n, p in zip(hip.image.array.shape, preprocessing.patch_size, strict=True)):
             raise InputError(
                 f"{case.name}: the volume around label {hip.label_value} has {hip.image.array.shape} voxels (z, y, x), "
-                f"less than a patch of {preparation.patch_size}.\nExpected a larger preparation.margin_mm, a finer "
-                "preparation.spacing_mm or a scan with more around the femur."
+                f"less than a patch of {preprocessing.patch_size}.\nExpected a larger preprocessing.margin_mm, a finer "
+                "preprocessing.spacing_mm or a scan with more around the femur."
             )
     return hips
 

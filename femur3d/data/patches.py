@@ -109,7 +109,7 @@ def crop(array: np.ndarray, origin: Index, patch_size: Index) -> np.ndarray:
 
 
 def make_normalise(normalisation: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What is done to each patch, any real dtype, on its way into the network; float32. See `config.Preparation`."""
+    """What is done to each patch, any real dtype, on its way into the network; float32. See `config.Preprocessing`."""
     return normalise_patch if normalisation == "patch" else lambda patch: np.array(patch, np.float32, order="C")
 
 

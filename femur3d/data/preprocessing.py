@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from femur3d.config import Preparation
+from femur3d.config import Preprocessing
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume, bounding_box
@@ -36,27 +36,27 @@ class Hip:
     label: Volume
 
 
-def prepare_scan(scan: Volume, preparation: Preparation) -> Volume:
+def prepare_scan(scan: Volume, preprocessing: Preprocessing) -> Volume:
     """A scan as the network takes it: oriented, resampled, normalised; float32 (z, y, x), its geometry kept right."""
-    resampled = resample_image(orient(scan, preparation.orientation), preparation.spacing_mm)
-    return normalise(resampled, preparation.normalisation)
+    resampled = resample_image(orient(scan, preprocessing.orientation), preprocessing.spacing_mm)
+    return normalise(resampled, preprocessing.normalisation)
 
 
-def prepare_case(scan: Volume, label: Volume, preparation: Preparation) -> list[Hip]:
+def prepare_case(scan: Volume, label: Volume, preprocessing: Preprocessing) -> list[Hip]:
     """A scan and its label map as one `Hip` for every femur, cut out with the margin and ascending by label value.
 
     Args:
         scan: any orientation and spacing.
         label: integers on the scan's grid; 0 background, every other value one femur.
-        preparation: orientation, spacing, margin.
+        preprocessing: orientation, spacing, margin.
     """
-    image = prepare_scan(scan, preparation)
-    oriented = orient(label, preparation.orientation)
+    image = prepare_scan(scan, preprocessing)
+    oriented = orient(label, preprocessing.orientation)
     values = [int(v) for v in np.unique(label.array) if v]
-    masks = {v: resample_mask(oriented.with_array(oriented.array == v), preparation.spacing_mm) for v in values}
+    masks = {v: resample_mask(oriented.with_array(oriented.array == v), preprocessing.spacing_mm) for v in values}
     femurs = image.with_array(np.any([m.array for m in masks.values()], axis=0).astype(np.uint8))
-    boxes = hip_boxes({v: m.array for v, m in masks.items()}, preparation)
-    kind = preparation.normalisation
+    boxes = hip_boxes({v: m.array for v, m in masks.items()}, preprocessing)
+    kind = preprocessing.normalisation
     return [Hip(v, normalise(cut(image, box), kind), cut(femurs, box)) for v, box in boxes.items()]
 
 
@@ -126,16 +126,16 @@ def signed_distance_mm(mask: Volume) -> np.ndarray:
     return distance
 
 
-def hip_boxes(masks: dict[int, np.ndarray], preparation: Preparation) -> dict[int, tuple[slice, ...]]:
+def hip_boxes(masks: dict[int, np.ndarray], preprocessing: Preprocessing) -> dict[int, tuple[slice, ...]]:
     """Where to cut each femur's volume: its bounding box and the margin, clipped to the array and at the other femur.
 
     Args:
         masks: bool arrays (z, y, x) of one shape, by label value; a femur lost by resampling is left out.
-        preparation: margin and spacing; the orientation says which array axis is left-right.
+        preprocessing: margin and spacing; the orientation says which array axis is left-right.
     """
-    spacing = preparation.spacing_mm[::-1]
-    margin = [int(np.ceil(preparation.margin_mm / s)) for s in spacing]
-    axis = 2 - [c in "LR" for c in preparation.orientation].index(True)
+    spacing = preprocessing.spacing_mm[::-1]
+    margin = [int(np.ceil(preprocessing.margin_mm / s)) for s in spacing]
+    axis = 2 - [c in "LR" for c in preprocessing.orientation].index(True)
     tight = {v: box for v, mask in masks.items() if (box := bounding_box(mask)) is not None}
     boxes = {}
     for value, box in tight.items():

@@ -49,7 +49,7 @@ class PatchSampler:
         In mixed batches every place in the batch visits the volumes in an order of its own.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
-        key = (_SHUFFLE, epoch, element) if self.training.mixed_batches else (_SHUFFLE, epoch)
+        key = (_SHUFFLE, epoch, element) if self.training.multi_volume_batches else (_SHUFFLE, epoch)
         sequence = np.random.SeedSequence(self.training.seed, spawn_key=key)
         order = np.argsort(np.random.Philox(sequence).random_raw(len(self.volumes)), kind="stable")
         return self.volumes[order[batch // self.training.batches_per_volume]]
@@ -62,7 +62,7 @@ class PatchSampler:
         shape, seed = self.packed.shape(number), self.training.seed
         sequence = np.random.SeedSequence(seed, spawn_key=(_FOCUS, step, element))
         chance, choice = np.random.Philox(sequence).random_raw(2).tolist()
-        if chance >= self.training.femur_share * 2**64:
+        if chance >= self.training.foreground_probability * 2**64:
             return random_origin(shape, self.patch_size, seed, (_ORIGIN, step, element))
         voxels = self.packed.femur_voxels(number)
         return centred_origin(voxels[(choice * len(voxels)) >> 64], shape, self.patch_size)
@@ -76,7 +76,7 @@ class PatchSampler:
         """
         origins = self.origins_of(step)
         patches = [self._read(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
-        normalise = make_normalise(self.packed.preparation["normalisation"])
+        normalise = make_normalise(self.packed.preprocessing["normalisation"])
         images = np.stack([normalise(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])
 
@@ -85,9 +85,9 @@ class PatchSampler:
         generator = np.random.Generator(
             np.random.Philox(np.random.SeedSequence(self.training.seed, spawn_key=(_DISTORT, step, element)))
         )
-        if generator.random() >= self.training.distort_share:
+        if generator.random() >= self.training.augmentation_probability:
             return self.packed.read_patch(number, origin, self.patch_size)
-        distortion = random_distortion(generator, self.packed.preparation["spacing_mm"])
+        distortion = random_distortion(generator, self.packed.preprocessing["spacing_mm"])
         size, shape = np.asarray(self.patch_size), np.asarray(self.packed.shape(number))
         centre = np.asarray(origin) + (size - 1) / 2
         start = np.maximum(np.floor(centre).astype(int) - distortion.reach(self.patch_size), 0)

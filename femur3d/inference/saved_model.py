@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from femur3d.config import Network, Preparation, from_dict, to_dict
+from femur3d.config import Network, Preprocessing, current_name, from_dict, to_dict
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
@@ -39,7 +39,7 @@ class TrainedModel:
     Attributes:
         network: built and loaded.
         network_config: its filters.
-        preparation: orientation, spacing and patch size that it was trained with.
+        preprocessing: orientation, spacing and patch size that it was trained with.
         provenance: where it comes from: experiment, step, dataset, software; free of meaning to the code.
         weights_sha256: hexadecimal digest of the weights file.
         quality: limits of the quality measures, see `quality_flags`; {} where the folder has none.
@@ -47,7 +47,7 @@ class TrainedModel:
 
     network: keras.Model
     network_config: Network
-    preparation: Preparation
+    preprocessing: Preprocessing
     provenance: dict[str, Any]
     weights_sha256: str
     quality: dict[str, Limit] = dataclasses.field(default_factory=dict)
@@ -57,7 +57,7 @@ def save_model(
     folder: Path,
     network: keras.Model,
     network_config: Network,
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     provenance: dict[str, Any],
     half: bool = False,
 ) -> None:
@@ -75,7 +75,7 @@ def save_model(
         config = {
             "format": FORMAT,
             "network": to_dict(network_config),
-            "preparation": to_dict(preparation),
+            "preprocessing": to_dict(preprocessing),
             "classes": CLASSES,
             "sides": "from anatomy in world coordinates",
             "provenance": provenance,
@@ -111,7 +111,7 @@ def load_model(folder: Path) -> TrainedModel:
     """
     config = read_config(folder)
     network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
-    preparation = from_dict(Preparation, config["preparation"], f"{folder / CONFIG}: preparation")
+    preprocessing = from_dict(Preprocessing, config["preprocessing"], f"{folder / CONFIG}: preprocessing")
     limits = read_limits(folder)
     digest = _sha256(folder / WEIGHTS)
     if digest != config["weights_sha256"]:
@@ -124,7 +124,7 @@ def load_model(folder: Path) -> TrainedModel:
     network.load_weights(folder / WEIGHTS)
     if not all(np.isfinite(w).all() for w in network.get_weights()):
         raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
-    return TrainedModel(network, network_config, preparation, config["provenance"], digest, limits)
+    return TrainedModel(network, network_config, preprocessing, config["provenance"], digest, limits)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -138,7 +138,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}).\nExpected the file that femur3d.train wrote.") from error
-    names = {"format", "network", "preparation", "classes", "provenance", "weights_sha256"}
+    config = dict(current_name(*item) for item in config.items()) if isinstance(config, dict) else config
+    names = {"format", "network", "preprocessing", "classes", "provenance", "weights_sha256"}
     known = isinstance(config, dict) and config.get("format") == FORMAT and config.get("classes") == list(CLASSES)
     if not known or not names <= set(config):
         found = config.get("format") if isinstance(config, dict) else type(config).__name__

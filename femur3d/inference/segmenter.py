@@ -1,4 +1,4 @@
-"""A scan in, a label map on the scan's own grid out: preparation, sliding window, restoration, post-processing."""
+"""A scan in, a label map on the scan's own grid out: preprocessing, sliding window, restoration, post-processing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little
 SMALLEST_SHARE = 1 / 4  # of a patch, along each axis, that a scan must fill: beyond that its reflections outweigh it
 NOT_COMPUTED: tuple[type[Exception], ...] = (MemoryError, *engine.ERRORS)
-STAGES = ("preparation", "network", "postprocessing", "quality")
+STAGES = ("preprocessing", "network", "postprocessing", "quality")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Segmenter:
     """
 
     def __init__(self, model: TrainedModel, mode: Mode = EXACT, batch_size: int = 1) -> None:
-        self._preparation = model.preparation
+        self._preprocessing = model.preprocessing
         self._limits = model.quality
         self._network = fold_network(model.network, model.network_config, mode.dtype)
         by_openvino = mode.allow_openvino and engine.on_cpu() and predictor_openvino.is_installed()
@@ -140,11 +140,11 @@ class Segmenter:
         marks = [time.perf_counter()]
         _check_values(scan.array)
         grid = rounded(scan)
-        prepared = prepare_scan(grid, self._preparation)
-        _check_size(prepared, self._preparation.patch_size)
+        prepared = prepare_scan(grid, self._preprocessing)
+        _check_size(prepared, self._preprocessing.patch_size)
         marks.append(time.perf_counter())
         spread = Spread()
-        coarse = prepared.with_array(self._slide(prepared.array, self._preparation.patch_size, progress, spread))
+        coarse = prepared.with_array(self._slide(prepared.array, self._preprocessing.patch_size, progress, spread))
         marks.append(time.perf_counter())
         probability = scan.with_array(restore(coarse, grid).array)
         del coarse  # what follows takes the most memory
@@ -162,7 +162,7 @@ class Segmenter:
         if not len(centres_mm):
             return None
         try:
-            normalise = make_normalise(self._preparation.normalisation)
+            normalise = make_normalise(self._preprocessing.normalisation)
             patches = patches_at(prepared.array, prepared.index_zyx(centres_mm), patch_size, normalise)
             return head_probabilities(self._network, patches)
         except NOT_COMPUTED:
@@ -187,7 +187,7 @@ class Segmenter:
                 stride,
                 batch_size=self._batch_size,
                 progress=report,
-                normalise=make_normalise(self._preparation.normalisation),
+                normalise=make_normalise(self._preprocessing.normalisation),
                 skip=air_below(array) if self._mode.skip_air else None,
                 focus=self._mode.focus,
                 spread=spread,

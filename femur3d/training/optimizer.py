@@ -11,7 +11,7 @@ from femur3d.training.schedule import HalvingRate, PolynomialRate
 def make_schedule(training: Training) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate as a function of the number of updates already made."""
     if training.schedule == "polynomial":
-        return PolynomialRate(training.rate, training.steps, training.cycles)
+        return PolynomialRate(training.rate, training.steps, training.warm_restarts)
     return HalvingRate(training.rate, training.halve_every)
 
 

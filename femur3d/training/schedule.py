@@ -27,23 +27,23 @@ class HalvingRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class PolynomialRate(keras.optimizers.schedules.LearningRateSchedule):
-    """rate·(1 - step/length)^0.9, the rate of DeepLab and nnU-Net, falling `cycles` times in `steps` updates.
+    """rate·(1 - step/length)^0.9, the rate of DeepLab and nnU-Net; in `steps` updates it falls `warm_restarts` + 1 times.
 
-    Each cycle starts again at the full rate, with the weights of the one before: the warm restarts of Loshchilov and
-    Hutter (SGDR, ICLR 2017). Used by CPU recipes only.
+    A warm restart (Loshchilov and Hutter, SGDR, ICLR 2017) begins again at the full rate, with the weights reached so
+    far. Used by CPU recipes only.
     """
 
-    def __init__(self, rate: float, steps: int, cycles: int = 1, power: float = 0.9) -> None:
+    def __init__(self, rate: float, steps: int, warm_restarts: int = 0, power: float = 0.9) -> None:
         self.rate = rate
         self.steps = steps
-        self.cycles = cycles
+        self.warm_restarts = warm_restarts
         self.power = power
 
     def __call__(self, step: Any) -> Any:
-        length = -(-self.steps // self.cycles)
+        length = -(-self.steps // (self.warm_restarts + 1))
         made = ops.cast(step, "int32")
         left = 1.0 - ops.cast(ops.mod(made, length), "float32") / length
         return self.rate * ops.where(made < self.steps, ops.power(left, self.power), 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "steps": self.steps, "cycles": self.cycles, "power": self.power}
+        return {"rate": self.rate, "steps": self.steps, "warm_restarts": self.warm_restarts, "power": self.power}

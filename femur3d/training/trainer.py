@@ -50,7 +50,7 @@ class Trainer:
     def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunFolder) -> None:
         self.experiment, self.packed, self.run = experiment, packed, run
         training = experiment.training
-        self.sampler = PatchSampler(packed, training, experiment.preparation.patch_size)
+        self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size)
         self.network = build_network(
             experiment.network, training.seed, precision=training.precision, normalisation=engine.BatchNormalization
         )
@@ -142,7 +142,7 @@ class Trainer:
 
     def _validate(self, board: TensorBoardLog) -> dict[str, float]:
         scores = []
-        for result in validate(self.packed, self.predict, self.experiment.preparation.patch_size):
+        for result in validate(self.packed, self.predict, self.experiment.preprocessing.patch_size):
             if self._stopping:
                 return {}
             board.validated(self.step, result)
@@ -174,7 +174,7 @@ class Trainer:
             **engine.VERSIONS,
             "python": platform.python_version(),
         }
-        save_model(self.run.model, self.network, self.experiment.network, self.experiment.preparation, provenance)
+        save_model(self.run.model, self.network, self.experiment.network, self.experiment.preprocessing, provenance)
 
     def _announce(self) -> None:
         experiment, training, sampler = self.experiment, self.experiment.training, self.sampler
@@ -187,14 +187,14 @@ class Trainer:
             f"  network: {self.network.count_params():,} parameters, "
             f"filters {experiment.network.encoder_filters} and {experiment.network.decoder_filters}",
             f"  {going_on} {training.steps:,} updates of {training.batch_size} patches of "
-            f"{experiment.preparation.patch_size} voxels; {sampler.steps_per_epoch:,} updates are an epoch",
+            f"{experiment.preprocessing.patch_size} voxels; {sampler.steps_per_epoch:,} updates are an epoch",
             f"  about {_duration(seconds)} on this machine, judged by a forward pass; results in {self.run.path}",
         ):
             self.run.say(line)
 
     def _forward_seconds(self) -> float:
         """Time of a forward pass of one batch of training's size, after a first one that builds the graph."""
-        shape = (self.experiment.training.batch_size, *self.experiment.preparation.patch_size)
+        shape = (self.experiment.training.batch_size, *self.experiment.preprocessing.patch_size)
         patches = np.zeros(shape, np.float32)
         self.predict(patches)
         start = time.perf_counter()

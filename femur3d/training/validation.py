@@ -36,7 +36,7 @@ def validate(
     packed: PackedDataset, predict: Callable[[np.ndarray], np.ndarray], patch_size: tuple[int, ...]
 ) -> Iterator[Validated]:
     """Predicts every validation volume, one after the other, with patches side by side (no overlap, for speed)."""
-    normalise = make_normalise(packed.preparation["normalisation"])
+    normalise = make_normalise(packed.preprocessing["normalisation"])
     for number in packed.select("val"):
         entry = packed.entries[number]
         image, label = packed.read_volume(number)

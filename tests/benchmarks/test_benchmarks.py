@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from femur3d.config import Network, Preparation
+from femur3d.config import Network, Preprocessing
 from femur3d.inference.saved_model import save_model
 from femur3d.network.unet import build_network
 
@@ -84,8 +84,8 @@ def test_volumes_are_cut_or_filled_with_mirror_images() -> None:
 @pytest.mark.slow
 def test_inference_takes_a_trained_model_at_another_width(tmp_path: pathlib.Path) -> None:
     config = Network((2, 4, 8, 8), (8, 4, 2), initialisation="he")
-    preparation = Preparation(spacing_mm=(8.0, 8.0, 8.0), patch_size=(16, 16, 16))
-    save_model(tmp_path / "model", build_network(config), config, preparation, {})
+    preprocessing = Preprocessing(spacing_mm=(8.0, 8.0, 8.0), patch_size=(16, 16, 16))
+    save_model(tmp_path / "model", build_network(config), config, preprocessing, {})
     flags = ["--width", "0.0625", "--size", "30,24,20", "--peer", "none", "--model", str(tmp_path / "model")]
     done = bench("benchmarks.inference", *flags)
     assert done.returncode == 0, done.stderr

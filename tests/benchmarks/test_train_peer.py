@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from femur3d.config import Preparation
+from femur3d.config import Preprocessing
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
@@ -92,7 +92,7 @@ def test_segmentation_is_that_of_infer_but_for_the_network(tiny_experiment, norm
     from femur3d.inference.segmenter import Segmenter
     from femur3d.network.unet import build_network
 
-    preparation = Preparation(spacing_mm=(5.0, 2.5, 1.7), patch_size=(16, 16, 16), normalisation=normalisation)
+    preprocessing = Preprocessing(spacing_mm=(5.0, 2.5, 1.7), patch_size=(16, 16, 16), normalisation=normalisation)
     narrow, reference = ellipsoid_case()
     scan = dataclasses.replace(narrow, spacing_mm=(6.0, 2.0, 2.0))  # the ellipsoids lie 114 mm apart: two femurs
 
@@ -100,10 +100,10 @@ def test_segmentation_is_that_of_infer_but_for_the_network(tiny_experiment, norm
         return 1 / (1 + np.exp(-np.asarray(patches, np.float32)))
 
     network = build_network(tiny_experiment.network, 0)
-    segmenter = Segmenter(TrainedModel(network, tiny_experiment.network, preparation, {}, ""))
+    segmenter = Segmenter(TrainedModel(network, tiny_experiment.network, preprocessing, {}, ""))
     segmenter._predict = bright
     expected = segmenter(scan, labels="sides").labels
-    found = train_peer.segment(scan, preparation, bright)
+    found = train_peer.segment(scan, preprocessing, bright)
     np.testing.assert_array_equal(found.array, expected.array)
     assert not found.geometry_difference(scan, 1e-9)
     assert set(np.unique(found.array)) == {0, 1, 2}
@@ -126,8 +126,8 @@ def test_loss_is_cross_entropy_and_dice_on_the_nearest_labels(torch):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_heads_have_the_resolutions_of_the_decoder_and_updates_lower_the_loss(torch, optimizer):
-    preparation = Preparation(spacing_mm=(1.5, 5.2, 1.5), patch_size=(32, 16, 32))
-    peer = train_peer.make_peer(preparation, train_peer.Plan(1.0, 4, optimizer), seed=0)
+    preprocessing = Preprocessing(spacing_mm=(1.5, 5.2, 1.5), patch_size=(32, 16, 32))
+    peer = train_peer.make_peer(preprocessing, train_peer.Plan(1.0, 4, optimizer), seed=0)
     x = torch.zeros((1, 1, 32, 16, 32))
     shapes = [tuple(y.shape) for y in train_peer.all_logits(peer.network, x)]
     assert shapes == [(1, 2, 32, 16, 32), (1, 2, 16, 16, 16)]
@@ -140,10 +140,10 @@ def test_heads_have_the_resolutions_of_the_decoder_and_updates_lower_the_loss(to
 
 
 def test_a_checkpoint_brings_back_network_and_momentum(torch, tmp_path):
-    preparation, plan = Preparation(patch_size=(16, 16, 16)), train_peer.Plan(1.0, 2, "sgd")
+    preprocessing, plan = Preprocessing(patch_size=(16, 16, 16)), train_peer.Plan(1.0, 2, "sgd")
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 16, 1)).astype(np.float32)
     labels = (images[..., 0] > 1).astype(np.uint8)
-    one, other = (train_peer.make_peer(preparation, plan, seed) for seed in (0, 1))
+    one, other = (train_peer.make_peer(preprocessing, plan, seed) for seed in (0, 1))
     train_peer.update(one, images, labels, 0.01)
     one.step, one.seconds = 1, 2.5
     train_peer.save_peer(one, tmp_path / "peer.pt")
@@ -163,12 +163,13 @@ def test_a_checkpoint_brings_back_network_and_momentum(torch, tmp_path):
 
 
 EXPERIMENT = """
-from femur3d.config import Experiment, Preparation, Training
+from femur3d.config import Experiment, Preprocessing, Training
 def get_config():
     return Experiment(
         "tiny",
-        preparation=Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0, patch_size=(16, 16, 16)),
-        training=Training(femur_share=0.5, distort_share=0.5, variants=(0, 6), log_every=1, checkpoint_every=40),
+        preprocessing=Preprocessing(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0, patch_size=(16, 16, 16)),
+        training=Training(foreground_probability=0.5, augmentation_probability=0.5, variants=(0, 6), log_every=1,
+                          checkpoint_every=40),
     )
 """
 
@@ -202,11 +203,11 @@ def test_training_uses_up_its_time_and_then_segments_what_was_held_out(torch, pa
     assert f"Trained: {stored['step']} updates" in done.stdout
     assert 6 <= stored["seconds"] < 60
     # What was written is what the stored network says
-    preparation = load_experiment(packed_folder / "tiny.py").preparation
-    peer = train_peer.make_peer(preparation, train_peer.Plan(**stored["plan"]), seed=1)
+    preprocessing = load_experiment(packed_folder / "tiny.py").preprocessing
+    peer = train_peer.make_peer(preprocessing, train_peer.Plan(**stored["plan"]), seed=1)
     peer.network.load_state_dict(stored["network"])
     expected = train_peer.segment(
-        read_volume(scans / "case_2_0000.nii.gz"), preparation, train_peer.make_predict(peer.network)
+        read_volume(scans / "case_2_0000.nii.gz"), preprocessing, train_peer.make_predict(peer.network)
     )
     assert [path.name for path in out.iterdir()] == ["case_2.nii.gz"]
     found = read_volume(out / "case_2.nii.gz")
@@ -227,7 +228,7 @@ def test_mistakes_are_told_in_two_lines(packed_folder):
     no_output = peer_command(packed_folder, "--scans", packed_folder / "data" / "imagesTr")
     assert no_output.returncode == 2
     assert "-o" in no_output.stderr
-    other = peer_command(packed_folder, "--set", "preparation.spacing_mm=(1.0,1.0,1.0)")
+    other = peer_command(packed_folder, "--set", "preprocessing.spacing_mm=(1.0,1.0,1.0)")
     assert other.returncode == 3
     assert "packed.h5" in other.stderr
     assert "Traceback" not in no_output.stderr + other.stderr

@@ -101,7 +101,7 @@ def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):
     folder = write_dataset(tmp_path / "d")
     spoil(folder, "case_1", speck)
     coarse = with_settings(
-        tiny_experiment, ["preparation.spacing_mm=(3.9, 3.9, 3.9)", "preparation.patch_size=(8,8,8)"]
+        tiny_experiment, ["preprocessing.spacing_mm=(3.9, 3.9, 3.9)", "preprocessing.patch_size=(8,8,8)"]
     )
     with pytest.raises(InputError, match=r"case_1: label 2 has too few voxels"):
         pack_dataset(folder, tmp_path / "p.h5", coarse, lambda name: None)
@@ -109,7 +109,7 @@ def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):
 
 def test_missing_label_and_too_large_a_patch(tmp_path, tiny_experiment):
     folder = write_dataset(tmp_path / "d")
-    large = with_settings(tiny_experiment, ["preparation.patch_size=(48, 48, 48)"])
+    large = with_settings(tiny_experiment, ["preprocessing.patch_size=(48, 48, 48)"])
     with pytest.raises(InputError, match=r"case_0.*less than a patch"):
         pack_dataset(folder, tmp_path / "p.h5", large, lambda name: None)
     (folder / "labelsTr" / "case_0.nii.gz").unlink()

@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from femur3d.config import Preparation
+from femur3d.config import Preprocessing
 from femur3d.data.preprocessing import (
     cut,
     normalise,
@@ -96,8 +96,8 @@ def test_thick_slices_become_a_smooth_surface():
 @pytest.mark.parametrize("direction", [tuple(np.eye(3).ravel()), OBLIQUE])
 def test_prediction_comes_back_to_the_scans_grid(direction):
     scan, label = (dataclasses.replace(v, direction=direction) for v in ellipsoid_case())
-    preparation = Preparation(spacing_mm=(1.5, 2.5, 1.7), margin_mm=6.0)
-    for hip in prepare_case(scan, label, preparation):
+    preprocessing = Preprocessing(spacing_mm=(1.5, 2.5, 1.7), margin_mm=6.0)
+    for hip in prepare_case(scan, label, preprocessing):
         back = restore(hip.label.with_array(hip.label.array.astype(np.float32)), scan)
         assert back.geometry_difference(scan) is None
         assert dice(back.array > 0.5, label.array == hip.label_value) > 0.97
@@ -105,7 +105,7 @@ def test_prediction_comes_back_to_the_scans_grid(direction):
 
 def test_restored_map_reaches_the_border_but_not_beyond_a_cut():
     scan, _ = ellipsoid_case()
-    prepared = prepare_scan(scan, Preparation(spacing_mm=(3.0, 5.0, 7.0)))
+    prepared = prepare_scan(scan, Preprocessing(spacing_mm=(3.0, 5.0, 7.0)))
     ones = prepared.with_array(np.ones_like(prepared.array))
     np.testing.assert_allclose(restore(ones, scan).array, 1, atol=1e-6)
     part = cut(ones, (slice(0, 4), slice(0, 9), slice(0, 9)))
@@ -116,23 +116,23 @@ def test_restored_map_reaches_the_border_but_not_beyond_a_cut():
 
 def test_each_hip_is_cut_with_its_margin_and_without_the_other():
     scan, label = ellipsoid_case()
-    left, right = prepare_case(scan, label, Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0))
+    left, right = prepare_case(scan, label, Preprocessing(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0))
     assert (left.label_value, right.label_value) == (1, 2)
     found = np.argwhere(label.array == 1)
     expected = found.max(0) - found.min(0) + 1 + 2 * 3
     np.testing.assert_array_equal(left.label.array.shape, expected)
     assert left.label.array.sum() == (label.array == 1).sum()
-    wide = prepare_case(scan, label, Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=500.0))
+    wide = prepare_case(scan, label, Preprocessing(spacing_mm=(2.0, 2.0, 2.0), margin_mm=500.0))
     assert [h.label.array.sum() for h in wide] == [(label.array == v).sum() for v in (1, 2)]
     assert wide[0].image.array.shape[:2] == scan.array.shape[:2]
 
 
-def test_world_position_survives_preparation():
+def test_world_position_survives_preprocessing():
     """A bright voxel stays where it was in the world."""
     scan, label = ellipsoid_case()
     scan.array[:] = 0
     scan.array[18, 15, 29] = 1000
-    hip = prepare_case(scan, label, Preparation(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0))[0]
+    hip = prepare_case(scan, label, Preprocessing(spacing_mm=(2.0, 2.0, 2.0), margin_mm=6.0))[0]
     brightest = np.unravel_index(hip.image.array.argmax(), hip.image.array.shape)
     np.testing.assert_allclose(hip.image.world_mm(brightest), scan.world_mm((18, 15, 29)), atol=1e-6)
 
@@ -140,7 +140,7 @@ def test_world_position_survives_preparation():
 def test_intensities_scaled_and_shifted_are_prepared_alike():
     scan, _ = ellipsoid_case()
     other = scan.with_array(3.5 * scan.array + 1000)
-    first, second = (prepare_scan(s, Preparation(spacing_mm=(2.0, 2.0, 2.0))).array for s in (scan, other))
+    first, second = (prepare_scan(s, Preprocessing(spacing_mm=(2.0, 2.0, 2.0))).array for s in (scan, other))
     np.testing.assert_allclose(first, second, atol=1e-3)
 
 

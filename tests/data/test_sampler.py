@@ -36,8 +36,12 @@ def test_epoch_visits_every_volume_n_times_in_a_row(sampler):
         assert sorted(visited[::2]) == sampler.packed.select("train")
 
 
-def test_mixed_batches_visit_every_volume_at_every_place(sampler, tiny_experiment):
-    settings = ("training.mixed_batches=True", "training.batches_per_volume=1", "training.distort_share=0.0")
+def test_multi_volume_batches_visit_every_volume_at_every_place(sampler, tiny_experiment):
+    settings = (
+        "training.multi_volume_batches=True",
+        "training.batches_per_volume=1",
+        "training.augmentation_probability=0.0",
+    )
     mixed = with_training(sampler, *settings, experiment=tiny_experiment)
     orders = [[mixed.volume_of(step, element) for step in range(8)] for element in (0, 1)]
     assert orders[0] != orders[1]
@@ -85,9 +89,9 @@ def test_batch_is_normalised_and_belongs_together(sampler):
                 assert image[label == 1].mean() > image[label == 0].mean() + 1
 
 
-def test_femur_share_centres_patches_on_the_femur(sampler, tiny_experiment):
+def test_foreground_probability_centres_patches_on_the_femur(sampler, tiny_experiment):
     def centred(share):
-        training = with_settings(tiny_experiment, [f"training.femur_share={share}"]).training
+        training = with_settings(tiny_experiment, [f"training.foreground_probability={share}"]).training
         small = PatchSampler(sampler.packed, training, (8, 8, 8))
         return np.mean([small.batch(step)[1][:, 4, 4, 4] for step in range(60)])
 
@@ -97,7 +101,7 @@ def test_femur_share_centres_patches_on_the_femur(sampler, tiny_experiment):
 
 def test_distorted_patches_are_pure_and_still_bright_where_the_femur_is(sampler, tiny_experiment):
     def distorted(share):
-        return with_training(sampler, f"training.distort_share={share}", experiment=tiny_experiment)
+        return with_training(sampler, f"training.augmentation_probability={share}", experiment=tiny_experiment)
 
     for step in range(6):
         (images, labels), again, plain = (distorted(s).batch(step) for s in (1.0, 1.0, 0.0))
@@ -111,7 +115,7 @@ def test_distorted_patches_are_pure_and_still_bright_where_the_femur_is(sampler,
 
 
 def test_patches_cover_the_whole_volume(sampler, tiny_experiment):
-    uniform = with_training(sampler, "training.femur_share=0.0", experiment=tiny_experiment)
+    uniform = with_training(sampler, "training.foreground_probability=0.0", experiment=tiny_experiment)
     starts = np.array(list(itertools.chain(*(uniform.origins_of(s) for s in range(400)))))
     last = np.max([uniform.packed.shape(i) for i in uniform.volumes], axis=0) - SIZE
     np.testing.assert_array_equal(starts.min(0), 0)

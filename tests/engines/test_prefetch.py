@@ -61,7 +61,7 @@ def test_early_stop_ends_the_thread():
 
 def test_same_batches_as_tensorflow(tiny_experiment, packed_file):
     with PackedDataset(packed_file) as packed:
-        sampler = PatchSampler(packed, tiny_experiment.training, tiny_experiment.preparation.patch_size)
+        sampler = PatchSampler(packed, tiny_experiment.training, tiny_experiment.preprocessing.patch_size)
         for found, expected in zip(patch_stream(sampler, 1, 4), tensorflow_stream(sampler, 1, 4), strict=True):
             for a, b in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(a, b)

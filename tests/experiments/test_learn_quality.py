@@ -13,7 +13,7 @@ from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.inference.saved_model import load_model, save_model
 from femur3d.inference.segmenter import Segmenter
 from femur3d.io.images import write_volume
-from tests.conftest import PREPARATION, ellipsoid_case, threshold_network, write_dataset
+from tests.conftest import PREPROCESSING, ellipsoid_case, threshold_network, write_dataset
 
 learn_quality = importlib.import_module("experiments.studies.learn_quality")
 Result = learn_quality.Result
@@ -138,7 +138,7 @@ def cross_validation(folder, dataset_names):
         seen = [other for other in dataset_names if other != name]
         provenance = {"training_cases": seen, "fold": number}
         network.get_layer("upper_cls").bias.assign([0.0, -0.5 - number / 100])  # another network: other weights
-        save_model(folder / f"fold{number}" / "model", network, config, PREPARATION, provenance)
+        save_model(folder / f"fold{number}" / "model", network, config, PREPROCESSING, provenance)
     return folder
 
 
@@ -149,7 +149,7 @@ def test_held_out_is_what_the_model_does_not_name(dataset_dir, tmp_path):
     assert [c.name for c in learn_quality.held_out(cases, cv / "fold1" / "model")] == [names[1]]
     config, network = threshold_network()
     for seen in ([], names):
-        save_model(tmp_path / "model", network, config, PREPARATION, {"training_cases": seen})
+        save_model(tmp_path / "model", network, config, PREPROCESSING, {"training_cases": seen})
         with pytest.raises(UsageError, match="held out"):
             learn_quality.held_out(cases, tmp_path / "model")
 

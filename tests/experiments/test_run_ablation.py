@@ -248,9 +248,9 @@ def test_dataset_is_packed_once(tiny_experiment, dataset_dir, tmp_path, capsys):
 def test_packed_file_of_something_else_is_refused(tiny_experiment, dataset_dir, packed_file, four_cases, tmp_path):
     shutil.copy(packed_file, tmp_path / "packed.h5")
     assert run_ablation.packed_file(dataset_dir, tmp_path, tiny_experiment) == tmp_path / "packed.h5"
-    other = with_settings(tiny_experiment, ["preparation.margin_mm=8"])
+    other = with_settings(tiny_experiment, ["preprocessing.margin_mm=8"])
     for dataset, experiment in ((four_cases, tiny_experiment), (dataset_dir, other)):
-        with pytest.raises(InputError, match="another dataset or with another preparation") as caught:
+        with pytest.raises(InputError, match="another dataset or with another preprocessing") as caught:
             run_ablation.packed_file(dataset, tmp_path, experiment)
         assert str(caught.value).count("\n") == 1
     assert sorted(path.name for path in tmp_path.glob("*.h5")) == ["packed.h5"]
@@ -388,14 +388,14 @@ def test_signal_stops_the_ablation_even_where_the_command_was_just_done(stopped)
 # The whole command
 
 EXPERIMENT = """
-from femur3d.config import Experiment, Network, Preparation, Training
+from femur3d.config import Experiment, Network, Preprocessing, Training
 
 def get_config():
     return Experiment(
         "tiny",
-        preparation=Preparation(spacing_mm=(6.0, 6.0, 6.0), patch_size=(16, 16, 16)),
+        preprocessing=Preprocessing(spacing_mm=(6.0, 6.0, 6.0), patch_size=(16, 16, 16)),
         network=Network((2, 3, 4, 4), (4, 3, 2), initialisation="he"),
-        training=Training(steps=2, rate=1e-2, variants=(0,), femur_share=1.0, log_every=1, validate_every=2),
+        training=Training(steps=2, rate=1e-2, variants=(0,), foreground_probability=1.0, log_every=1, validate_every=2),
     )
 """
 

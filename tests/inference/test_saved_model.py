@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from femur3d.config import Network, Preparation
+from femur3d.config import Network, Preprocessing
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import load_model, save_model
@@ -16,13 +16,13 @@ from femur3d.network.encoder_weights import load_encoder_weights
 from femur3d.network.unet import build_network
 
 CONFIG = Network((2, 3, 4, 4), (4, 3, 2))
-PREPARATION = Preparation(spacing_mm=(1.5, 2.6, 1.5), patch_size=(16, 16, 16))
+PREPROCESSING = Preprocessing(spacing_mm=(1.5, 2.6, 1.5), patch_size=(16, 16, 16))
 
 
 @pytest.fixture
 def folder(tmp_path):
     keras.backend.clear_session()
-    save_model(tmp_path / "model", build_network(CONFIG, seed=3), CONFIG, PREPARATION, {"step": 7})
+    save_model(tmp_path / "model", build_network(CONFIG, seed=3), CONFIG, PREPROCESSING, {"step": 7})
     return tmp_path / "model"
 
 
@@ -36,13 +36,13 @@ def rehash(folder):
 
 def test_round_trip(folder):
     model = load_model(folder)
-    assert (model.network_config, model.preparation, model.provenance) == (CONFIG, PREPARATION, {"step": 7})
+    assert (model.network_config, model.preprocessing, model.provenance) == (CONFIG, PREPROCESSING, {"step": 7})
     for a, b in zip(model.network.get_weights(), build_network(CONFIG, seed=3).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_only_two_files_and_no_leftovers(folder):
-    save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPARATION, {})
+    save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPROCESSING, {})
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.weights.h5"]
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
     assert load_model(folder).provenance == {}
@@ -50,7 +50,7 @@ def test_only_two_files_and_no_leftovers(folder):
 
 def test_half_precision_is_stored_and_loaded(tmp_path, folder):
     network = build_network(CONFIG, seed=3)
-    save_model(tmp_path / "half", network, CONFIG, PREPARATION, {}, half=True)
+    save_model(tmp_path / "half", network, CONFIG, PREPROCESSING, {}, half=True)
     for a, b in zip(load_model(tmp_path / "half").network.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b.astype(np.float16).astype(np.float32))
     with h5py.File(tmp_path / "half" / "model.weights.h5") as half, h5py.File(folder / "model.weights.h5") as full:
@@ -63,7 +63,7 @@ def test_weights_beyond_half_precision_are_not_stored(tmp_path):
     network = build_network(CONFIG, seed=3)
     network.layers[1].bias.assign([1e6, 0])
     with pytest.raises(ValueError, match="float16"):
-        save_model(tmp_path / "half", network, CONFIG, PREPARATION, {}, half=True)
+        save_model(tmp_path / "half", network, CONFIG, PREPROCESSING, {}, half=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -143,7 +143,7 @@ def test_failed_swap_puts_the_old_model_back(folder, monkeypatch):
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="no"):
-        save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPARATION, {})
+        save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPROCESSING, {})
     assert load_model(folder).provenance == {"step": 7}
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 

@@ -1,5 +1,5 @@
 """The shipped model on a real scan: what a user gets. It was trained on this patient, so a good Dice is no achievement;
-preparation, network, weights and cleaning all have to be right for it.
+preprocessing, network, weights and cleaning all have to be right for it.
 """
 
 import functools

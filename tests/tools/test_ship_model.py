@@ -17,8 +17,8 @@ def test_shipped_model_is_the_trained_one_in_half_precision_and_keeps_its_card(t
     assert ship_model.ship(threshold_model, folder) < 1e-3
     assert (folder / "README.md").read_text() == "card"
     trained, shipped = load_model(threshold_model), load_model(folder)
-    assert (shipped.network_config, shipped.preparation, shipped.provenance) == (
-        trained.network_config, trained.preparation, trained.provenance,
+    assert (shipped.network_config, shipped.preprocessing, shipped.provenance) == (
+        trained.network_config, trained.preprocessing, trained.provenance,
     )  # fmt: skip
     for a, b in zip(trained.network.get_weights(), shipped.network.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7)

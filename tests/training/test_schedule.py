@@ -36,20 +36,20 @@ def test_polynomial_rate():
 
 
 def test_polynomial_rate_starts_again_in_every_cycle():
-    schedule, once = PolynomialRate(0.1, 200, cycles=2), PolynomialRate(0.1, 100)
+    schedule, once = PolynomialRate(0.1, 200, warm_restarts=1), PolynomialRate(0.1, 100)
     rates = [float(schedule(step)) for step in range(200)]
     assert rates == [float(once(step)) for step in range(100)] * 2
     assert float(schedule(200)) == float(schedule(250)) == 0
 
 
 def test_a_last_cycle_may_be_shorter():
-    rates = [float(PolynomialRate(1.0, 5, cycles=2)(step)) for step in range(6)]
+    rates = [float(PolynomialRate(1.0, 5, warm_restarts=1)(step)) for step in range(6)]
     assert [rate == 1.0 for rate in rates] == [True, False, False, True, False, False]
     assert (rates[-2], rates[-1]) == (rates[1], 0)
 
 
-def test_experiments_choose_the_cycles():
-    schedule = make_schedule(Training(schedule="polynomial", steps=200, cycles=2, rate=0.1))
+def test_experiments_choose_the_warm_restarts():
+    schedule = make_schedule(Training(schedule="polynomial", steps=200, warm_restarts=1, rate=0.1))
     assert float(schedule(100)) == float(schedule(0)) == pytest.approx(0.1)
 
 

@@ -134,7 +134,7 @@ def test_two_trainings_in_one_run_are_refused(tmp_path):
 @pytest.mark.parametrize(("mixed", "volumes"), [(False, 1), (True, 2)])
 def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp_path, mixed, volumes):
     run = RunFolder(tmp_path / "r")
-    experiment = with_settings(tiny_experiment, [f"training.mixed_batches={mixed}"])
+    experiment = with_settings(tiny_experiment, [f"training.multi_volume_batches={mixed}"])
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
         trainer = Trainer(experiment, packed, run)
         inner = trainer.train_step
