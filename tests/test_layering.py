@@ -64,7 +64,7 @@ ALLOWED = {
     "data.nnunet_dataset": {"volume", "io.images"},
     "data.preprocessing": {"config", "volume", "io.images"},
     "data.augmentation": set(),
-    "data.packed_dataset": {"volume", "io.hdf5"},
+    "data.packed_dataset": {"config", "volume", "io.hdf5"},
     "inference.sliding_window": {"data.patches"},
     "experiment_file": {"config"},
     "data.packing": {"data.augmentation", "config", "data.nnunet_dataset", "data.packed_dataset", "data.preprocessing"},

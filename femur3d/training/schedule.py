@@ -27,7 +27,7 @@ class HalvingRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class PolynomialRate(keras.optimizers.schedules.LearningRateSchedule):
-    """rate·(1 - step/length)^0.9, the rate of DeepLab and nnU-Net; in `steps` updates it falls `warm_restarts` + 1 times.
+    """rate·(1 - step/length)^0.9, as in DeepLab and nnU-Net; in `steps` updates it falls `warm_restarts` + 1 times.
 
     A warm restart (Loshchilov and Hutter, SGDR, ICLR 2017) begins again at the full rate, with the weights reached so
     far. Used by CPU recipes only.
