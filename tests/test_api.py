@@ -13,7 +13,7 @@ from femur3d import api, segment
 from femur3d.errors import InputError
 from femur3d.io.images import read_volume, sitk_from_volume, write_volume
 from femur3d.volume import Volume
-from tests.conftest import ellipsoid_case
+from tests.support.ellipsoids import ellipsoid_case
 
 
 @pytest.fixture(scope="module")

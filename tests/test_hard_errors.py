@@ -23,9 +23,9 @@ from femur3d import cli, infer
 from femur3d.inference import segmenter as segmentation
 from femur3d.io.images import read_scan, read_volume, sitk_from_volume, write_volume
 from femur3d.volume import Volume
-from tests.io.test_dicom import CORONAL, OBLIQUE, make_scan, put_elements, write_series, write_slice
-from tests.io.test_images import PIXDIM, QFORM, ROWS, make_volume, nifti_with, sheared
-from tests.test_infer import scan_and_label
+from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, put_elements, write_series, write_slice
+from tests.support.ellipsoids import scan_and_label
+from tests.support.scan_files import PIXDIM, QFORM, ROWS, make_volume, nifti_with, sheared
 
 TE, TR, FLIP, IMAGE_TYPE, SEQUENCE, TIME_POINT = (
     "0018|0081", "0018|0080", "0018|1314", "0008|0008", "0018|0024", "0020|0100",

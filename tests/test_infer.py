@@ -28,13 +28,8 @@ from femur3d.inference.segmenter import FAST, Mode, Segmenter, air_below
 from femur3d.io import images as volume_io
 from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
-from tests.conftest import ellipsoid_case
-from tests.export.test_dicom_seg import write_scan
-
-
-def scan_and_label():
-    """The ellipsoids as large as life: voxels of 5 mm, centres 95 mm apart."""
-    return tuple(dataclasses.replace(v, spacing_mm=(5.0, 5.0, 5.0)) for v in ellipsoid_case())
+from tests.support.dicom_series import write_scan
+from tests.support.ellipsoids import scan_and_label
 
 
 @pytest.fixture(scope="module")

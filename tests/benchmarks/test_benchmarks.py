@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks import inference as bench_inference
 from femur3d.config import Network, Preprocessing
 from femur3d.inference.saved_model import save_model
 from femur3d.network.unet import build_network
 
-bench_inference = importlib.import_module("benchmarks.inference")
 TINY_NETWORK = ["--width", "0.0625", "--patch", "16", "--repeats", "1"]
 TINY_PIPELINE = ["--size", "40,36,32", "--patch", "16", "--width", "0.0625", "--seconds", "0.1", "--steps", "2"]
 

@@ -1,7 +1,6 @@
 """The PyTorch peer: nnU-Net's plan and schedule by hand, its loss, its checkpoints, and one training that segments."""
 
 import dataclasses
-import importlib
 import itertools
 import os
 import subprocess
@@ -10,14 +9,13 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks import train_peer
 from femur3d.config import Preprocessing
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
 from femur3d.io.images import read_volume
-from tests.conftest import ellipsoid_case, write_dataset
-
-train_peer = importlib.import_module("benchmarks.train_peer")
+from tests.support.ellipsoids import ellipsoid_case, write_dataset
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from femur3d.data.packed_dataset import Entry, PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError
 from femur3d.io.images import read_volume, write_volume
-from tests.conftest import write_dataset
+from tests.support.ellipsoids import write_dataset
 
 
 def test_training_volumes_have_their_variants_and_validation_none(packed_file):

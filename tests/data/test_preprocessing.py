@@ -18,7 +18,7 @@ from femur3d.data.preprocessing import (
 )  # fmt: skip
 from femur3d.errors import InputError
 from femur3d.volume import Volume
-from tests.conftest import ellipsoid_case
+from tests.support.ellipsoids import ellipsoid_case
 
 AXES = np.eye(3)
 OBLIQUE = tuple(np.linalg.qr(np.array([[1, 0.1, 0.2], [0.1, 1, -0.1], [-0.2, 0.1, 1]]))[0].ravel())

@@ -18,9 +18,9 @@ from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import save_checkpoint
 from femur3d.training.optimizer import make_optimizer
-from tests.conftest import ellipsoid_case
+from tests.support.ellipsoids import ellipsoid_case
 from tests.support.engine_updates import NETWORK, RECIPES, ROUNDED_BY, make_updates
-from tests.training.test_trainer import rows, train
+from tests.support.training import rows, train
 
 ROOT = Path(__file__).parents[2]
 BLOCKER = """

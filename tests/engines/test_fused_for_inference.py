@@ -6,19 +6,9 @@ import pytest
 
 from femur3d.config import Network
 from femur3d.engines.fused_for_inference import fold_network
-from femur3d.network.unet import build_network
+from tests.support.networks import as_if_trained
 
 TINY = Network((2, 3, 4, 5), (4, 3, 2), initialisation="he")
-
-
-def as_if_trained(config):
-    """A network whose normalisations have statistics, scales and shifts of their own."""
-    network, rng = build_network(config), np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            n = layer.gamma.shape[0]
-            layer.set_weights([rng.uniform(0.5, 1.5, n), *rng.normal(0, 0.2, (2, n)), rng.uniform(0.5, 2, n)])
-    return network
 
 
 @pytest.fixture(scope="module")

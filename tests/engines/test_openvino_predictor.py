@@ -12,7 +12,7 @@ from femur3d.engines import tensorflow_predictor as predictor
 from femur3d.engines.fused_for_inference import fold_network
 from femur3d.engines.tensorflow_predictor import make_predict
 from femur3d.network.unet import build_network
-from tests.engines.test_fused_for_inference import as_if_trained
+from tests.support.networks import as_if_trained
 
 pytestmark = pytest.mark.skipif(
     not predictor_openvino.is_installed(), reason="OpenVINO is not installed: pip install '.[openvino]'"

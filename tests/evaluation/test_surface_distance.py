@@ -12,33 +12,13 @@ import SimpleITK as sitk
 
 from femur3d.evaluation.surface_distance import SurfaceDistances, mesh_from_mask, point_distances, surface_distances
 from femur3d.volume import Volume
-
-
-def rotation(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    """3×3 rotation matrix (Rodrigues)."""
-    x, y, z = np.asarray(axis) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = math.radians(degrees)
-    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-
-
-def ball(radius_mm: float, spacing_mm=(1.0, 1.0, 1.0), half_mm=16.0, centre_mm=(0.0, 0.0, 0.0)) -> Volume:
-    """A ball in a cubic field of view around the world's origin."""
-    shape = [int(2 * half_mm / s) + 1 for s in spacing_mm[::-1]]
-    volume = Volume(np.zeros(shape, bool), spacing_mm, (-half_mm, -half_mm, -half_mm))
-    points = volume.world_mm(np.stack(np.indices(shape), -1))
-    return volume.with_array(np.linalg.norm(points - centre_mm, axis=-1) <= radius_mm)
+from tests.support.shapes import ball, rotation, signed_volume
 
 
 def box(shape, start, stop) -> Volume:
     array = np.zeros(shape, bool)
     array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
     return Volume(array)
-
-
-def signed_volume(vertices: np.ndarray, triangles: np.ndarray) -> float:
-    a, b, c = (vertices[triangles[:, corner]] for corner in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def brute_force(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:

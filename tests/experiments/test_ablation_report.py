@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib
 import io
 import json
 import math
@@ -16,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import femur3d
+from experiments.studies import ablation_report
 from femur3d.config import to_dict
 from femur3d.errors import InputError
 from femur3d.evaluation.tables import METRICS, FemurMetrics, write_csv
 
-ablation_report = importlib.import_module("experiments.studies.ablation_report")
 PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
 OVERLAP = ("dice", "jaccard", "precision", "recall")
 

@@ -1,13 +1,10 @@
-import importlib
-
 import numpy as np
 import pytest
 
+from experiments.studies import check_robustness
 from femur3d.data.preprocessing import cut, orient
 from femur3d.io.images import write_volume
-from tests.test_infer import scan_and_label
-
-check_robustness = importlib.import_module("experiments.studies.check_robustness")
+from tests.support.ellipsoids import scan_and_label
 
 
 @pytest.mark.parametrize("code", ["LPS", "PIR", "RAI"])

@@ -1,15 +1,13 @@
 """The comparison of methods, worked out by hand."""
 
-import importlib
 import math
 import pathlib
 
 import pytest
 
+from experiments.studies import compare_methods
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.tables import FemurMetrics, write_csv
-
-compare_methods = importlib.import_module("experiments.studies.compare_methods")
 
 
 def evaluation(folder, **dice):

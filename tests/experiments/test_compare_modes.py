@@ -1,17 +1,15 @@
 """tools/compare_modes: the fast mode against the exact one."""
 
-import importlib
 import pathlib
 
 import numpy as np
 import pytest
 
+from experiments.studies import compare_modes
 from femur3d.inference.quality_limits import Flag
 from femur3d.inference.saved_model import load_model
 from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
-from tests.test_infer import scan_and_label
-
-compare_modes = importlib.import_module("experiments.studies.compare_modes")
+from tests.support.ellipsoids import scan_and_label
 
 
 def segmentation(voxels: slice, seconds: float, *levels: str) -> Segmentation:

@@ -1,17 +1,15 @@
 """tools/contour_edges: how evenly contours follow the image."""
 
-import importlib
 import pathlib
 
 import numpy as np
 import pytest
 
+from experiments.studies import contour_edges
 from femur3d.errors import InputError
 from femur3d.evaluation.cases import Case
 from femur3d.io.images import write_volume
 from femur3d.volume import Volume
-
-contour_edges = importlib.import_module("experiments.studies.contour_edges")
 
 RADIUS_MM = 25.0
 SPACING = (1.0, 0.8)

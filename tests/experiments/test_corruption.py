@@ -1,13 +1,10 @@
 """Degradations on arrays that can be checked by hand."""
 
-import importlib
-
 import numpy as np
 import pytest
 
+from experiments.studies import corruption as degrade
 from femur3d.volume import Volume
-
-degrade = importlib.import_module("experiments.studies.corruption")
 
 INTENSITY = ("noise", "motion", "bias", "blur")
 

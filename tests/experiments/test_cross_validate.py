@@ -1,16 +1,14 @@
 """The folds of a cross-validation, the dataset of each, and one whole cross-validation of a tiny network."""
 
-import importlib
 import pathlib
 import types
 
 import pytest
 
+from experiments.studies import cross_validate
 from femur3d.data.nnunet_dataset import find_cases, read_split
 from femur3d.errors import UsageError
-from tests.conftest import write_dataset
-
-cross_validate = importlib.import_module("experiments.studies.cross_validate")
+from tests.support.ellipsoids import write_dataset
 
 CASES = [f"hip_{i:02}" for i in range(12)]
 

@@ -1,21 +1,21 @@
 """What the tool makes of results: Dice of degraded scans, ROC areas, held-out limits, the cache, and one whole run."""
 
 import dataclasses
-import importlib
 import json
 import types
 
 import numpy as np
 import pytest
 
+from experiments.studies import learn_quality
 from femur3d.errors import UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.inference.saved_model import load_model, save_model
 from femur3d.inference.segmenter import Segmenter
 from femur3d.io.images import write_volume
-from tests.conftest import PREPROCESSING, ellipsoid_case, threshold_network, write_dataset
+from tests.support.ellipsoids import ellipsoid_case, write_dataset
+from tests.support.networks import PREPROCESSING, threshold_network
 
-learn_quality = importlib.import_module("experiments.studies.learn_quality")
 Result = learn_quality.Result
 
 

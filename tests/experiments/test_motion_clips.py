@@ -1,12 +1,12 @@
 """The surrogate's clips: what each kind of motion does, as numbers and in rendered pictures."""
 
 import functools
-import importlib
 
 import numpy as np
 import pytest
 
-motion_clips = importlib.import_module("experiments.surrogate.motion_clips")
+from experiments.surrogate import motion_clips
+
 KINDS, make_clip, distance = motion_clips.KINDS, motion_clips.make_clip, motion_clips.distance
 
 T = np.array([-1, -0.75, -0.25, 0, 0.5, 1])

@@ -1,24 +1,21 @@
 """The stand-in for C3D: its layers, its training, and its file, computed again in NumPy from what stands in it."""
 
-import importlib
 import json
 import pathlib
 import subprocess
 import sys
 import types
 
-import caffe_writer
 import h5py
 import keras
 import numpy as np
 import pytest
 
 import femur3d
+from experiments.surrogate import motion_clips, pretrain
 from femur3d.errors import UsageError
-
-pretrain = importlib.import_module("experiments.surrogate.pretrain")
-caffe_blobs = importlib.import_module("tools.c3d.caffe_reader")
-motion_clips = importlib.import_module("experiments.surrogate.motion_clips")
+from tests.support import caffe_writer
+from tools.c3d import caffe_reader as caffe_blobs
 
 CLASSES = 10
 THIRTY_SECOND = 1 / 32

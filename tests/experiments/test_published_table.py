@@ -1,12 +1,11 @@
 """tools/tables: how tools publish what they measured."""
 
-import importlib
 import pathlib
 import sys
 
 import pytest
 
-tables = importlib.import_module("experiments.studies.published_table")
+from experiments.studies import published_table as tables
 
 
 def test_command_is_one_to_repeat(monkeypatch: pytest.MonkeyPatch) -> None:

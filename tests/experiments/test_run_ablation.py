@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import importlib
 import itertools
 import json
 import os
@@ -18,6 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
+from experiments.studies import run_ablation
+from experiments.studies import training_runs as trainings
 from femur3d.config import to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.errors import FemurError, InputError, UsageError
@@ -25,12 +26,10 @@ from femur3d.experiment_file import load_experiment
 from femur3d.network.encoder import STAGES
 from femur3d.training.run_directory import RunFolder
 from femur3d.training.trainer import Trainer
-from tests.conftest import write_dataset
 from tests.support.caffe_writer import random_weights, write_net
+from tests.support.ellipsoids import write_dataset
+from tools.c3d import port as port_c3d
 
-run_ablation = importlib.import_module("experiments.studies.run_ablation")
-port_c3d = importlib.import_module("tools.c3d.port")
-trainings = importlib.import_module("experiments.studies.training_runs")
 is_trained = trainings.is_trained
 
 ARMS = ("transfer", "scratch", "plain")

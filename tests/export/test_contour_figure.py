@@ -13,20 +13,9 @@ from matplotlib.image import imread
 
 from femur3d.export.contour_figure import MARGIN_MM, anatomical, contour_figure, femur_region, slice_indices
 from femur3d.volume import Volume
+from tests.support.shapes import SHAPE_LPS, SPACING_LPS, oriented
 
 GREEN, RED = (0.0, 0.816, 0.0), (1.0, 0.125, 0.125)
-SHAPE_LPS, SPACING_LPS = (6, 5, 4), (1.0, 2.0, 3.0)
-
-
-def oriented(array_sar: np.ndarray, order: tuple[int, ...], signs: tuple[int, ...]) -> Volume:
-    """The volume of an array with axes (S, P, L), stored with index axis a along ±world axis order[a]."""
-    direction = np.zeros((3, 3))
-    for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
-        direction[world, axis] = sign
-    array = array_sar.transpose([2 - world for world in order[::-1]])
-    array = array[tuple(slice(None, None, sign) for sign in signs[::-1])]
-    spacing = tuple(SPACING_LPS[world] for world in order)
-    return Volume(array, spacing, (0.0, 0.0, 0.0), tuple(direction.ravel()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -14,26 +14,14 @@ from femur3d.errors import InputError, UsageError
 from femur3d.export.dicom_seg import require_highdicom, write_dicom_seg
 from femur3d.io.images import list_series, read_volume
 from femur3d.volume import Volume
-from tests.io.test_dicom import CORONAL, OBLIQUE, make_scan, write_slice
+from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
 
-NEEDED = {"0020|0052": "1.2.3.7", "0020|0011": "3", "0008|1030": "hips"}  # FrameOfReferenceUID and what scanners add
 SHA256 = "0123456789abcdef" * 4
 
 
 @pytest.fixture
 def highdicom():
     return pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
-
-
-def write_scan(folder: Path, scan: Volume, seed: int = 0, **tags: str) -> list[Path]:
-    """One file a slice, with shuffled names; the list is shuffled another way. Tags are named like `t0020_0052`."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(exist_ok=True)
-    own = NEEDED | {f"{key[1:5]}|{key[6:]}": value for key, value in tags.items()}
-    paths = [folder / f"IM{place:03d}" for place in rng.permutation(len(scan.array))]
-    for z, path in enumerate(paths):
-        write_slice(path, scan, z, {**own, "0008|0018": f"1.2.3.4.{z + 1}"})
-    return [paths[i] for i in rng.permutation(len(paths))]
 
 
 def some_labels(scan: Volume, values: tuple[int, ...] = (0, 1, 2)) -> Volume:

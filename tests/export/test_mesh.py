@@ -20,7 +20,7 @@ from femur3d.export.mesh import femur_mesh, write_mesh
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.hip import patient_anatomy
 from femur3d.volume import Volume
-from tests.evaluation.test_surface_distance import ball, rotation, signed_volume
+from tests.support.shapes import ball, rotation, signed_volume
 
 THICK = (0.9, 0.9, 5.2)  # mm, as the real hips have it
 DIRECTIONS = {

@@ -17,8 +17,7 @@ from femur3d.export.segments import segments_of
 from femur3d.export.shading import shaded_front
 from femur3d.phantom.hip import make_phantom, patient_anatomy
 from femur3d.volume import Volume
-from tests.evaluation.test_surface_distance import ball
-from tests.export.test_contour_figure import oriented
+from tests.support.shapes import ball, oriented
 
 
 @pytest.fixture(scope="module")

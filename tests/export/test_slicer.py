@@ -12,7 +12,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.export.slicer import write_segment_nrrd
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
-from tests.evaluation.test_surface_distance import rotation
+from tests.support.shapes import rotation
 
 DIRECTIONS = {
     "axial": np.eye(3),

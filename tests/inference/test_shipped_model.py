@@ -3,13 +3,13 @@ preprocessing, network, weights and cleaning all have to be right for it.
 """
 
 import functools
-import importlib
 import pathlib
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from experiments.studies import check_robustness
 from femur3d.data.preprocessing import cut, orient
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
@@ -17,8 +17,6 @@ from femur3d.inference.saved_model import SHIPPED, load_model
 from femur3d.inference.segmenter import EXACT, FAST, Segmenter
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
-
-check_robustness = importlib.import_module("experiments.studies.check_robustness")
 
 
 def scores(found: Volume, expected: Volume, sides: tuple[int, ...] = (LEFT, RIGHT)) -> list[float]:

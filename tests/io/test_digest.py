@@ -12,7 +12,7 @@ from femur3d.errors import InputError
 from femur3d.io.digest import scan_sha256
 from femur3d.io.images import sitk_from_volume
 from femur3d.io.summary import read_summary
-from tests.io.test_dicom import make_scan, write_series
+from tests.support.dicom_series import make_scan, write_series
 
 
 def test_a_single_file_has_the_digest_of_its_bytes(tmp_path: Path) -> None:

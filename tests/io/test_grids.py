@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from femur3d.data.preprocessing import orient
 from femur3d.io.images import read_volume, sitk_from_volume
 from femur3d.volume import Volume
-from tests.io.test_dicom import write_series
+from tests.support.dicom_series import write_series
 
 OBLIQUE = Rotation.from_euler("xyz", [8, -11, 6], degrees=True).as_matrix()
 FLIPS = list(itertools.product((1, -1), repeat=3))

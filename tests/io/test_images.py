@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
 from femur3d.io.images import (
@@ -25,24 +24,21 @@ from femur3d.io.images import (
 from femur3d.io.integrity import MAX_VOXELS
 from femur3d.io.nifti import read_nifti_header
 from femur3d.volume import Volume
+from tests.support.scan_files import (
+    DIRECTIONS,
+    ORIGIN,
+    PIXDIM,
+    QFORM,
+    ROWS,
+    SFORM,
+    SPACING,
+    make_volume,
+    nifti_with,
+    sheared,
+)
 
-SPACING = (0.9114583134651, 1.3, 5.2)
-ORIGIN = (-215.13988588074, -133.36719770831, 230.48982655515)
-DIRECTIONS = {
-    "axial": np.eye(3),
-    "coronal": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], float),
-    "sagittal": np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]], float),
-    "left-handed": np.diag([1.0, 1.0, -1.0]),
-    "oblique": Rotation.from_euler("xyz", [12, -25, 40], degrees=True).as_matrix(),
-}
 WRITTEN = (".nii", ".nii.gz", ".nrrd", ".mha")
 DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
-
-
-def make_volume(direction: np.ndarray = DIRECTIONS["oblique"], dtype: str = "int16") -> Volume:
-    """5 × 6 × 7 voxels (z, y, x), each with a value of its own."""
-    array = np.arange(210).reshape(5, 6, 7).astype(dtype)
-    return Volume(array, SPACING, ORIGIN, tuple(direction.ravel().tolist()))
 
 
 def refused(path: Path, *words: str) -> str:
@@ -270,20 +266,6 @@ def test_nan_and_infinite_voxels_are_counted(tmp_path: Path, extension: str) -> 
     refused(tmp_path / f"scan{extension}", "3 of 210 voxels are NaN or infinite")
 
 
-def nifti_with(tmp_path: Path, *changes: tuple) -> Path:
-    """A NIfTI-1 file with bytes of its header changed: (offset, struct format, values…)."""
-    path = tmp_path / "scan.nii"
-    write_volume(make_volume(), path)
-    data = bytearray(path.read_bytes())
-    for offset, form, *values in changes:
-        struct.pack_into("<" + form, data, offset, *values)
-    path.write_bytes(data)
-    return path
-
-
-QFORM, SFORM, PIXDIM, ROWS = 252, 254, 80, 280  # byte offsets in a NIfTI-1 header
-
-
 @pytest.mark.parametrize("value", [0.0, -1.3, float("nan"), float("inf")])
 def test_bad_voxel_sizes_in_nifti(tmp_path: Path, value: float) -> None:
     refused(nifti_with(tmp_path, (PIXDIM + 4, "f", value)), "voxel sizes", f"{np.float32(value)}"[:4])
@@ -337,14 +319,6 @@ def test_impossible_nifti_headers(tmp_path: Path) -> None:
     refused(nifti_with(tmp_path, (108, "f", float("nan"))), "damaged", "first voxel at byte nan")
     refused(nifti_with(tmp_path, (42, "h", -7)), "damaged")
     refused(nifti_with(tmp_path, (40, "h", 99)), "damaged")
-
-
-def sheared(tmp_path: Path, shear: float, *more: tuple) -> Path:
-    """A NIfTI file with an sform only, whose j axis leans by `shear` mm a voxel along the world's x."""
-    path = nifti_with(tmp_path)
-    rows = list(struct.unpack_from("<12f", path.read_bytes(), ROWS))
-    rows[1] += shear
-    return nifti_with(tmp_path, (ROWS, "12f", *rows), (QFORM, "h", 0), *more)
 
 
 def test_slightly_sheared_nifti_is_read_where_its_matrix_says(tmp_path: Path) -> None:

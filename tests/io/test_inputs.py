@@ -25,7 +25,7 @@ from femur3d.errors import FemurError, InputError, UsageError
 from femur3d.io import inputs as scan_sources
 from femur3d.io.images import read_volume, write_volume
 from femur3d.io.inputs import FOLDER_DEPTH, Scan, open_sources
-from tests.io.test_dicom import make_scan, write_series, write_slice
+from tests.support.dicom_series import make_scan, write_series, write_slice
 
 
 @pytest.fixture(autouse=True)

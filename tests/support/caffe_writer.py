@@ -1,6 +1,6 @@
 """Writes weight files in the format of C3D's Caffe, byte by byte: the tests' own idea of it, apart from the reader's.
 
-python tests/caffe_writer.py FILE    a file of C3D's full size (320 MB), random weights
+python -m tests.support.caffe_writer FILE    a file of C3D's full size (320 MB), random weights
 """
 
 import struct

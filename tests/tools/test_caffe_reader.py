@@ -1,7 +1,6 @@
 """The reader of C3D's weight files, on files that `caffe_writer` encodes by hand."""
 
 import hashlib
-import importlib
 import os
 import pathlib
 import struct
@@ -9,15 +8,15 @@ import subprocess
 import sys
 import time
 
-import caffe_writer
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import caffe_writer
 from tests.support.caffe_writer import blob, bytes_field, layer, net, number_field, random_weights
+from tools.c3d import caffe_reader as caffe_blobs
 
-caffe_blobs = importlib.import_module("tools.c3d.caffe_reader")
 BlobError, read_net, read_blob = caffe_blobs.BlobError, caffe_blobs.read_net, caffe_blobs.read_blob
 mainline_blob, unpacked_blob, varint = caffe_writer.mainline_blob, caffe_writer.unpacked_blob, caffe_writer.varint
 ENCODER = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b")

@@ -1,7 +1,6 @@
 """The command that writes a synthetic dataset, run as a user runs it."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -11,11 +10,11 @@ import pytest
 from femur3d.io.images import read_volume
 from femur3d.phantom.hip import make_phantom
 
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "make_phantom.py"
-
 
 def make(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(TOOL), *flags], capture_output=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "tools.make_phantom", *flags], capture_output=True, encoding="utf-8", check=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The port of C3D's weights: exact values, the proof, and the command as a user runs it."""
 
 import dataclasses
-import importlib
 import itertools
 import json
 import pathlib
@@ -19,8 +18,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.network.encoder_weights import check_source_is_named, load_encoder_weights
 from femur3d.network.unet import build_network
 from tests.support.caffe_writer import blob, layer, net, random_weights, write_net
-
-port_c3d = importlib.import_module("tools.c3d.port")
+from tools.c3d import port as port_c3d
 
 WIDTHS = (2, 3, 4, 5)
 WEIGHTS = random_weights(WIDTHS)

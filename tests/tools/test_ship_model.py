@@ -1,4 +1,3 @@
-import importlib
 import json
 import shutil
 
@@ -6,8 +5,7 @@ import numpy as np
 
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import SHIPPED, load_model
-
-ship_model = importlib.import_module("tools.ship_model")
+from tools import ship_model
 
 
 def test_shipped_model_is_the_trained_one_in_half_precision_and_keeps_its_card(threshold_model, tmp_path):

@@ -1,6 +1,5 @@
 """The training loop on a tiny network: resuming, stopping, diverging, what it writes."""
 
-import csv
 import itertools
 import json
 import re
@@ -23,31 +22,8 @@ from femur3d.training.tensorboard import GREEN, RED, contour_picture
 from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
 from femur3d.training.validation import Validated
 from femur3d.volume import Volume
-from tests.conftest import write_dataset
-
-
-def train(experiment, packed_file, path, stop_after=None):
-    """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
-    run = RunFolder(path)
-    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
-        trainer = Trainer(experiment, packed, run)
-        if stop_after is not None:
-            inner = trainer.train_step
-
-            def step_and_stop(images, labels):
-                if trainer.step + 1 >= stop_after:
-                    trainer.stop()
-                return inner(images, labels)
-
-            trainer.train_step = step_and_stop
-        finished = trainer.train(bar)
-    run._lock.release()
-    return trainer, finished
-
-
-def rows(path):
-    with (path / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+from tests.support.ellipsoids import write_dataset
+from tests.support.training import rows, train
 
 
 @pytest.fixture(scope="module")
