@@ -27,7 +27,7 @@ OWN_SCAN = $(filter command environment,$(word 1,$(origin SCAN)))
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench clean
+.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -118,5 +118,10 @@ bench: $(READY)  ## time the network (against PyTorch where it is installed) and
 	@$(BIN)/python -m benchmarks.network
 	@$(BIN)/python -m benchmarks.pipeline
 
+docs: $(READY)  ## build the pages of docs/ and the API reference into site/
+	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'Open site/index.html'
+
 clean:  ## remove the virtual environment and caches; runs/ and data/ stay
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	@rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -48,6 +48,7 @@ setup(
             JAX,
             OPENVINO,
         ],
+        "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"],
         "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
     },
 )
