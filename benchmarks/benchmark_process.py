@@ -1,6 +1,6 @@
-"""Benchmarks of two contestants: each lives in a process of its own and answers to tasks, by turns.
+"""Processes of a benchmark: each library computes in a process of its own, and they take turns.
 
-So no thread pool of one meets the other's, and what the machine does meanwhile hits both alike.
+So their thread pools never compete, and what else the machine does in the meantime slows both alike.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 
 from femur3d.errors import EXIT_INTERNAL, FemurError
 
-BUSY = 0.5  # load average
+BUSY_LOAD = 0.5  # load average
 # PyTorch's threads (OpenMP) meet after each operator, so that one that has lost its core holds up the other ones.
-BUSY_WARNING = "other programs keep this machine busy: every time is too long, PyTorch's most; don't quote the ratios."
+BUSY_WARNING = "other programs keep this machine busy: every time is too long, PyTorch's most; do not quote the ratios."
 
 Tasks = Mapping[str, Callable[..., Any]]
 
 
-class ContestantError(FemurError):
-    """The two sides do not compute the same, or one has died."""
+class BenchmarkError(FemurError):
+    """The two processes do not compute the same, or one has died."""
 
     exit_code = EXIT_INTERNAL
 
@@ -38,31 +38,31 @@ def cores() -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
-    """The process of a contestant, seen from the parent."""
+class BenchmarkProcess:
+    """A process that computes, seen from its parent."""
 
     name: str
     connection: Connection
 
     def call(self, task: str, *arguments: Any) -> tuple[Any, float]:
-        """The result of a task and the seconds it took, transfer not counted.
+        """The result of a task and the seconds that it took, without the transfer of arguments and result.
 
         Raises:
-            FemurError: what `make_tasks` raised; ContestantError where the process died.
+            FemurError: what `make_tasks` raised; BenchmarkError where the process died.
         """
         try:
             self.connection.send((task, arguments))
             result, seconds = self.connection.recv()
         except (EOFError, OSError) as error:
-            raise ContestantError(f"The process of {self.name} died in {task!r}; what it said stands above.") from error
+            raise BenchmarkError(f"The process of {self.name} died in {task!r}; its messages stand above.") from error
         if isinstance(result, FemurError):
             raise result
         return result, seconds
 
 
 @contextlib.contextmanager
-def start_side(name: str, make_tasks: Callable[..., Tasks], *arguments: Any) -> Iterator[Side]:
-    """Starts the process of a contestant and ends it with the `with` statement.
+def start_process(name: str, make_tasks: Callable[..., Tasks], *arguments: Any) -> Iterator[BenchmarkProcess]:
+    """Starts a process and ends it with the `with` statement.
 
     Args:
         name: for messages.
@@ -75,14 +75,14 @@ def start_side(name: str, make_tasks: Callable[..., Tasks], *arguments: Any) -> 
     process.start()
     there.close()
     try:
-        yield Side(name, here)
+        yield BenchmarkProcess(name, here)
     finally:
         process.terminate()
         process.join()
 
 
 def serve(connection: Connection, make_tasks: Callable[..., Tasks], arguments: tuple[Any, ...]) -> None:
-    """The process of a contestant: answers tasks until it is ended."""
+    """What the process does: it runs the tasks that its parent asks for until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     try:
         tasks = make_tasks(*arguments)
@@ -98,10 +98,10 @@ def serve(connection: Connection, make_tasks: Callable[..., Tasks], arguments: t
 
 
 def machine() -> str:
-    """Cores, processor, load and Python of this machine, and a warning where the load spoils the ratios."""
+    """Cores, processor, load and Python of this machine, and a warning where the load makes the ratios wrong."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     name = (names or [platform.processor() or platform.machine()])[0]
     line = f"{cores()} cores, {name}, load average {load:.1f} at the start; Python {platform.python_version()}"
-    return line if load < BUSY else f"{line}\nWarning   {BUSY_WARNING}"
+    return line if load < BUSY_LOAD else f"{line}\nWarning   {BUSY_WARNING}"

@@ -7,12 +7,12 @@ Both sides have the same weights, take the same patches of the same volume at a 
 and average their probabilities. femur3d then does it once more in its fast mode. Printed are the seconds, the ratios,
 how far the label maps (P > 0.5) agree, and femur3d's memory.
 
-The network has the given width and computes what a trained model computes, by default the shipped one (see widen.py),
-on that model's voxels and patches: the fast mode looks closer where it has found a femur, so there has to be a network
-that finds femurs. The volume is a scan or, without one, the image of a phantom of both hips (synthetic). With --size it
-is cut to that, or filled up with its mirror images: for times of a larger volume with as much femur in it; how far the
-label maps agree on such bodies says little. With `--model random` the weights are random, the patches 64³ and the
-phantom fills the volume: the fast mode then is unsure everywhere, its worst case.
+The network has the given width and computes what a trained model computes, by default the shipped one (see
+wider_network.py), on that model's voxels and patches: the fast mode refines where it has found a femur, so there has to
+be a network that finds femurs. The volume is a scan or, without one, the image of a phantom of both hips (synthetic).
+With --size it is cut to that, or filled up with its mirror images: for times of a larger volume with as much femur in
+it; how far the label maps agree on such bodies says little. With `--model random` the weights are random, the patches
+64³ and the phantom fills the volume: the fast mode then is unsure everywhere, its worst case.
 
 Close other programs first. `pip install '.[bench,openvino]'` installs the peer and the fast mode's engine. With
 KERAS_BACKEND=jax femur3d computes with JAX.
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import Tasks, cores, machine, start_side
+from benchmarks.benchmark_process import Tasks, cores, machine, start_process
 from femur3d import cli
 from femur3d.config import Network, Preprocessing
 from femur3d.data.patches import make_normalise
@@ -105,7 +105,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
 
     import keras
 
-    from benchmarks.wider_network import widen
+    from benchmarks.wider_network import embed_in_wider_network
     from femur3d.inference.saved_model import TrainedModel, load_model
     from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmenter
     from femur3d.network.unet import build_network
@@ -114,7 +114,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     keras.ops.matmul(keras.ops.ones((8, 8)), keras.ops.ones((8, 8)))  # wakes it: what it takes when idle is not ours
     idle_mib = _peak_mib()
     trained = load_model(Path(subject.model)) if subject.model else None
-    network = widen(trained.network, config) if trained else build_network(config)
+    network = embed_in_wider_network(trained.network, config) if trained else build_network(config)
     preprocessing = trained.preprocessing if trained else PATCHES
     patch = preprocessing.patch_size
     model = TrainedModel(network, config, preprocessing, {}, "")
@@ -182,11 +182,11 @@ def agreement(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
-    """Starts the sides, lets them work one after the other, prints."""
+    """Starts the processes, lets them work one after the other, and prints."""
     with contextlib.ExitStack() as stack:
         print(f"Machine   {machine()}")
         start = time.perf_counter()
-        mine = stack.enter_context(start_side("femur3d", femur3d_tasks, config, subject))
+        mine = stack.enter_context(start_process("femur3d", femur3d_tasks, config, subject))
         mine.call("first tile")
         print(f"Start-up  {time.perf_counter() - start:.1f} s to the first tile")
         shape = mine.call("volume")[0]
@@ -194,7 +194,7 @@ def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
         idle, peak = mine.call("memory")[0]
         print(f"Memory    {peak - idle:,.0f} MiB above an idle {mine.call('version')[0]} ({idle:,.0f} MiB), exact mode")
         preprocessing = mine.call("preprocessing")[0]
-        weights = f"the weights of {subject.model}, widened" if subject.model else "random weights"
+        weights = f"the weights of {subject.model}, embedded in a wider network" if subject.model else "random weights"
         print(f"Network   filters {config.encoder_filters} and {config.decoder_filters}, {weights}")
         print(f"Patches   {preprocessing.patch_size} (z, y, x), stride half of that")
         print(f"Volume    {shape} (z, y, x), {subject.scan or 'a phantom (synthetic)'}; {mine.call('version')[0]}")
@@ -206,7 +206,7 @@ def run(config: Network, subject: Subject, layouts: Sequence[str]) -> None:
             f"{'femur3d, fast':30}{fast_seconds:10.1f} s   against exact: {agreement(exact, fast)}{engine}", flush=True
         )
         if layouts:
-            peer = stack.enter_context(start_side("MONAI", monai_tasks, config, subject, preprocessing))
+            peer = stack.enter_context(start_process("MONAI", monai_tasks, config, subject, preprocessing))
             peer.call("load", mine.call("weights")[0])
             print(peer.call("version")[0])
         for layout in layouts:
@@ -228,7 +228,7 @@ def wanted_layouts(peer: str | None, layouts: Sequence[str]) -> list[str]:
 
 
 def _define_flags() -> None:
-    """Not at import: the processes of the contestants import this module too."""
+    """Not at import: the processes of the benchmark import this module too."""
     flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
     flags.DEFINE_list("size", None, f"Voxels along x,y,z; by default all there are, {SIZE} with random weights.")
     flags.DEFINE_string("model", str(SHIPPED), f"Folder of a model that the network is to compute, or '{RANDOM}'.")

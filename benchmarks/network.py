@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import ContestantError, Side, Tasks, cores, machine, start_side
+from benchmarks.benchmark_process import BenchmarkError, BenchmarkProcess, Tasks, cores, machine, start_process
 from femur3d import cli
 from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Network, Preprocessing, Training
 from femur3d.errors import UsageError
@@ -55,7 +55,7 @@ def make_experiment(width: float, patch: int, batch: int) -> Experiment:
 
 
 def draw_batch(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
-    """Random images, float32 (batch, z, y, x), and labels, uint8 of the same shape; the same for both sides."""
+    """Random images, float32 (batch, z, y, x), and labels, uint8 of the same shape; the same for both libraries."""
     rng = np.random.Generator(np.random.PCG64(0))
     shape = (experiment.training.batch_size, *experiment.preprocessing.patch_size)
     return rng.standard_normal(shape, np.float32), rng.integers(0, 2, shape, np.uint8)
@@ -129,50 +129,50 @@ def torch_tasks(experiment: Experiment) -> Tasks:
 MAKERS: dict[str, Callable[[Experiment], Tasks]] = {"femur3d": femur3d_tasks, "torch": torch_tasks}
 
 
-def check_same(mine: Side, peer: Side) -> float:
+def check_same(mine: BenchmarkProcess, peer: BenchmarkProcess) -> float:
     """Gives the peer femur3d's weights and returns the largest relative difference of the logits.
 
     Raises:
-        ContestantError: the parameter counts or the logits differ.
+        BenchmarkError: the parameter counts or the logits differ.
     """
-    counts = [side.call("parameters")[0] for side in (mine, peer)]
+    counts = [process.call("parameters")[0] for process in (mine, peer)]
     if counts[0] != counts[1]:
-        raise ContestantError(f"femur3d has {counts[0]:,} parameters, the peer {counts[1]:,}.\nExpected the same.")
+        raise BenchmarkError(f"femur3d has {counts[0]:,} parameters, the peer {counts[1]:,}.\nExpected the same.")
     peer.call("load", mine.call("weights")[0])
     patch = draw_batch(make_experiment(1, 2 * DOWNSAMPLING, 2))[0]
-    ours, theirs = (side.call("logits", patch)[0] for side in (mine, peer))
+    ours, theirs = (process.call("logits", patch)[0] for process in (mine, peer))
     difference = max(float(abs(ours[h] - theirs[h]).max() / abs(ours[h]).max()) for h in HEADS)
     if not difference < TOLERANCE:
-        raise ContestantError(
+        raise BenchmarkError(
             f"The logits differ by {difference:.1e} of the largest.\nExpected {TOLERANCE:.0e} or less."
         )
     return difference
 
 
-def take_turns(entrants: Sequence[tuple[Side, str]], repeats: int) -> list[list[float]]:
-    """Seconds of each (side, task): `repeats` timings a piece, interleaved, after the warm-up."""
-    for side, task in entrants:
+def take_turns(timed: Sequence[tuple[BenchmarkProcess, str]], repeats: int) -> list[list[float]]:
+    """Seconds of each (process, task): `repeats` timings a piece, interleaved, after the warm-up."""
+    for process, task in timed:
         for _ in range(WARM_UPS):
-            side.call(task)
-    seconds: list[list[float]] = [[] for _ in entrants]
+            process.call(task)
+    seconds: list[list[float]] = [[] for _ in timed]
     for _ in range(repeats):
-        for (side, task), timings in zip(entrants, seconds, strict=True):
+        for (process, task), timings in zip(timed, seconds, strict=True):
             time.sleep(PAUSE_S)
-            timings.append(side.call(task)[1])
+            timings.append(process.call(task)[1])
     return seconds
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def rows(task: str, mine: Side, peer: Side | None, repeats: int) -> Iterator[str]:
-    """The lines of one task: each contestant, then the ratio to each layout of the peer."""
-    entrants = [(mine, task)] + ([(peer, f"{task}, {layout}") for layout in LAYOUTS] if peer else [])
+def rows(task: str, mine: BenchmarkProcess, peer: BenchmarkProcess | None, repeats: int) -> Iterator[str]:
+    """The lines of one task: femur3d and the peer, then the ratio to each layout of the peer."""
+    timed = [(mine, task)] + ([(peer, f"{task}, {layout}") for layout in LAYOUTS] if peer else [])
     names = ["femur3d", *(f"PyTorch, {layout}" for layout in LAYOUTS)]
-    timings = take_turns(entrants, repeats)
+    timings = take_turns(timed, repeats)
     medians, bests = [statistics.median(t) for t in timings], [min(t) for t in timings]
-    for (side, _), name, median, best in zip(entrants, names, medians, bests, strict=False):
-        yield f"{task:15}{name:34}{side.call('parameters')[0]:12,}{median:11.3f}{best:11.3f}"
+    for (process, _), name, median, best in zip(timed, names, medians, bests, strict=False):
+        yield f"{task:15}{name:34}{process.call('parameters')[0]:12,}{median:11.3f}{best:11.3f}"
     if peer:
         for i, name in enumerate(names[1:], start=1):
             ratio, best_ratio = medians[0] / medians[i], bests[0] / bests[i]
@@ -190,20 +190,20 @@ def peer_wanted(flag: str | None) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Starts the sides, checks that they agree, prints the table."""
+    """Starts the processes, checks that they agree, and prints the table."""
     cli.no_arguments(argv)
     experiment = make_experiment(WIDTH.value, PATCH.value, BATCH.value)
     with contextlib.ExitStack() as stack:
         names = ["femur3d", "torch"] if peer_wanted(PEER.value) else ["femur3d"]
         print(f"Machine   {machine()}")
-        sides = [stack.enter_context(start_side(name, MAKERS[name], experiment)) for name in names]
-        mine, peer = sides[0], sides[1] if len(sides) > 1 else None
+        processes = [stack.enter_context(start_process(name, MAKERS[name], experiment)) for name in names]
+        mine, peer = processes[0], processes[1] if len(processes) > 1 else None
         network = experiment.network
-        print(f"Versions  {', '.join(side.call('version')[0] for side in sides)}")
+        print(f"Versions  {', '.join(process.call('version')[0] for process in processes)}")
         print(f"Network   filters {network.encoder_filters} and {network.decoder_filters}, patches of {PATCH.value}³")
         if peer:
             print(f"Check     same weights, logits of both differ by {check_same(mine, peer):.0e} of the largest")
-        print(f"\n{'task':15}{'contestant':34}{'parameters':>12}{'median s':>11}{'min s':>11}")
+        print(f"\n{'task':15}{'library':34}{'parameters':>12}{'median s':>11}{'min s':>11}")
         for task in TASKS:
             print(*rows(task, mine, peer, REPEATS.value), sep="\n", flush=True)
     print(f"\nA training step has {BATCH.value} patches; a forward pass has one and stops at UpperCls.")

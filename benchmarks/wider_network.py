@@ -1,4 +1,4 @@
-"""Widens a trained network: a wider one that computes the same, for timing full width on scans where it finds femurs.
+"""A trained network embedded in a wider one that computes the same: to time the full width where it finds femurs.
 
 The trained kernels lie in a corner of the wider ones and all other weights are zero, which a dense convolution
 multiplies like any others. So the costs are those of the wide network, and the probabilities those of the narrow one.
@@ -15,7 +15,7 @@ from femur3d.network.blocks import Deconv3D
 from femur3d.network.unet import build_network
 
 
-def widen(network: keras.Model, config: Network) -> keras.Model:
+def embed_in_wider_network(network: keras.Model, config: Network) -> keras.Model:
     """A network of `config`'s filters, none fewer than those of `network`, that gives the same logits.
 
     Raises:

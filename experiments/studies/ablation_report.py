@@ -1,4 +1,4 @@
-"""What an ablation says: the paper's Table 2 with our rows, paired differences with their uncertainty, and curves.
+"""The report of an ablation: the paper's Table 2 with our rows, paired differences with their uncertainty, and curves.
 
 The unit of every comparison is the case (a patient's scan): both femurs of a patient, and the seeds of an arm, are
 averaged before anything is tested, since they are not independent.
@@ -25,14 +25,18 @@ from femur3d.evaluation.tables import COLUMNS
 from femur3d.io.atomic import replacing
 
 TABLE_METRICS = {name: heading for name, heading in COLUMNS.items() if name != "hd95_mm"}  # the paper has no HD95
-COMPARISONS = (("transfer", "scratch"), ("scratch", "plain"))
+COMPARISONS = (("transfer", "scratch"), ("scratch", "no_deep_supervision"))
 COMPARED = ("dice", "mean_mm")
 PUBLISHED = "experiments/published.json"  # the paper's Tables 1 and 2
 Femurs = dict[
     tuple[str, str], dict[str, float]
 ]  # (case, label) → metric → value; distances are inf where one is missed
 RESAMPLES = 9_999
-COLOURS = {"transfer": "#0072b2", "scratch": "#d55e00", "plain": "#009e73"}  # told apart by colour-blind eyes too
+COLOURS = {
+    "transfer": "#0072b2",
+    "scratch": "#d55e00",
+    "no_deep_supervision": "#009e73",
+}  # told apart by colour-blind eyes too
 CURVES = {"ce_upper": "cross-entropy of UpperCls, training patches", "validation_dice": "Dice, validation volumes"}
 
 
@@ -84,7 +88,7 @@ def load_run(arm: str, seed: int, folder: Path) -> Run:
         femurs = read_femurs(folder / "evaluation/metrics.csv")
         curve = {int(row.pop("step")): _numbers(row) for row in _rows(folder / "metrics.csv")}
         source = dict(config["encoder_source"])
-        label = f"{arm} ({source['source_kind']})" if source else {"plain": "no deep supervision"}.get(arm, arm)
+        label = f"{arm} ({source['source_kind']})" if source else arm.replace("_", " ")
         provenance, training, network = model["provenance"], config["training"], config["network"]
         setting = (
             f"{provenance['dataset']}: {len(provenance['training_cases'])} cases to train on, {training['steps']:,} "

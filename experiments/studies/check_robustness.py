@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments.studies.published_table import command_line, publish
+from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.data.preprocessing import cut, orient
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
             for name, values in measure(path, Path(FLAGS.model), Path(folder), bar.update).items():
                 found.setdefault(name, []).extend(values)
     table = format_table(found, [command_line(__file__)])
-    publish(table, FLAGS.output)
+    output_table(table, FLAGS.output)
     return 0
 
 

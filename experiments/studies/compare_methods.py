@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments.studies.ablation_report import COMPARED, Femurs, comparison, mean_by_case, read_femurs
-from experiments.studies.published_table import command_line, publish
+from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.tables import COLUMNS
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     femurs = next(iter(methods.values()))
     counts = f"{len(femurs)} femurs of {len({case for case, _ in femurs})} cases"
     text = "\n".join([command_line(__file__), counts, "", *format_table(methods)]) + "\n"
-    publish(text, FLAGS.output)
+    output_table(text, FLAGS.output)
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Does the fast mode find the femurs of the exact mode, and raise the same flags? On scans as they are, and spoilt.
+"""Does the fast mode find the femurs of the exact mode, and raise the same flags? On scans as they are and corrupted.
 
     python -m experiments.studies.compare_modes -i SCAN [SCAN ...] [--model DIR] [-o table.txt]
 
-Every scan is segmented in both modes as it is and made worse in the ways of `corruption.py`, but for those that take
-a reference to do; scans take the strengths in turn, as in `learn_quality.py`. Needs no labels: it measures
-whether the modes agree, not whether they are right.
+Every scan is segmented in both modes, as it is and with every corruption of `corruption.py` that needs no reference;
+the strengths change from scan to scan, as in `learn_quality.py`. Needs no labels: it measures whether the modes agree,
+not whether they are right.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments.studies.corruption import degrade
+from experiments.studies.corruption import corrupt
 from experiments.studies.learn_quality import AS_IT_IS, plan
-from experiments.studies.published_table import command_line, publish
+from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.io.images import read_volume
@@ -30,7 +30,7 @@ with cli.hushed():
     from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
 
 FLAGS = flags.FLAGS
-TAKE_A_REFERENCE = ("cropped head", "wrong body part")
+NEED_A_REFERENCE = ("cropped head", "wrong body part")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Agreement:
 
 
 def changes(scan: Volume, number: int) -> Iterator[tuple[str, Volume]]:
-    """The scan as it is and made worse, by the kind of change; `number` chooses the strengths."""
+    """The scan as it is and corrupted, by the kind of corruption; `number` chooses the strengths."""
     for kind, strength in plan(number, rounds=1):
-        if kind not in TAKE_A_REFERENCE:
-            yield kind, scan if kind == AS_IT_IS else degrade(scan, kind, strength)
+        if kind not in NEED_A_REFERENCE:
+            yield kind, scan if kind == AS_IT_IS else corrupt(scan, kind, strength)
 
 
 def compare(exact: Segmentation, fast: Segmentation) -> Agreement:
@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
                 found.setdefault(kind, []).append(compare(exact(scan), fast(scan)))
                 bar.update(2)
     table = format_table(found, [command_line(__file__)])
-    publish(table, FLAGS.output)
+    output_table(table, FLAGS.output)
     return 0
 
 

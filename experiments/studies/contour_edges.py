@@ -21,7 +21,7 @@ from absl import flags
 from scipy import ndimage
 from tqdm import tqdm
 
-from experiments.studies.published_table import command_line, publish
+from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.errors import InputError
 from femur3d.evaluation.cases import Case, check_geometry, find_cases, load_labels, load_prediction
@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
     cases = find_cases(Path(FLAGS.references), Path(FLAGS.predictions), Path(FLAGS.images))
     found = {c.name: compare(c) for c in tqdm(cases, unit="case", disable=None) if c.prediction}
     table = format_table(found, [command_line(__file__)])
-    publish(table, FLAGS.output)
+    output_table(table, FLAGS.output)
     return 0
 
 

@@ -1,6 +1,7 @@
-"""Scans made worse on purpose, to see whether the quality flags notice: pure functions of a volume.
+"""Corruptions of a scan, to see whether the quality flags notice them: pure functions of a volume.
 
-Every function gives the same result for the same arguments. `degrade` is the way in; KINDS says what strength means.
+Every function gives the same result for the same arguments. Call `corrupt`; KINDS holds the kinds, whose functions say
+what the strength means.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from scipy import ndimage
 from femur3d.data.preprocessing import cut
 from femur3d.volume import Volume
 
-GHOSTS = 6  # motion goes to and fro this often while a scan is made
+PERIODS = 6  # of the patient's motion during the acquisition
 
 
-def degrade(volume: Volume, kind: str, strength: float, seed: int = 0) -> Volume:
-    """A worse scan.
+def corrupt(volume: Volume, kind: str, strength: float, seed: int = 0) -> Volume:
+    """The corrupted scan.
 
     Args:
         volume: any orientation and spacing; real numbers.
@@ -55,7 +56,7 @@ def add_motion(volume: Volume, strength: float, generator: np.random.Generator) 
     frequency = np.fft.fftfreq(count)  # cycles a voxel
     time = np.fft.ifftshift(np.arange(count) / count)
     phase = generator.uniform(0, 2 * np.pi)
-    shift = strength / spacing_mm * np.sin(2 * np.pi * GHOSTS * time + phase)
+    shift = strength / spacing_mm * np.sin(2 * np.pi * PERIODS * time + phase)
     lines = np.fft.fft(volume.array.astype(np.float32), axis=2) * np.exp(-2j * np.pi * frequency * shift)
     return volume.with_array(np.abs(np.fft.ifft(lines, axis=2)).astype(np.float32))
 

@@ -4,7 +4,7 @@
         [--quality MODEL_DIR] [--rounds 1]
 
 Takes a finished `cross_validate.py`. Every patient is segmented by the network that has not seen him, the scan as
-it is and made worse in the ways of `corruption.py`. A result is bad where a femur's Dice is below 0.85, or where a
+it is and corrupted in the ways of `corruption.py`. A result is bad where a femur's Dice is below 0.85, or where a
 femur is found in a scan without one. Limits come from the good results of scans whose field of view and orientation are
 right; what the table says of a patient comes from limits learnt on the other folds. --quality writes `quality.json`,
 learnt on all, beside a model.
@@ -25,8 +25,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments.studies.corruption import degrade, top_box
-from experiments.studies.published_table import command_line, publish
+from experiments.studies.corruption import corrupt, top_box
+from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.data.nnunet_dataset import CasePaths, find_cases
 from femur3d.errors import UsageError
@@ -47,7 +47,7 @@ FLAGS = flags.FLAGS
 BAD_DICE = 0.85
 AS_IT_IS = "as it is"
 
-# From hardly visible to hopeless; see `degrade` for the units. A round takes one of each kind for each patient.
+# From hardly visible to hopeless; see `corrupt` for the units. A round takes one of each kind for each patient.
 STRENGTHS = {
     "noise": (0.05, 0.1, 0.15, 0.25),
     "motion": (2.0, 4.0, 6.0, 10.0),
@@ -56,8 +56,8 @@ STRENGTHS = {
     "cropped head": (20.0, 30.0, 45.0, 60.0),  # mm below the top of the higher femur
 }
 ONCE = ("wrong body part", "upside down")
-TURNED = ONCE  # changes that the label map goes through as well
-NOT_LEARNT_FROM = ("cropped head", *ONCE)  # wrong whatever the Dice
+CORRUPT_LABELS_TOO = ONCE
+NOT_LEARNT_FROM = ("cropped head", *ONCE)  # wrong even where the Dice is high
 ABOVE_MM = 20.0  # the wrong part of the body ends this far above the femurs
 
 
@@ -69,7 +69,7 @@ class Result:
         weights: SHA-256 of the network's.
         fold: that the patient was held out in.
         case: the patient.
-        kind, strength: of the degradation.
+        kind, strength: of the corruption.
         dice: the worse femur's; None where there is no femur to find and none was found.
         measures: of `femur3d.inference.quality`.
     """
@@ -94,7 +94,7 @@ class Result:
 
 
 def plan(patient: int, rounds: int) -> Iterator[tuple[str, float]]:
-    """Kind and strength of everything that is done to a patient's scan; patients take the strengths in turn."""
+    """Kind and strength of every corruption of a patient's scan; the strengths change from patient to patient."""
     yield AS_IT_IS, 0.0
     yield from ((kind, 0.0) for kind in ONCE)
     for number, (kind, strengths) in enumerate(STRENGTHS.items()):
@@ -103,22 +103,22 @@ def plan(patient: int, rounds: int) -> Iterator[tuple[str, float]]:
 
 
 def examine(segmenter: Segmenter, scan: Volume, reference: Volume, kind: str, strength: float, seed: int) -> Any:
-    """Dice (see `Result`) and measures of a scan made worse.
+    """Dice (see `Result`) and measures of a corrupted scan.
 
     Args:
         segmenter: that has not seen the patient.
         scan: as it is.
         reference: its label map.
         kind, strength: of `plan`.
-        seed: of the degradation.
+        seed: of the corruption.
     """
     top_mm = _above_femurs_mm(reference)
     amount = {"cropped head": top_mm + strength, "wrong body part": top_mm - ABOVE_MM}.get(kind, strength)
-    worse = scan if kind == AS_IT_IS else degrade(scan, kind, amount, seed)
-    result = segmenter(worse, "sides")
+    corrupted = scan if kind == AS_IT_IS else corrupt(scan, kind, amount, seed)
+    result = segmenter(corrupted, "sides")
     prediction = result.labels
-    if kind in TURNED:
-        reference = degrade(reference, kind, amount, seed)
+    if kind in CORRUPT_LABELS_TOO:
+        reference = corrupt(reference, kind, amount, seed)
     if kind == "cropped head":  # what is not in the field of view counts as missed
         prediction = reference.with_array(np.zeros_like(result.labels.array, shape=reference.array.shape))
         prediction.array[top_box(scan, amount, keep=False)] = result.labels.array
@@ -157,16 +157,16 @@ def roc_area(good: Sequence[float], bad: Sequence[float]) -> float:
 def held_out_limits(results: Sequence[Result]) -> dict[str, dict[str, Limit]]:
     """For each fold the limits learnt on all other folds."""
     folds = sorted({r.fold for r in results})
-    return {fold: learn_limits(r.measures for r in teachers(results) if r.fold != fold) for fold in folds}
+    return {fold: learn_limits(r.measures for r in calibration_set(results) if r.fold != fold) for fold in folds}
 
 
-def teachers(results: Sequence[Result]) -> list[Result]:
-    """Those that limits are learnt on: good ones of scans whose field of view and orientation are right."""
+def calibration_set(results: Sequence[Result]) -> list[Result]:
+    """The results that limits are learnt on: good ones of scans whose field of view and orientation are right."""
     return [r for r in good_ones(results) if r.kind not in NOT_LEARNT_FROM]
 
 
 def good_ones(results: Sequence[Result]) -> list[Result]:
-    """Those with a femur to find and found well."""
+    """The results with a femur to find that was found well."""
     return [r for r in results if r.dice is not None and not r.is_bad]
 
 
@@ -177,7 +177,7 @@ def level(result: Result, limits: dict[str, Limit]) -> str:
 
 
 def format_table(results: Sequence[Result], head: Sequence[str]) -> str:
-    """ROC areas of every measure and of all together, flags against Dice, and every kind of degradation."""
+    """ROC areas of every measure and of all together, flags against Dice, and every kind of corruption."""
     limits = held_out_limits(results)
     judged = [r for r in results if r.dice is not None]
     bad, good = [r for r in judged if r.is_bad], good_ones(results)
@@ -190,8 +190,8 @@ def format_table(results: Sequence[Result], head: Sequence[str]) -> str:
         "there was none and none was found.",
         f"Limits for each fold were learnt on the other folds, on good results without {', '.join(NOT_LEARNT_FROM)}.",
         "",
-        f"{'Measure':<24}{'ROC area':>10}{'Usual':>10}{'Yellow':>10}{'Red':>10}   (limits learnt on all)",
-        *_measure_lines(good, bad, limits, learn_limits(r.measures for r in teachers(results))),
+        f"{'Measure':<24}{'ROC area':>10}{'Median':>10}{'Yellow':>10}{'Red':>10}   (limits learnt on all)",
+        *_measure_lines(good, bad, limits, learn_limits(r.measures for r in calibration_set(results))),
         f"{'all together':<24}{_combined_area(good, bad, limits):>10.3f}",
         "",
         f"{'Worst flag':<24}{'Good':>10}{'Bad':>10}",
@@ -285,7 +285,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("cv", None, "folder of the cross-validation: foldK/model", required=True)
     flags.DEFINE_string("output", None, "write the table to this file too", short_name="o")
     flags.DEFINE_string("quality", None, "write quality.json into this folder of a model of the same recipe")
-    flags.DEFINE_integer("rounds", 1, "strengths of each degradation a patient", 1, 4)
+    flags.DEFINE_integer("rounds", 1, "strengths of each corruption a patient", 1, 4)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -299,7 +299,7 @@ def main(argv: Sequence[str]) -> int:
             f"{cv}: {len(folders)} fold*/model.\nExpected a finished experiments/studies/cross_validate.py."
         )
     results = run_folds(folders, find_cases(Path(FLAGS.dataset)), cv / "quality.jsonl", FLAGS.rounds)
-    good = teachers(results)
+    good = calibration_set(results)
     learnt_in = {r.fold for r in good}
     if len(learnt_in) < 2:
         raise UsageError(
@@ -307,7 +307,7 @@ def main(argv: Sequence[str]) -> int:
             "Expected good ones in two folds at least: train longer."
         )
     table = format_table(results, [command_line(__file__)])
-    publish(table, FLAGS.output)
+    output_table(table, FLAGS.output)
     if FLAGS.quality:
         learnt_on = f"{len(good)} good segmentations of {len({r.case for r in good})} held-out patients of {cv.name}"
         write_limits(Path(FLAGS.quality), learn_limits(r.measures for r in good), learnt_on)

@@ -1,23 +1,23 @@
 """The paper's ablation (Table 2): every arm with every seed trained, segmented, evaluated, and compared.
 
     python -m experiments.studies.run_ablation --dataset DIR -o runs/ablation --weights data/c3d_encoder.h5 [--seeds 3]
-                             [--experiment experiments/scratch.py] [--set training.steps=500 ...]
+        [--experiment experiments/scratch.py] [--set training.steps=500 ...]
 
 Three arms that differ in one thing each and see the same patches in the same order:
 
-    transfer   the encoder starts from --weights (C3D's, or a surrogate's: the tables say which)
-    scratch    everything starts from N(0, 0.01)
-    plain      scratch without deep supervision (α = 0, 0, 1): the 3D U-Net that the method grew from
+    transfer              the encoder starts from --weights (C3D's, or a surrogate's: the tables say which)
+    scratch               everything starts from N(0, 0.01)
+    no_deep_supervision   scratch without deep supervision (α = 0, 0, 1): the 3D U-Net that the method extends
 
-Stop it whenever you like: the same command goes on where it was. At the end, the folder's report/ holds the paper's
-Table 2 with paired differences, the results of every femur and the curves of convergence.
+The same command resumes an ablation that was stopped. At the end, the folder's report/ holds the paper's Table 2 with
+paired differences, the metrics of every femur and the curves of convergence. (Section 3.3 of the paper describes both
+models of Table 2, section 2.1 deep supervision.)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +25,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments.studies.ablation_report import PUBLISHED, Run, load_run, read_published, write_reports
+from experiments.studies.table_output import command_line
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
 from femur3d.config import Experiment, to_dict, with_settings
@@ -38,8 +39,9 @@ with cli.hushed():
     from femur3d.network.encoder_weights import check_encoder_weights
 
 FLAGS = flags.FLAGS
-ARMS = ("transfer", "scratch", "plain")
-NO_DEEP_SUPERVISION = "(0.0, 0.0, 1.0)"
+ARMS = ("transfer", "scratch", "no_deep_supervision")
+ONLY_UPPER_CLS = "(0.0, 0.0, 1.0)"  # head weights α
+OLD_NAMES = {"no_deep_supervision": "plain"}  # of run folders before 2027
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +68,20 @@ def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: i
     differences = {
         "transfer": [f"encoder_weights={weights}"],
         "scratch": ["encoder_weights="],
-        "plain": ["encoder_weights=", f"loss.head_weights={NO_DEEP_SUPERVISION}"],
+        "no_deep_supervision": ["encoder_weights=", f"loss.head_weights={ONLY_UPPER_CLS}"],
     }
     made = []
     for seed in range(seeds):
         for arm in ARMS:
             own = (*settings, *differences[arm], f"training.seed={seed}")
-            made.append(Job(arm, seed, own, with_settings(experiment, own), output / f"{arm}_seed{seed}"))
+            made.append(Job(arm, seed, own, with_settings(experiment, own), run_folder(output, arm, seed)))
     return made
+
+
+def run_folder(output: Path, arm: str, seed: int) -> Path:
+    """Where a training is; an ablation that was begun with the arm's old name keeps it."""
+    old = output / f"{OLD_NAMES.get(arm, arm)}_seed{seed}"
+    return old if old.is_dir() else output / f"{arm}_seed{seed}"
 
 
 def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
@@ -154,7 +162,7 @@ def _define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks everything that can be checked first, then works through the jobs, then reports."""
+    """Checks the flags and files first, then runs the jobs, then reports."""
     cli.no_arguments(argv)
     output, dataset = Path(FLAGS.output), Path(FLAGS.dataset)
     own = [s for s in FLAGS.set if s.split("=")[0].strip() in ("training.seed", "encoder_weights", "loss.head_weights")]
@@ -172,7 +180,7 @@ def main(argv: Sequence[str]) -> int:
         for command in commands(job, FLAGS.experiment, packed, dataset):
             call(command)
         runs.append(load_run(job.arm, job.seed, job.folder))
-    head = [f"$ {shlex.join(['python', 'experiments/studies/run_ablation.py', *sys.argv[1:]])}", described(dataset)]
+    head = [command_line(__file__), described(dataset)]
     written = write_reports(runs, Path(FLAGS.report or output / "report"), head, FLAGS.published)
     print(*written, sep="\n")
     return 0

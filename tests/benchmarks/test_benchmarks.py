@@ -24,7 +24,7 @@ def bench(tool: str, *flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def timings(output: str) -> dict[tuple[str, str], list[float]]:
-    """The numbers of bench_network's table by task and contestant."""
+    """The numbers of benchmarks.network's table by task and library."""
     found = re.findall(r"^(training step|forward pass) +(\S.*?)  +([\d., ]+)$", output, re.MULTILINE)
     return {(task, name): [float(n.replace(",", "")) for n in numbers.split()] for task, name, numbers in found}
 

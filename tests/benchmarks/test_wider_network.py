@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.wider_network import widen
+from benchmarks.wider_network import embed_in_wider_network
 from femur3d.config import Network
 from femur3d.errors import UsageError
 from femur3d.network.unet import build_network
@@ -26,7 +26,7 @@ def narrow():
 
 def test_all_heads_say_the_same(narrow):
     patch = np.random.default_rng(1).normal(size=(1, 16, 8, 8, 1)).astype(np.float32)
-    wide = widen(narrow, WIDE)
+    wide = embed_in_wider_network(narrow, WIDE)
     assert wide.count_params() == build_network(WIDE).count_params()
     expected = narrow(patch, training=False)
     for head, logits in wide(patch, training=False).items():
@@ -35,10 +35,10 @@ def test_all_heads_say_the_same(narrow):
 
 
 def test_the_same_width_gives_the_same_weights(narrow):
-    for ours, theirs in zip(widen(narrow, NARROW).get_weights(), narrow.get_weights(), strict=True):
+    for ours, theirs in zip(embed_in_wider_network(narrow, NARROW).get_weights(), narrow.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_refuses_fewer_filters(narrow):
     with pytest.raises(UsageError, match="conv2a: 2 filters cannot hold those of the trained network, 3"):
-        widen(narrow, Network((2, 2, 4, 5), (4, 3, 2)))
+        embed_in_wider_network(narrow, Network((2, 2, 4, 5), (4, 3, 2)))

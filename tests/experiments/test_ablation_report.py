@@ -23,7 +23,7 @@ from femur3d.evaluation.tables import METRICS, FemurMetrics, write_csv
 PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
 OVERLAP = ("dice", "jaccard", "precision", "recall")
 
-LABELS = {"transfer": "transfer (surrogate)", "scratch": "scratch", "plain": "no deep supervision"}
+LABELS = {"transfer": "transfer (surrogate)", "scratch": "scratch", "no_deep_supervision": "no deep supervision"}
 SOURCE = {"source_kind": "surrogate", "source_sha256": "ab" * 32, "source_file": "surrogate_weights"}
 CURVE = 500  # pixels
 MISSED = {"mean_mm": math.inf, "std_mm": math.inf, "hausdorff_mm": math.inf, "hd95_mm": math.inf, "dice": 0.0}
@@ -61,12 +61,12 @@ def test_femurs_and_seeds_of_a_case_are_averaged_first():
     runs = [
         make_run("scratch", 0, three(0.8, 0.6, 0.9)),
         make_run("scratch", 1, three(0.4, 0.2, 0.7)),
-        make_run("plain", 0, three(0.1, 0.1, 0.1)),
+        make_run("no_deep_supervision", 0, three(0.1, 0.1, 0.1)),
     ]
     found = ablation_report.by_case(runs, "scratch", "dice")
     assert found == pytest.approx({"a": 0.5, "b": 0.8})  # (0.8 + 0.6 + 0.4 + 0.2) / 4, (0.9 + 0.7) / 2
     assert list(found) == ["a", "b"]
-    assert ablation_report.by_case(runs, "plain", "dice") == pytest.approx({"a": 0.1, "b": 0.1})
+    assert ablation_report.by_case(runs, "no_deep_supervision", "dice") == pytest.approx({"a": 0.1, "b": 0.1})
     assert ablation_report.by_case(runs, "transfer", "dice") == {}
 
 
@@ -126,7 +126,7 @@ def test_comparison_lines_by_hand():
         by_dice("transfer", 0, a=0.9, b=0.8),
         by_dice("transfer", 1, a=0.7, b=0.8),
         by_dice("scratch", 0, a=0.5, b=0.7),
-        by_dice("plain", 0, a=0.5, b=0.7),
+        by_dice("no_deep_supervision", 0, a=0.5, b=0.7),
     ]
     lines = ablation_report.comparison_lines(runs)
     first = next(i for i, line in enumerate(lines) if line.startswith("  dice") and "(surrogate) - scratch:" in line)
@@ -139,7 +139,7 @@ def test_comparison_lines_by_hand():
 
 def test_every_case_counts_the_same_however_many_femurs_it_has():
     both = {("a", "left"): femur(dice=0.9), ("a", "right"): femur(dice=0.7), ("b", "left"): femur(dice=0.4)}
-    runs = [make_run("scratch", 0, both), make_run("plain", 0, {key: femur() for key in both})]
+    runs = [make_run("scratch", 0, both), make_run("no_deep_supervision", 0, {key: femur() for key in both})]
     (line,) = [line for line in ablation_report.comparison_lines(runs) if line.startswith("  dice")]
     assert ": +0.6000 [" in line  # (0.8 + 0.4) / 2, not (0.9 + 0.7 + 0.4) / 3
 
@@ -148,7 +148,7 @@ def test_missed_femur_is_said_in_the_comparison():
     good, missed = femur(mean_mm=1.0, dice=0.9), femur(**MISSED)
     runs = [
         make_run("scratch", 0, {("a", "left"): missed, ("b", "left"): good}),
-        make_run("plain", 0, {("a", "left"): good, ("b", "left"): good}),
+        make_run("no_deep_supervision", 0, {("a", "left"): good, ("b", "left"): good}),
     ]
     lines = ablation_report.comparison_lines(runs)
     (distance,) = [line for line in lines if line.startswith("  mean_mm")]
@@ -162,14 +162,16 @@ def test_missed_femur_is_said_in_the_comparison():
 @pytest.mark.parametrize("cases", [1, 2, 4, 5])
 def test_smallest_p_is_said(cases):
     dice = {f"case_{i}": i / 10 for i in range(cases)}
-    last = ablation_report.comparison_lines([by_dice("scratch", 0, **dice), by_dice("plain", 0, **dice)])[-1]
+    last = ablation_report.comparison_lines([by_dice("scratch", 0, **dice), by_dice("no_deep_supervision", 0, **dice)])[
+        -1
+    ]
     count, smallest = re.search(r"with cases: (\d+), is ([\d.]+)\.$", last).groups()
     assert int(count) == cases
     assert float(smallest) == pytest.approx(2 / 2**cases, rel=0.05)  # rounded
 
 
 def test_arms_that_are_not_there_are_not_compared():
-    lines = ablation_report.comparison_lines([by_dice("scratch", 0, a=0.5), by_dice("plain", 0, a=0.5)])
+    lines = ablation_report.comparison_lines([by_dice("scratch", 0, a=0.5), by_dice("no_deep_supervision", 0, a=0.5)])
     assert not [line for line in lines if "transfer" in line]
     assert len(ablation_report.comparison_lines([by_dice("scratch", 0, a=0.5)])) == 1  # the heading
 
@@ -217,7 +219,9 @@ def test_table_by_hand(runs):
 def test_mean_of_an_arm_is_that_of_its_seeds():
     seeds = [(femur(dice=0.5), femur(**MISSED)), (femur(dice=0.6), femur(dice=0.6)), (femur(**MISSED),) * 2]
     both = (("a", "left"), ("b", "left"))
-    runs = [make_run("plain", seed, dict(zip(both, found, strict=True))) for seed, found in enumerate(seeds)]
+    runs = [
+        make_run("no_deep_supervision", seed, dict(zip(both, found, strict=True))) for seed, found in enumerate(seeds)
+    ]
     found = cells(ablation_report.table(runs, {}), "no deep supervision, mean")
     assert found == ["inf", "inf", "inf", "0.2833", "0.0000", "0.0000", "0.0000", "3"]  # (0.25 + 0.6 + 0) / 3
 
@@ -245,7 +249,10 @@ def test_table_says_that_published_rows_are_lacking(runs):
     ("text", "expected"),
     [
         ('{"transfer": {"mean_mm": 0.2, "dice": 1}}', {"transfer": {"mean_mm": 0.2, "dice": 1.0}}),
-        ('{"scratch": {"recall": 0.5}, "plain": {"std_mm": 2}}', {"scratch": {"recall": 0.5}, "plain": {"std_mm": 2}}),
+        (
+            '{"scratch": {"recall": 0.5}, "no_deep_supervision": {"std_mm": 2}}',
+            {"scratch": {"recall": 0.5}, "no_deep_supervision": {"std_mm": 2}},
+        ),
     ],
 )
 def test_published_file_is_read(tmp_path, text, expected):
@@ -364,7 +371,7 @@ def test_finished_run_is_read(run_folder):
         assert words in run.setting
 
 
-@pytest.mark.parametrize(("arm", "label"), [("scratch", "scratch"), ("plain", "no deep supervision")])
+@pytest.mark.parametrize(("arm", "label"), [("scratch", "scratch"), ("no_deep_supervision", "no deep supervision")])
 def test_label_without_transferred_weights(run_folder, arm, label):
     config = json.loads((run_folder / "config.json").read_text())
     (run_folder / "config.json").write_text(json.dumps({**config, "encoder_source": {}}))
@@ -455,18 +462,22 @@ def test_one_seed_has_its_own_curve_as_mean(monkeypatch, tmp_path):
     assert numbers(entropy, True) == numbers(entropy, False) == [[[10, 1.0], [20, 0.5]]]
     assert numbers(dice, True) == numbers(dice, False) == [[[10, 0.25], [20, 0.75]]]
     assert count_pixels(tmp_path / "curves.png", "scratch") > CURVE
-    assert count_pixels(tmp_path / "curves.png", "transfer") == count_pixels(tmp_path / "curves.png", "plain") == 0
+    assert (
+        count_pixels(tmp_path / "curves.png", "transfer")
+        == count_pixels(tmp_path / "curves.png", "no_deep_supervision")
+        == 0
+    )
 
 
 def test_mean_curve_has_the_steps_that_all_seeds_have(monkeypatch, tmp_path):
     heights = [{10: 1.0, 20: 0.5, 30: 0.25}, {10: 3.0, 20: 1.5}]
     curves = [{s: {"ce_upper": v, "validation_dice": v / 4} for s, v in of_seed.items()} for of_seed in heights]
-    runs = [make_run("plain", seed, {("a", "left"): femur()}, curve) for seed, curve in enumerate(curves)]
+    runs = [make_run("no_deep_supervision", seed, {("a", "left"): femur()}, curve) for seed, curve in enumerate(curves)]
     entropy, dice = drawn(monkeypatch, runs, tmp_path / "curves.png").axes
     assert numbers(entropy, True) == [[[10, 2.0], [20, 1.0]]]
     assert numbers(entropy, False) == [[[10, 1.0], [20, 0.5], [30, 0.25]], [[10, 3.0], [20, 1.5]]]
     assert numbers(dice, True) == [[[10, 0.5], [20, 0.25]]]
-    assert count_pixels(tmp_path / "curves.png", "plain") > CURVE
+    assert count_pixels(tmp_path / "curves.png", "no_deep_supervision") > CURVE
 
 
 def test_reports_are_written(runs, tmp_path, capsys):

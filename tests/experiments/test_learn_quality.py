@@ -1,4 +1,4 @@
-"""What the tool makes of results: Dice of degraded scans, ROC areas, held-out limits, the cache, and one whole run."""
+"""What the tool makes of results: Dice of corrupted scans, ROC areas, held-out limits, the cache, and one whole run."""
 
 import dataclasses
 import json
@@ -76,7 +76,7 @@ def test_specks_of_the_reference_are_no_femurs():
     assert learn_quality._above_femurs_mm(speckled) == 0
 
 
-def test_degraded_scans_are_compared_with_what_there_is_to_find(threshold_model):
+def test_corrupted_scans_are_compared_with_what_there_is_to_find(threshold_model):
     segmenter, (scan, label) = Segmenter(load_model(threshold_model)), scan_and_label()
     examine = learn_quality.examine
     dice, measures = examine(segmenter, scan, label, "as it is", 0.0, 0)

@@ -32,7 +32,7 @@ from tools.c3d import port as port_c3d
 
 is_trained = trainings.is_trained
 
-ARMS = ("transfer", "scratch", "plain")
+ARMS = ("transfer", "scratch", "no_deep_supervision")
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,24 @@ def test_jobs_go_seed_by_seed(tiny_experiment, tmp_path):
     assert [job.experiment.training.seed for job in made] == [seed for _, seed in expected]
 
 
+def test_ablation_begun_with_the_old_name_of_an_arm_keeps_its_folder(tiny_experiment, tmp_path):
+    (tmp_path / "plain_seed1").mkdir()
+    made = run_ablation.jobs(tiny_experiment, [], "w.h5", 2, tmp_path)
+    assert [job.folder.name for job in made if job.arm == "no_deep_supervision"] == [
+        "no_deep_supervision_seed0",
+        "plain_seed1",
+    ]
+
+
 @pytest.mark.parametrize("begun_with", ["", "other.h5"])
 def test_arms_differ_in_one_thing(tiny_experiment, tmp_path, begun_with):
     experiment = dataclasses.replace(tiny_experiment, encoder_weights=begun_with)
     made = run_ablation.jobs(experiment, [], "data/w.h5", 2, tmp_path)
-    for transfer, scratch, plain in (made[:3], made[3:]):
+    for transfer, scratch, unsupervised in (made[:3], made[3:]):
         assert differences(transfer, scratch) == {"encoder_weights"}
         assert (transfer.experiment.encoder_weights, scratch.experiment.encoder_weights) == ("data/w.h5", "")
-        assert differences(scratch, plain) == {"loss.head_weights"}
-        assert plain.experiment.loss.head_weights == (0.0, 0.0, 1.0)
+        assert differences(scratch, unsupervised) == {"loss.head_weights"}
+        assert unsupervised.experiment.loss.head_weights == (0.0, 0.0, 1.0)
         assert scratch.experiment.loss.head_weights == (0.33, 0.67, 1.0)
     assert [differences(a, b) for a, b in zip(made[:3], made[3:], strict=True)] == [{"training.seed"}] * 3
     assert differences(made[1], types.SimpleNamespace(experiment=tiny_experiment)) == set()  # seed 0 from scratch
@@ -110,7 +119,7 @@ def test_arms_begin_alike_and_see_the_same_patches(tiny_experiment, packed_file,
     starts = {arm: {v.path: np.asarray(v) for v in trainer.network.variables} for arm, trainer in trainers.items()}
     with h5py.File(surrogate) as file:
         for path, scratch in starts["scratch"].items():
-            np.testing.assert_array_equal(starts["plain"][path], scratch)
+            np.testing.assert_array_equal(starts["no_deep_supervision"][path], scratch)
             np.testing.assert_array_equal(starts["transfer"][path], file[path] if path in transferred else scratch)
     assert not np.array_equal(starts["transfer"]["conv3b/kernel"], starts["scratch"]["conv3b/kernel"])
     assert "source: surrogate" in capsys.readouterr().out
@@ -554,9 +563,9 @@ def test_whole_ablation(whole):
     flags, _, done = whole
     out = flags["output"]
     configs = [json.loads((out / f"{arm}_seed0" / "config.json").read_text(encoding="utf-8")) for arm in ARMS]
-    transfer, scratch, plain = configs
+    transfer, scratch, unsupervised = configs
     assert transfer["encoder_source"]["source_kind"] == "surrogate"
-    assert scratch["encoder_source"] == plain["encoder_source"] == {}
+    assert scratch["encoder_source"] == unsupervised["encoder_source"] == {}
     for config in configs:
         assert config["data"] == scratch["data"]
         assert {n for n in config if config[n] != scratch[n]} <= {"encoder_weights", "encoder_source", "loss"}
