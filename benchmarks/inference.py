@@ -144,7 +144,7 @@ def _peak_mib() -> float:
 
 def monai_tasks(config: Network, subject: Subject, preprocessing: Preprocessing) -> Tasks:
     """What the process of MONAI answers to: the same in PyTorch's two layouts."""
-    with cli.hushed():  # where TensorFlow is installed, MONAI imports it
+    with cli.quiet_imports():  # where TensorFlow is installed, MONAI imports it
         import monai
     import torch
     from monai.inferers import sliding_window_inference

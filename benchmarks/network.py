@@ -66,7 +66,7 @@ def draw_batch(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
 
 def femur3d_tasks(experiment: Experiment) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.train and femur3d.infer."""
-    with cli.hushed():
+    with cli.quiet_imports():
         import tensorflow as tf
     import keras
 

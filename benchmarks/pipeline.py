@@ -174,7 +174,7 @@ def waiting_share(sampler: PatchSampler, width: float, steps: int) -> tuple[floa
 
     TensorFlow is imported here: its threads must not start while the process is bound to one core.
     """
-    with cli.hushed():
+    with cli.quiet_imports():
         import tensorflow as tf
 
     from femur3d.training.tf_dataset import patch_stream

@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'femur3d' has no attribute {name!r}")
     from femur3d import cli
 
-    with cli.hushed():
+    with cli.quiet_imports():
         from femur3d.api import segment
         from femur3d.engines import backend as engine  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
     return segment

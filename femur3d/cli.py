@@ -20,10 +20,10 @@ EXIT_TERMINATED = 143
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def quiet_imports() -> Iterator[None]:
     """Hides what TensorFlow writes to standard error while it is imported, and its later messages below errors.
 
-    Not where the command line says --verbose.
+    With --verbose on the command line nothing is hidden.
 
     TensorFlow 2.19 and later write start-up lines before they read TF_CPP_MIN_LOG_LEVEL (tensorflow#100442), so the
     file descriptor itself is turned away; where the import fails, what was hidden is shown.
@@ -70,14 +70,14 @@ def _computes_with_jax() -> bool:
 
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """`hushed`, for what an entry point imports before `run`: a FemurError in it ends the process as it would there.
+    """`quiet_imports` for what an entry point imports before `run`; a FemurError ends the process as it would there.
 
     Without Matplotlib, which Keras imports for pictures that femur3d does not draw, and without JAX, which TensorFlow
     imports for its mobile phones, unless JAX is to compute: these take up to a second and half a second.
     """
     idle = ["matplotlib"] if _computes_with_jax() else ["matplotlib", "jax"]
     try:
-        with hushed(), without(idle):
+        with quiet_imports(), without(idle):
             yield
     except FemurError as error:
         sys.exit(_say(str(error), error.exit_code))

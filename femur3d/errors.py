@@ -1,4 +1,4 @@
-"""The errors that are a user's to mend, and the exit codes of the command lines."""
+"""The errors that a user can correct, and the exit codes of the command lines."""
 
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
@@ -8,7 +8,7 @@ EXIT_RED_FLAG = 5  # with --strict: all is written, but a segmentation is not to
 
 
 class FemurError(ValueError):
-    """A mistake that the user can mend: entry points print its message (one or two lines) and no traceback.
+    """A mistake that the user can correct: entry points print its message (one or two lines) and no traceback.
 
     The message says what was received, what would be accepted and what to do.
     """

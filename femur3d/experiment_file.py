@@ -28,7 +28,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
         experiment = module.get_config()
     except FemurError:
         raise
-    except Exception as error:  # it is the user's code: whatever it raises is theirs to mend
+    except Exception as error:  # the file is the user's code and may raise anything
         raise UsageError(f"{path}: {type(error).__name__}: {error}\nExpected a file with get_config().") from error
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: get_config() returned {type(experiment).__name__}.\nExpected an Experiment.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -73,6 +75,22 @@ class Volume:
         return None
 
 
+def anatomical(volume: Volume) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """The array turned so that its axes run inferior → superior, anterior → posterior, right → left.
+
+    Axes are permuted and flipped, never resampled: each index axis goes to the anatomical axis it is nearest to.
+
+    Returns:
+        a view of the array, and the spacing in mm along its (z, y, x) axes.
+    """
+    cosines = np.reshape(volume.direction, (3, 3))  # row: world axis x, y, z; column: index axis i, j, k
+    order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(cosines[w, a]) for w, a in enumerate(p)))
+    axes = [2 - order[world] for world in (2, 1, 0)]
+    flips = [slice(None, None, -1 if cosines[world, order[world]] < 0 else 1) for world in (2, 1, 0)]
+    z, y, x = (volume.spacing_mm[order[world]] for world in (2, 1, 0))
+    return volume.array.transpose(axes)[tuple(flips)], (z, y, x)
+
+
 def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...] | None:
     """The smallest slices, one an axis, that hold all true voxels of a bool array; None where there are none.
 
@@ -87,3 +105,18 @@ def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[s
             return None
         box.append(slice(max(int(found[0]) - extra, 0), min(int(found[-1]) + 1 + extra, mask.shape[axis])))
     return tuple(box)
+
+
+def signed_distance_mm(inside: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Distance to the nearest voxel centre across a mask's boundary: float64 (z, y, x), mm, positive inside.
+
+    It changes sign half-way between an inner and an outer voxel. Infinite where there is no voxel on the other side.
+
+    Args:
+        inside: bool (z, y, x).
+        spacing_mm: voxel size along (z, y, x).
+    """
+    if inside.all() or not inside.any():
+        return np.where(inside, np.inf, -np.inf)
+    inward = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
+    return inward - ndimage.distance_transform_edt(~inside, sampling=spacing_mm)

@@ -17,7 +17,7 @@ from absl import flags
 from femur3d import cli
 from femur3d.io.atomic import replacing
 
-with cli.hushed():
+with cli.quiet_imports():
     from femur3d.inference.quality_limits import QUALITY
     from femur3d.inference.saved_model import SHIPPED, load_model, save_model
     from femur3d.network.unet import upper_probability

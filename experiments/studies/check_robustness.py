@@ -25,7 +25,7 @@ from femur3d.inference.postprocessing import LEFT, RIGHT
 from femur3d.io.images import read_volume, write_volume
 from femur3d.volume import Volume, bounding_box
 
-with cli.hushed():
+with cli.quiet_imports():
     from femur3d import segment
     from femur3d.inference.saved_model import SHIPPED
 

@@ -25,7 +25,7 @@ from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
-with cli.hushed():
+with cli.quiet_imports():
     from femur3d.inference.saved_model import SHIPPED, load_model
     from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
 

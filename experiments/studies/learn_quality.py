@@ -38,7 +38,7 @@ from femur3d.inference.quality_limits import flags as quality_flags
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
-with cli.hushed():
+with cli.quiet_imports():
     from femur3d.engines import backend as engine
     from femur3d.inference.saved_model import load_model, read_config
     from femur3d.inference.segmenter import Segmenter

@@ -35,7 +35,7 @@ from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
 from femur3d.experiment_file import load_experiment
 
-with cli.hushed():
+with cli.quiet_imports():
     from femur3d.network.encoder_weights import check_encoder_weights
 
 FLAGS = flags.FLAGS

@@ -28,7 +28,7 @@ from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
 from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 
-with cli.hushed():
+with cli.quiet_imports():
     import keras
 
     from femur3d.engines.fused_for_inference import folded_weights

@@ -10,12 +10,11 @@ import dataclasses
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from femur3d.config import Preprocessing
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
-from femur3d.volume import Volume, bounding_box
+from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 AIR = 0.1
 MAX_VOXELS = 2**29  # 2 GiB of float32
@@ -103,26 +102,22 @@ def resample_image(volume: Volume, spacing_mm: tuple[float, ...]) -> Volume:
 def resample_mask(mask: Volume, spacing_mm: tuple[float, ...]) -> Volume:
     """A bool mask at another spacing (x, y, z) by its signed distance, so that thick slices become smooth surfaces."""
     target = _target_grid(mask, spacing_mm)
-    distance = mask.with_array(signed_distance_mm(mask))
+    distance = mask.with_array(near_distance_mm(mask))
     resampled = _resample(distance, target)
-    return resampled.with_array(resampled.array < 0)
+    return resampled.with_array(resampled.array > 0)
 
 
-def signed_distance_mm(mask: Volume) -> np.ndarray:
-    """Distance to the nearest voxel centre across the mask's boundary, in mm; negative inside; float32.
+def near_distance_mm(mask: Volume) -> np.ndarray:
+    """The mask's `signed_distance_mm` (positive inside) up to 20 mm, float32; interpolated, its zero is the surface.
 
-    It changes sign half-way between an inner and an outer voxel, so interpolation puts the surface there. Computed in
-    the mask's bounding box and a margin of 20 mm, and never more than 20 mm.
+    Computed in the mask's bounding box and a margin of 20 mm.
     """
     spacing = mask.spacing_mm[::-1]
     box = bounding_box(mask.array, [int(np.ceil(20 / s)) + 1 for s in spacing])
     if box is None:
-        return np.full(mask.array.shape, 20.0, np.float32)
-    inside = mask.array[box]
-    outward = ndimage.distance_transform_edt(~inside, sampling=spacing)
-    inward = ndimage.distance_transform_edt(inside, sampling=spacing) if not inside.all() else np.full(inside.shape, 20)
-    distance = np.full(mask.array.shape, 20.0, np.float32)
-    distance[box] = np.clip(outward - inward, -20.0, 20.0)
+        return np.full(mask.array.shape, -20.0, np.float32)
+    distance = np.full(mask.array.shape, -20.0, np.float32)
+    distance[box] = np.clip(signed_distance_mm(mask.array[box], spacing), -20.0, 20.0)
     return distance
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from femur3d.network.heads import probability
 from femur3d.network.unet import LOWER_FEATURES
+from femur3d.volume import bounding_box
 
 Function = Callable[..., list[np.ndarray]]
 Box = tuple[slice, slice, slice]
@@ -60,12 +61,8 @@ def _batch(patch: np.ndarray) -> np.ndarray:
 
 def unsure_box(probabilities: np.ndarray) -> Box | None:
     """The smallest box with all voxels of a patch (z, y, x) that are unsure and the margin around; None without any."""
-    unsure = (probabilities >= SURE) & (probabilities <= 1 - SURE)
-    if not unsure.any():
+    box = bounding_box((probabilities >= SURE) & (probabilities <= 1 - SURE), (MARGIN,) * 3)
+    if box is None:
         return None
-    box = []
-    for axis, size in enumerate(unsure.shape):
-        places = np.flatnonzero(unsure.any(axis=tuple(other for other in range(3) if other != axis)))
-        low, high = int(places[0]) - MARGIN, int(places[-1]) + 1 + MARGIN
-        box.append(slice(max(low // SCALE * SCALE, 0), min(-(-high // SCALE) * SCALE, size)))
-    return box[0], box[1], box[2]
+    whole = [slice(axis.start // SCALE * SCALE, -(-axis.stop // SCALE) * SCALE) for axis in box]
+    return whole[0], whole[1], whole[2]

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from femur3d.export.segments import no_femur
-from femur3d.volume import Volume, bounding_box
+from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 SMOOTHING_VOXELS = 2.0  # standard deviation, in the longest edge of the voxels after interpolation
 # Distances across thick slices count this much more. As they are, none exceeds the slice distance by much, so that a
@@ -30,7 +30,7 @@ LEAST_STEP = 0.02  # no value is closer to zero, in the field's change from voxe
 _MARGIN = 2  # voxels around the mask
 
 
-def smooth_field(label: Volume, probability: Volume | None = None) -> Volume:
+def implicit_surface(label: Volume, probability: Volume | None = None) -> Volume:
     """The field of a mask: positive inside, negative outside, zero on the surface.
 
     Args:
@@ -54,7 +54,8 @@ def smooth_field(label: Volume, probability: Volume | None = None) -> Volume:
     inside = _around(label.array, box)
     spacing_mm = np.array(label.spacing_mm[::-1])
     parts = np.maximum(np.round(spacing_mm / max(spacing_mm.min(), FINEST_MM)), 1).astype(int)
-    field = _signed_distance_mm(inside, np.where(parts > 1, SLICE_STRETCH * spacing_mm, spacing_mm))
+    stretched_mm = np.where(parts > 1, SLICE_STRETCH * spacing_mm, spacing_mm)
+    field = signed_distance_mm(inside, stretched_mm.tolist()).astype(np.float32)
     if probability is not None:
         field = _refined(field, _around(probability.array, box), inside)
     smooth = _smoothed(_divided(field, parts), spacing_mm / parts)
@@ -80,13 +81,6 @@ def _around(array: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
     wide = tuple(slice(max(s.start - _MARGIN, 0), s.stop + _MARGIN) for s in box)
     missing = [(max(_MARGIN - s.start, 0), max(s.stop + _MARGIN - n, 0)) for s, n in zip(box, array.shape, strict=True)]
     return np.pad(array[wide], missing)
-
-
-def _signed_distance_mm(inside: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Distance to the nearest voxel centre on the other side, positive inside: zero half-way between two centres."""
-    inward = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
-    outward = ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
-    return (inward - outward).astype(np.float32)
 
 
 def _refined(distance_mm: np.ndarray, probability: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.surface_distance import level_surface
-from femur3d.export.implicit_surface import smooth_field
+from femur3d.export.implicit_surface import implicit_surface
 from femur3d.io.atomic import replacing
 from femur3d.volume import Volume
 
@@ -21,7 +21,7 @@ _PLY_TRIANGLE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
 
 
 def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The smooth, closed surface of a mask (see smooth_field.py).
+    """The smooth, closed surface of a mask (see implicit_surface.py).
 
     It stays within half a voxel of the mask's boundary (half the voxel's extent along the surface's normal: 0.5 mm to
     2.6 mm for voxels of 0.9×0.9×5.2 mm), and encloses the mask's volume to about 0.5% for anything as large as a femur.
@@ -39,7 +39,7 @@ def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.nda
         ValueError: the mask is not bool, or the grids differ.
         InputError: the mask is empty.
     """
-    field = smooth_field(label, probability)
+    field = implicit_surface(label, probability)
     vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
     if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
         triangles = triangles[:, ::-1]

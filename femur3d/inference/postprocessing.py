@@ -128,12 +128,16 @@ def assign_sides(femurs: Sequence[np.ndarray], grid: Volume) -> list[int]:
     if len(femurs) == 2:
         first, second = (_centroid_x_mm(femur, grid) for femur in femurs)
         return [LEFT, RIGHT] if first > second else [RIGHT, LEFT]
-    return [LEFT if _head_offset_mm(femur, grid) < 0 else RIGHT for femur in femurs]
+    return [LEFT if head_offset_mm(grid.world_mm(np.argwhere(femur))) < 0 else RIGHT for femur in femurs]
 
 
-def _head_offset_mm(femur: np.ndarray, grid: Volume) -> float:
-    """Mean world x of the most superior quarter of a femur's height minus that of the most inferior quarter."""
-    x, _, z = grid.world_mm(np.argwhere(femur)).T
+def head_offset_mm(points_mm: np.ndarray) -> float:
+    """Mean world x of the most superior quarter of a femur's height minus that of the most inferior quarter.
+
+    Args:
+        points_mm: world positions (LPS) of its voxels, (n, 3).
+    """
+    x, _, z = points_mm.T
     quarter = (z.max() - z.min()) / 4
     return float(x[z >= z.max() - quarter].mean() - x[z <= z.min() + quarter].mean())
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from femur3d.evaluation.overlap import count_overlap, dice
-from femur3d.inference.postprocessing import component_sizes, femur_mask
+from femur3d.inference.postprocessing import component_sizes, femur_mask, head_offset_mm
 from femur3d.volume import Volume
 
 UNCERTAIN = (0.1, 0.9)  # between these probabilities the network does not know
@@ -161,13 +161,8 @@ def head_medial_mm(femurs: Sequence[np.ndarray]) -> float:
         femurs: two, of `femurs_of`.
     """
     middle = np.mean([points[:, 0].mean() for points in femurs])
-    found = []
-    for points in femurs:
-        x, z = points[:, 0], points[:, 2]
-        quarter = np.ptp(z) / 4
-        lateral = x[z <= z.min() + quarter].mean() - x[z >= z.max() - quarter].mean()
-        found.append(lateral if x.mean() > middle else -lateral)  # +x is the patient's left
-    return float(min(found))
+    sides = [1 if points[:, 0].mean() > middle else -1 for points in femurs]  # +x is the patient's left
+    return min(-side * head_offset_mm(points) for side, points in zip(sides, femurs, strict=True))
 
 
 def _voxel_ml(volume: Volume) -> float:

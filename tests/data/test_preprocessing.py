@@ -7,6 +7,7 @@ import pytest
 from femur3d.config import Preprocessing
 from femur3d.data.preprocessing import (
     cut,
+    near_distance_mm,
     normalise,
     orient,
     prepare_case,
@@ -14,7 +15,6 @@ from femur3d.data.preprocessing import (
     resample_image,
     resample_mask,
     restore,
-    signed_distance_mm,
 )  # fmt: skip
 from femur3d.errors import InputError
 from femur3d.volume import Volume
@@ -71,15 +71,16 @@ def test_resampling_refuses_a_grid_beyond_memory():
         resample_image(Volume(np.zeros((4, 4, 4)), (500.0, 500.0, 500.0)), (0.1, 0.1, 0.1))
 
 
-def test_signed_distance_is_zero_half_way_between_voxels():
+def test_the_distance_is_zero_half_way_between_voxels():
     mask = np.zeros((3, 3, 8), bool)
     mask[:, :, 2:5] = True
-    distance = signed_distance_mm(Volume(mask, (2.0, 100.0, 100.0)))
-    np.testing.assert_allclose(distance[1, 1], [4, 2, -2, -4, -2, 2, 4, 6])
+    distance = near_distance_mm(Volume(mask, (2.0, 100.0, 100.0)))
+    np.testing.assert_allclose(distance[1, 1], [-4, -2, 2, 4, 2, -2, -4, -6])
 
 
-def test_signed_distance_of_an_empty_mask_is_positive():
-    assert (signed_distance_mm(Volume(np.zeros((3, 3, 3), bool))) > 0).all()
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_distance_ends_at_20_mm(inside):
+    assert (near_distance_mm(Volume(np.full((3, 3, 3), inside))) == (20 if inside else -20)).all()
 
 
 def test_thick_slices_become_a_smooth_surface():

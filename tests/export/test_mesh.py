@@ -15,7 +15,7 @@ from vtkmodules.vtkIOPLY import vtkPLYReader
 
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.surface_distance import mesh_from_mask, point_distances
-from femur3d.export.implicit_surface import smooth_field
+from femur3d.export.implicit_surface import implicit_surface
 from femur3d.export.mesh import femur_mesh, write_mesh
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.hip import patient_anatomy
@@ -228,7 +228,7 @@ def test_a_single_voxel_and_two_femurs_are_closed_as_well() -> None:
 
 def test_the_field_keeps_the_grids_orientation_and_divides_its_voxels() -> None:
     mask = turned(ball(8, THICK, 14.0), DIRECTIONS["oblique"])
-    field = smooth_field(mask)
+    field = implicit_surface(mask)
     assert field.direction == mask.direction
     assert field.array.dtype == np.float32
     np.testing.assert_allclose(np.divide(mask.spacing_mm, field.spacing_mm), (1, 1, 6))

@@ -26,7 +26,7 @@ from femur3d.errors import EXIT_INTERNAL, FemurError, InputError, UsageError
 from femur3d.io.atomic import replacing
 from tools.c3d.caffe_reader import COLOURS, BlobError, Net, check_convolutions, dimensions, read_net, short
 
-with cli.hushed():
+with cli.quiet_imports():
     import keras
 
     from femur3d.config import MAX_FILTERS, Network
