@@ -27,7 +27,6 @@ setup(
         "h5py>=3.11,<4",
         "absl-py>=2.1,<3",
         "tensorboard>=2.20,<2.22",
-        "pillow>=10,<14",  # TensorBoard's images
         "tqdm>=4.66,<5",  # progress bars
         "filelock>=3.12,<4",  # one training a run folder, one download a file
         "protobuf>=5.28,<8",  # C3D's weight file

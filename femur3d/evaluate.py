@@ -20,8 +20,8 @@ from femur3d import cli
 from femur3d.data.nnunet_dataset import read_split
 from femur3d.errors import EXIT_SOME_FAILED, InputError, UsageError
 from femur3d.evaluation import cases as evaluation
+from femur3d.evaluation.contour_figure import contour_figure
 from femur3d.evaluation.tables import FemurMetrics, format_table, write_report
-from femur3d.export.contour_figure import contour_figure
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 

@@ -1,4 +1,4 @@
-"""One picture of a segmented case: slices through the femoral heads with contours, and the surfaces."""
+"""One picture of a segmented case: slices through the head, the neck and the shaft with contours, and the surfaces."""
 
 from __future__ import annotations
 
@@ -12,37 +12,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from scipy import ndimage
 
-from femur3d.export.contour_figure import anatomical
-from femur3d.export.implicit_surface import smooth_field
+from femur3d.evaluation.contour_figure import RIM, draw_slice, windowed
+from femur3d.export.implicit_surface import implicit_surface
+from femur3d.export.landmarks import extent_in, head_centre, neck_plane, sample_plane, shaft_axis
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.shading import shaded_front
+from femur3d.inference.postprocessing import keep_femurs
 from femur3d.io.atomic import replacing
-from femur3d.volume import Volume, bounding_box
+from femur3d.volume import Volume, anatomical, bounding_box
 
 MARGIN_MM = 20.0  # around each femur
-HEAD_DEPTH_MM = 35.0  # the centre of a head lies less than this below the femur's top: 19 to 25 mm in 24 real femurs
-SECOND_PART = 0.2  # with one label for both femurs: a component of this share of the largest one is the other femur
 SCALE_BAR_MM = 20.0
-PIXELS_PER_MM, WIDEST_PIXELS = 2.4, 2000.0
+PIXELS_PER_MM, WIDEST_PIXELS = 2.4, 2600.0
 GAP_MM, HEADING_MM, CAPTION_MM = 4.0, 14.0, 18.0  # between panels, above all, above each row
 
 _AXES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # array axes: fixed, down or up, across
-_LETTERS = {  # on the left, on the right, above, below
-    "axial": "RLAP",
-    "coronal": "RLSI",
-    "sagittal": "APSI",
-    "surface from the front": "RLSI",
-    "surface from behind": "LRSI",
-}
 
 Range = tuple[float, float]
 Colour = tuple[float, float, float]
 _WHITE = (1.0, 1.0, 1.0)
 _DPI = 100
-_RIM = [withStroke(linewidth=2, foreground="black")]  # of letters: they lie on bright fat, too
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +54,8 @@ class _Panel:
     """One picture.
 
     Attributes:
-        view: key of _LETTERS.
+        title: of the picture.
+        view: of `draw_slice`.
         picture: grey, 0 to 1, shape (rows, columns), or red, green, blue, opacity, shape (rows, columns, 4).
         spacing_mm: along (rows, columns); the first voxel's centre is at 0 mm.
         rows_mm, columns_mm: what is shown of it.
@@ -72,6 +63,7 @@ class _Panel:
         cross_mm: row and column along which the other two slices lie.
     """
 
+    title: str
     view: str
     picture: np.ndarray
     spacing_mm: Range
@@ -96,9 +88,10 @@ def preview_figure(
 ) -> None:
     """Writes a PNG to see at a glance whether a segmentation is right.
 
-    A row for each femur, the patient's right one first: axial, coronal and sagittal slices through the centre of its
-    head (see `head_centre`) with the contours of the label map, then its surface (see smooth_field.py) from the front
-    and from behind. Everything has one scale; thin lines show where the other two slices lie. Radiological convention,
+    A row for each femur, the patient's right one first, with the contours of the label map: axial, coronal and sagittal
+    slices through the centre of its head (see `head_centre`), an oblique slice along its neck and shaft (see
+    `neck_plane`), and an axial one through the shaft; then its surface (see implicit_surface.py) from the front and
+    from behind. Everything has one scale; thin lines show where the slices cut each other. Radiological convention,
     whatever the order of the array; oblique grids are shown along their own axes.
 
     Args:
@@ -131,7 +124,7 @@ def femurs_of(label_map: Volume, labels: Labels) -> list[Femur]:
     found = []
     for segment in segments_of(label_map, labels):
         mask = label_map.array == segment.value
-        two = _components(mask) if segment.side is None else []
+        two = keep_femurs(label_map.with_array(mask)) if segment.side is None else []
         parts = two if len(two) == 2 else [mask]
         found += [Femur(segment.name, segment.colour, label_map.with_array(part)) for part in parts]
     found.sort(key=lambda femur: femur.mask.world_mm(np.argwhere(femur.mask.array).mean(axis=0))[0])
@@ -141,74 +134,94 @@ def femurs_of(label_map: Volume, labels: Labels) -> list[Femur]:
     return found
 
 
-def head_centre(femur: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Index (z, y, x) of the centre of the femoral head: of the largest ball inside the top of the femur.
-
-    Within HEAD_DEPTH_MM of its upper end the head is the thickest part of a femur. The region about the trochanters
-    would hold a ball almost as large, but further down. Holes are filled first: one voxel would halve the ball.
-
-    Args:
-        femur: bool, not empty, in one piece; axis 0 from inferior to superior.
-        spacing_mm: along (z, y, x).
-    """
-    box = bounding_box(femur)
-    assert box is not None
-    solid = np.pad(ndimage.binary_fill_holes(femur[box]), 1)
-    distance_mm = ndimage.distance_transform_edt(solid, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    low = max(len(distance_mm) - int(np.ceil(HEAD_DEPTH_MM / spacing_mm[0])), 0)
-    place = np.unravel_index(int(distance_mm[low:].argmax()), distance_mm[low:].shape)
-    z, y, x = (int(i) + axis.start for i, axis in zip(place, box, strict=True))
-    return z + low, y, x
-
-
-def _components(mask: np.ndarray) -> list[np.ndarray]:
-    """The largest component of a mask, and the second one where it is large enough to be another femur."""
-    numbers, _ = ndimage.label(mask)
-    sizes = np.bincount(numbers.ravel())[1:]
-    return [numbers == i + 1 for i in np.argsort(-sizes)[:2] if sizes[i] >= SECOND_PART * sizes.max()]
-
-
 def _slices(scan: Volume, femurs: Sequence[Femur], shown: Femur | None) -> list[_Panel]:
-    """Axial, coronal and sagittal slices through the head of one femur (None: the middle), with all outlines."""
+    """Slices through one femur, or through the middle of the scan where that is None, with all outlines."""
     grey, spacing_mm = anatomical(scan)
-    centre, region = _view(shown, spacing_mm) if shown else _middle(grey.shape)
-    ranges = [((s.start - 0.5) * mm, (s.stop - 0.5) * mm) for s, mm in zip(region, spacing_mm, strict=True)]
-    low, high = np.percentile(grey[region], (1, 99.5))
-    grey = np.clip((grey - low) / max(high - low, 1e-9), 0, 1)
+    if shown is None:
+        region = tuple(slice(0, n) for n in grey.shape)
+        centre = tuple(n // 2 for n in grey.shape)
+        return _orthogonal(_Scene(windowed(grey, grey), spacing_mm, [], region), centre)
+    main = anatomical(shown.mask.with_array(keep_femurs(shown.mask)[0]))[0]  # specks do not widen the picture
+    found = bounding_box(main, [int(np.ceil(MARGIN_MM / mm)) for mm in spacing_mm])
+    assert found is not None
     outlines = [(anatomical(femur.mask)[0], femur.colour) for femur in femurs]
-    panels = []
-    for view, (fixed, rows, columns) in _AXES.items():
-        index = centre[fixed]
-        panels.append(
-            _Panel(
-                view,
-                grey.take(index, fixed),
-                (spacing_mm[rows], spacing_mm[columns]),
-                ranges[rows],
-                ranges[columns],
-                [(outline.take(index, fixed), colour) for outline, colour in outlines],
-                (centre[rows] * spacing_mm[rows], centre[columns] * spacing_mm[columns]),
-            )
+    scene = _Scene(windowed(grey, grey[found]), spacing_mm, outlines, found)
+    shaft_z = round(float(shaft_axis(main, spacing_mm).point[0]) / spacing_mm[0])
+    return [*_orthogonal(scene, head_centre(main, spacing_mm)), _neck(scene, main), _shaft(scene, shaft_z)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scene:
+    """A scan to be cut, all of it turned by `anatomical`.
+
+    Attributes:
+        grey: 0 to 1, (z, y, x).
+        spacing_mm: along (z, y, x).
+        outlines: masks and their colours.
+        region: what is to be shown of it.
+    """
+
+    grey: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    outlines: Sequence[tuple[np.ndarray, Colour]]
+    region: tuple[slice, ...]
+
+    def cut(self, view: str, index: int, title: str, cross_mm: Range | None = None) -> _Panel:
+        """The slice at an index of the axis that a view fixes."""
+        fixed, rows, columns = _AXES[view]
+        ranges = [
+            ((s.start - 0.5) * mm, (s.stop - 0.5) * mm) for s, mm in zip(self.region, self.spacing_mm, strict=True)
+        ]
+        return _Panel(
+            title,
+            view,
+            self.grey.take(index, fixed),
+            (self.spacing_mm[rows], self.spacing_mm[columns]),
+            ranges[rows],
+            ranges[columns],
+            [(mask.take(index, fixed), colour) for mask, colour in self.outlines],
+            cross_mm,
         )
-    return panels
 
 
-def _view(femur: Femur, spacing_mm: tuple[float, float, float]) -> tuple[tuple[int, int, int], tuple[slice, ...]]:
-    """Centre of the head, and the box to show; specks far from the femur do not widen it."""
-    main = _components(anatomical(femur.mask)[0])[0]
-    region = bounding_box(main, [int(np.ceil(MARGIN_MM / mm)) for mm in spacing_mm])
-    assert region is not None
-    return head_centre(main, spacing_mm), region
+def _orthogonal(scene: _Scene, centre: Sequence[int]) -> list[_Panel]:
+    """Axial, coronal and sagittal slices through a voxel (z, y, x)."""
+    places_mm = np.multiply(centre, scene.spacing_mm).tolist()
+    return [
+        scene.cut(view, centre[fixed], view, (places_mm[rows], places_mm[columns]))
+        for view, (fixed, rows, columns) in _AXES.items()
+    ]
 
 
-def _middle(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[slice, ...]]:
-    z, y, x = (n // 2 for n in shape)
-    return (z, y, x), tuple(slice(0, n) for n in shape)
+def _shaft(scene: _Scene, z: int) -> _Panel:
+    return scene.cut("axial", z, "axial, shaft")
+
+
+def _neck(scene: _Scene, femur: np.ndarray) -> _Panel:
+    """The oblique slice along the neck and the shaft; thin lines along the shaft and at the height of the head."""
+    plane = neck_plane(femur, scene.spacing_mm)
+    rows, columns = ((low - MARGIN_MM, high + MARGIN_MM) for low, high in extent_in(plane, femur, scene.spacing_mm))
+    step_mm = min(scene.spacing_mm)
+    head_mm = np.multiply(head_centre(femur, scene.spacing_mm), scene.spacing_mm) - plane.origin
+
+    def sampled(array: np.ndarray) -> np.ndarray:
+        return sample_plane(array, scene.spacing_mm, plane, rows, columns, step_mm)
+
+    return _Panel(
+        "along neck and shaft",
+        "coronal",
+        sampled(scene.grey),
+        (step_mm, step_mm),
+        (0.0, rows[1] - rows[0]),
+        (0.0, columns[1] - columns[0]),
+        [(sampled(mask), colour) for mask, colour in scene.outlines],
+        (float(head_mm @ plane.up) - rows[0], -columns[0]),
+    )
 
 
 def _surfaces(femur: Femur) -> list[_Panel]:
     """The surface from the front and from behind, at half the voxel size of the field: smooth edges."""
-    field, spacing_mm = anatomical(smooth_field(femur.mask))
+    field, spacing_mm = anatomical(implicit_surface(femur.mask))
     fine = _halved(_halved(field, 0), 2)
     fine_mm = (spacing_mm[0] / 2, spacing_mm[1], spacing_mm[2] / 2)
     panels = []
@@ -218,7 +231,7 @@ def _surfaces(femur: Femur) -> list[_Panel]:
             (float(hits[0] * mm - MARGIN_MM), float(hits[-1] * mm + MARGIN_MM))
             for hits, mm in ((np.flatnonzero(picture[..., 3].any(axis=1 - a)), fine_mm[2 * a]) for a in (0, 1))
         )
-        panels.append(_Panel(view, picture, (fine_mm[0], fine_mm[2]), rows_mm, columns_mm))
+        panels.append(_Panel(view, view, picture, (fine_mm[0], fine_mm[2]), rows_mm, columns_mm))
     return panels
 
 
@@ -269,7 +282,7 @@ def _figure(heading: str, rows: Sequence[Sequence[_Panel]], captions: Sequence[t
         for panel in row:
             width, height = panel.size_mm
             axes = figure.add_axes((left / wide, top / tall, width / wide, height / tall))
-            axes.set_title(panel.view, color="0.75", fontsize=10, pad=3)
+            axes.set_title(panel.title, color="0.75", fontsize=10, pad=3)
             _draw(axes, panel)
             left += width + GAP_MM
         top -= GAP_MM
@@ -277,35 +290,20 @@ def _figure(heading: str, rows: Sequence[Sequence[_Panel]], captions: Sequence[t
 
 
 def _draw(axes: Axes, panel: _Panel) -> None:
-    rows, columns = (np.arange(-1, n + 1) * mm for n, mm in zip(panel.picture.shape[:2], panel.spacing_mm, strict=True))
-    edges = (*_edges(columns), *_edges(rows))
-    axes.imshow(panel.picture, "gray", vmin=0, vmax=1, origin="lower", extent=edges, interpolation="bilinear")
-    for mask, colour in panel.outlines:
-        if mask.any():
-            axes.contour(columns, rows, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=1.3)
+    draw_slice(axes, panel.view, panel.picture, panel.spacing_mm, panel.outlines, linewidth=1.3)
     if panel.cross_mm is not None:
         axes.axhline(panel.cross_mm[0], color="white", linewidth=0.5, alpha=0.4)
         axes.axvline(panel.cross_mm[1], color="white", linewidth=0.5, alpha=0.4)
     axes.set_aspect("auto")
     axes.set_xlim(*panel.columns_mm)
-    axes.set_ylim(*(panel.rows_mm[::-1] if panel.view == "axial" else panel.rows_mm))  # front up; else head up
-    axes.set_axis_off()
-    _letters(axes, panel)
+    axes.set_ylim(*(panel.rows_mm[::-1] if axes.yaxis_inverted() else panel.rows_mm))
+    _scale_bar(axes, panel)
 
 
-def _edges(centres: np.ndarray) -> Range:
-    """Where the picture ends, of voxel centres with one more at each end."""
-    return float(centres[:2].mean()), float(centres[-2:].mean())
-
-
-def _letters(axes: Axes, panel: _Panel) -> None:
-    """What is at each side of the picture, and a scale bar."""
+def _scale_bar(axes: Axes, panel: _Panel) -> None:
     wide, tall = panel.size_mm
-    places = ((4, tall / 2), (wide - 4, tall / 2), (wide / 2, tall - 4), (wide / 2, 4))
-    letters = [*zip(_LETTERS[panel.view], places, ["yellow"] * 4, strict=True)]
-    letters.append((f"{SCALE_BAR_MM:g} mm", (wide - 5 - SCALE_BAR_MM / 2, 8), "white"))
-    for text, (x, y), colour in letters:
-        place = (x / wide, y / tall)
-        axes.text(*place, text, transform=axes.transAxes, color=colour, ha="center", va="center", path_effects=_RIM)
-    bar = ((wide - 5 - SCALE_BAR_MM) / wide, (wide - 5) / wide)
-    axes.plot(bar, [4 / tall] * 2, transform=axes.transAxes, color="white", linewidth=2, solid_capstyle="butt")
+    ends = ((wide - 5 - SCALE_BAR_MM) / wide, (wide - 5) / wide)
+    axes.plot(ends, [4 / tall] * 2, transform=axes.transAxes, color="white", linewidth=2, solid_capstyle="butt")
+    place = ((ends[0] + ends[1]) / 2, 8 / tall)
+    style: dict[str, Any] = {"color": "white", "ha": "center", "va": "center", "path_effects": RIM}
+    axes.text(*place, f"{SCALE_BAR_MM:g} mm", transform=axes.transAxes, **style)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.image.metadata import create_summary_metadata as image_metadata
@@ -19,11 +17,8 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from femur3d.export.contour_figure import anatomical
+from femur3d.evaluation.contour_figure import draw_contours
 from femur3d.training.validation import Validated
-
-GREEN, RED = (0, 208, 0), (255, 32, 32)  # reference, prediction; as in figures.py
-ZOOM = 2  # screen pixels a voxel
 
 
 class TensorBoardLog:
@@ -51,14 +46,12 @@ class TensorBoardLog:
         self._writer.flush()
 
     def validated(self, step: int, result: Validated) -> None:
-        """Writes the coronal slice with most of the reference, with both contours, as an image."""
-        picture, png = contour_picture(result), io.BytesIO()
-        Image.fromarray(picture).save(png, "png")
-        height, width, _ = picture.shape
+        """Writes slices with both contours as an image."""
+        png, width, height = contour_picture(result)
         value = Summary.Value(
             tag=f"validation/{result.name}",
             metadata=image_metadata(display_name=None, description=None),
-            tensor=make_tensor_proto(np.array([b"%d" % width, b"%d" % height, png.getvalue()], dtype=object)),
+            tensor=make_tensor_proto(np.array([b"%d" % width, b"%d" % height, png], dtype=object)),
         )
         self._write(Event(step=step, summary=Summary(value=[value])))
 
@@ -67,19 +60,12 @@ class TensorBoardLog:
         self._writer.write(event.SerializeToString())
 
 
-def contour_picture(result: Validated) -> np.ndarray:
-    """The coronal slice with most of the reference: uint8 (rows, columns, 3), head up, patient's right on the left.
-
-    The reference's contour is green, the prediction's red and drawn over it.
+def contour_picture(result: Validated) -> tuple[bytes, int, int]:
+    """Slices through the femurs with the reference's contour in green and the prediction's in red: a PNG, its width
+    and height in pixels.
     """
-    grey, spacing_mm = anatomical(result.image)
-    masks = [anatomical(result.image.with_array(m))[0] for m in (result.reference, result.prediction)]
-    y = int(masks[0].sum(axis=(0, 2)).argmax())
-    zooms = (ZOOM * spacing_mm[0] / spacing_mm[2], ZOOM)
-    slices = [ndimage.zoom(a[::-1, y].astype(np.float32), zooms, order=1) for a in (grey, *masks)]
-    low, high = np.percentile(slices[0], (1, 99))
-    picture = np.repeat(np.clip((slices[0] - low) / max(high - low, 1e-6) * 255, 0, 255)[..., np.newaxis], 3, axis=-1)
-    for mask, colour in zip(slices[1:], (GREEN, RED), strict=True):
-        inside = mask > 0.5
-        picture[inside & ~ndimage.binary_erosion(inside)] = colour
-    return picture.astype(np.uint8)
+    reference, prediction = (result.image.with_array(mask) for mask in (result.reference, result.prediction))
+    figure, png = draw_contours(result.image, reference, prediction, result.name), io.BytesIO()
+    figure.savefig(png, format="png", facecolor="black")
+    width, height = figure.canvas.get_width_height()
+    return png.getvalue(), width, height

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from femur3d.export.contour_figure import anatomical
-from femur3d.export.implicit_surface import smooth_field
-from femur3d.export.preview import femurs_of, head_centre, preview_figure
+from femur3d.export.implicit_surface import implicit_surface
+from femur3d.export.landmarks import head_centre
+from femur3d.export.preview import femurs_of, preview_figure
 from femur3d.export.segments import segments_of
 from femur3d.export.shading import shaded_front
 from femur3d.phantom.hip import make_phantom, patient_anatomy
-from femur3d.volume import Volume
+from femur3d.volume import Volume, anatomical
 from tests.support.shapes import ball, oriented
 
 
@@ -75,7 +75,7 @@ def test_right_and_left_are_the_patients() -> None:
     array = np.zeros((12, 12, 20), np.uint8)
     array[1:5, 1:5, 1:5] = 1
     array[7:11, 7:11, 15:19] = 2
-    labels = Volume(array, direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    labels = Volume(array, (8.0, 8.0, 8.0), direction=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     assert [femur.name for femur in femurs_of(labels, "sides")] == ["Right femur", "Left femur"]
     first, second = femurs_of(labels.with_array((array > 0).astype(np.uint8)), "femur")
     assert (first.mask.array == (array == 2)).all()
@@ -101,15 +101,15 @@ def test_the_picture_shows_both_femurs_in_rows(phantom, tmp_path: Path) -> None:
     preview_figure(scan, labels, tmp_path / "case_preview.png")
     picture = imread(tmp_path / "case_preview.png")
     height, width = picture.shape[:2]
-    assert 1000 < width <= 2000
+    assert 1000 < width <= 2600
     for segment in segments_of(labels, "sides"):
         rows, columns = np.nonzero(close_to(picture, segment.colour))
         upper = np.median(rows) < height / 2
         assert upper == (segment.name == "Right femur")
         inside = columns[(rows < height / 2) == upper]
-        shares = np.histogram(inside, bins=5, range=(0, width))[0]
-        assert (shares > 20).all()  # contours in three panels, surfaces in two
-        assert shares[3:].min() > 5 * shares[:3].max()
+        shares = np.histogram(inside, bins=7, range=(0, width))[0]
+        assert (shares > 20).all()  # contours in five panels, surfaces in two
+        assert shares[5:].min() > 3 * shares[:5].max()
 
 
 def bumped() -> tuple[Volume, Volume]:
@@ -157,7 +157,7 @@ def test_another_grid_is_refused_and_nothing_written(tmp_path: Path) -> None:
 
 
 def test_a_ball_is_lit_from_above_and_the_left() -> None:
-    field, spacing_mm = anatomical(smooth_field(ball(10, (0.5,) * 3, 13.0)))
+    field, spacing_mm = anatomical(implicit_surface(ball(10, (0.5,) * 3, 13.0)))
     picture = shaded_front(field, spacing_mm, (1.0, 0.5, 0.25))
     covered = picture[..., 3] > 0
     assert set(np.unique(picture[..., 3])) == {0.0, 1.0}

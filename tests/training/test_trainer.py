@@ -18,7 +18,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import load_model
 from femur3d.network.unet import build_network
 from femur3d.training.run_directory import MetricsLog, RunFolder
-from femur3d.training.tensorboard import GREEN, RED, contour_picture
+from femur3d.training.tensorboard import contour_picture
 from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
 from femur3d.training.validation import Validated
 from femur3d.volume import Volume
@@ -153,7 +153,14 @@ def test_event_files_hold_scalars_and_images(finished_run):
     assert read == pytest.approx(logged, rel=1e-4)
     picture = tf.io.decode_png(tf.make_ndarray(found["validation/case_2/1"][0][1].tensor)[2]).numpy()
     assert picture.ndim == 3
-    assert (picture == GREEN).all(-1).any()
+    assert close_to(picture, GREEN).any()
+
+
+GREEN, RED = (0, 208, 0), (255, 32, 32)  # reference, prediction
+
+
+def close_to(picture, colour):
+    return (np.abs(picture[..., :3].astype(int) - colour) < 40).all(-1)
 
 
 def test_contour_picture_shows_reference_and_prediction():
@@ -161,8 +168,11 @@ def test_contour_picture_shows_reference_and_prediction():
     reference, prediction = np.zeros((2, *image.array.shape), bool)
     reference[2:6, 4, 2:6] = True  # feet and the patient's right: below and left in the picture
     prediction[7:11, 4, 8:12] = True
-    picture = contour_picture(Validated("x", image, reference, prediction, 0.0))
-    green, red = (np.argwhere((picture == c).all(-1)).mean(0) for c in (GREEN, RED))
+    png, width, height = contour_picture(Validated("x", image, reference, prediction, 0.0))
+    picture = tf.io.decode_png(png).numpy()
+    assert picture.shape[:2] == (height, width)
+    first = picture[: int(0.8 * height), : width // 2]  # one coronal and one axial slice hold both; then the legend
+    green, red = (np.argwhere(close_to(first, colour)).mean(0) for colour in (GREEN, RED))
     assert green[0] > red[0]
     assert green[1] < red[1]
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from femur3d.export.contour_figure import MARGIN_MM, anatomical, contour_figure, femur_region, slice_indices
-from femur3d.volume import Volume
+from femur3d.evaluation.contour_figure import MARGIN_MM, contour_figure, femur_region, slice_indices
+from femur3d.volume import Volume, anatomical
 from tests.support.shapes import SHAPE_LPS, SPACING_LPS, oriented
 
 GREEN, RED = (0.0, 0.816, 0.0), (1.0, 0.125, 0.125)
@@ -123,5 +123,5 @@ def test_another_grid_is_refused_and_nothing_written(tmp_path: Path) -> None:
 
 
 def test_pyplot_is_not_imported() -> None:
-    code = "import sys, femur3d.export.contour_figure; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, femur3d.evaluation.contour_figure; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
