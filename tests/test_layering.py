@@ -27,9 +27,8 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "pydicom": {"io.dicom", "export.dicom_seg"},
     "highdicom": {"export.dicom_seg"},
     "vtkmodules": {"evaluation.surface_distance", "export.mesh"},
-    "matplotlib": {"export"},
+    "matplotlib": {"evaluation.contour_figure", "export"},
     "tensorboard": {"training.tensorboard"},
-    "PIL": {"training.tensorboard", "export"},
 }
 PENDING = {  # still to be mended; gone once it is
     "network.blocks imports engines.winograd",
@@ -37,7 +36,6 @@ PENDING = {  # still to be mended; gone once it is
     "inference.segmenter imports engines.coarse_to_fine",
     "inference.segmenter imports engines.fused_for_inference",
     "inference.segmenter imports engines.openvino_predictor",
-    "training.tensorboard imports export.contour_figure",
     "training.trainer imports engines.backend",
     "io.images is long",
     "io.inputs is long",
