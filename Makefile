@@ -19,6 +19,11 @@ WEIGHTS ?= data/c3d_encoder.h5
 SEEDS ?= 3
 # Filters of the surrogate as a part of C3D's
 WIDTH ?= 0.25
+# Further flags of femur3d.infer, e.g. FLAGS="--fast --surface stl"
+FLAGS ?=
+LOGDIR ?= runs
+# Tests that run side by side, with one thread each
+WORKERS ?= 2
 SETTINGS = $(foreach s,$(SET),--set '$(s)')
 
 # Whether SCAN= was given
@@ -27,12 +32,13 @@ OWN_SCAN = $(filter command environment,$(word 1,$(origin SCAN)))
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench docs clean
+.PHONY: help setup test test-all coverage lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
 	@echo
-	@echo '  Variables: DATASET=$(DATASET) RUN=runs/NAME SCAN=PATH OUT=$(OUT) SET="section.field=value ..." PYTHON=$(PYTHON)'
+	@echo '  Variables: DATASET=$(DATASET) RUN=runs/NAME SCAN=PATH OUT=$(OUT) FLAGS="--fast ..." SET="section.field=value ..."'
+	@echo '             LOGDIR=$(LOGDIR) WORKERS=$(WORKERS) PYTHON=$(PYTHON)'
 
 setup: $(READY)  ## make the virtual environment .venv and install femur3d with its tools
 
@@ -43,8 +49,14 @@ $(READY): setup.py pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-test: $(READY)  ## run all tests
-	@$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, but for the slow ones
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-all: $(READY)  ## run all tests, those of whole studies, benchmarks and killed processes included
+	@$(BIN)/python -m pytest -n $(WORKERS)
+
+coverage: $(READY)  ## run the tests as `make test` does, and print which lines of femur3d/ they miss
+	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --cov=femur3d --cov-report=term-missing:skip-covered
 
 lint: $(READY)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .
@@ -105,14 +117,15 @@ ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervisi
 	@$(BIN)/python -m experiments.studies.run_ablation --dataset $(DATASET) --experiment $(EXPERIMENT) --weights $(WEIGHTS) \
 	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
-infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=
-	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --labels sides --preview
+infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=; FLAGS=
+	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --labels sides --preview $(FLAGS)
 
 evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
 	@$(BIN)/python -m femur3d.evaluate --predictions '$(OUT)' --references '$(REFERENCES)' -o '$(OUT)/evaluation'
 
-tensorboard: $(READY)  ## serve the training curves of runs/ on this machine
-	@$(BIN)/tensorboard --logdir runs
+tensorboard: $(READY)  ## serve the training curves in LOGDIR= on this machine
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/tensorboard --logdir '$(LOGDIR)' --load_fast=false \
+	  2> >(grep --line-buffered -v -e 'absl::InitializeLog' -e '^I0000' >&2)  # TensorFlow's start
 
 bench: $(READY)  ## time the network (against PyTorch where it is installed) and the patch pipeline
 	@$(BIN)/python -m benchmarks.network

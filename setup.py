@@ -39,6 +39,8 @@ setup(
         "openvino": [OPENVINO],
         "dev": [
             "pytest>=8,<10",
+            "pytest-cov>=6,<8",
+            "pytest-xdist>=3.6,<4",
             "hypothesis>=6.100,<7",
             "ruff>=0.9,<1",
             "mypy>=1.13,<3",

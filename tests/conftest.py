@@ -13,6 +13,9 @@ from femur3d.config import Experiment, Network, Preprocessing, Training
 ROOT = Path(__file__).parents[1]
 # Commands that tests start, in whatever folder, find `tools`, `experiments` and `benchmarks`.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: one thread each, also of the commands they start
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def pytest_collection_finish() -> None:
