@@ -23,6 +23,7 @@ setup(
         "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading
         "numpy>=1.26,<3",
         "SimpleITK>=2.4,<3",
+        "pydicom>=3.0.1,<4",  # DICOM headers, and single frames
         "scipy>=1.15,<2",
         "h5py>=3.11,<4",
         "absl-py>=2.1,<3",

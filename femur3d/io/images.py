@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
-from femur3d.io.dicom.series import Series, list_series, read_series
+from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_folder
 from femur3d.io.geometry import SHEAR_KEPT, shear, straightened
 from femur3d.io.integrity import (
     CHUNK,
@@ -31,7 +31,7 @@ from femur3d.io.integrity import (
     itk_error,
     not_finite,
     quiet_itk,
-    unreadable,
+    reading,
 )
 from femur3d.io.nifti import NiftiGeometry, NiftiHeader, check_nifti, placement, put_geometry
 from femur3d.volume import Volume
@@ -68,11 +68,13 @@ class ScanFile:
         notes: what the user ought to know about how the geometry was understood or put right; a sentence each, without
             the path and a full stop; mostly none.
         nifti: geometry of a NIfTI file as stored, for `write_volume(…, like=…)`; None for other files.
+        dicom: the DICOM series, with its files and headers; None for other files.
     """
 
     volume: Volume
     notes: tuple[str, ...] = ()
     nifti: NiftiGeometry | None = None
+    dicom: Series | None = None
 
 
 def scan_extension(path: str | os.PathLike[str]) -> str:
@@ -106,22 +108,31 @@ def sitk_from_volume(volume: Volume) -> sitk.Image:
     return image
 
 
-def read_scan(path: str | os.PathLike[str], *, series: int | None = None) -> ScanFile:
+def read_scan(path: str | os.PathLike[str] | SeriesFolder, *, series: int | None = None) -> ScanFile:
     """Reads a scan that is to be segmented: see `read_volume`; and what the user ought to know about it.
+
+    Args:
+        path: the file or folder; or the DICOM series of one or more folders, whose headers are then not read again.
+        series: which of several series, by its number.
 
     Raises:
         InputError: as `read_volume`, and where all voxels have one value.
     """
-    path = Path(path)
-    found = _read(path, series)
+    if isinstance(path, SeriesFolder):
+        where, found = path.path, _put_right(path.path, _read_series(path, series))
+    else:
+        where, found = Path(path), _read(Path(path), series)
     low, high = found.volume.array.min(), found.volume.array.max()
     if low == high:
-        raise InputError(f"{path}: every voxel is {low}.\nAn MR scan is needed: export it again, or give another file.")
+        raise InputError(
+            f"{where}: every voxel is {low}.\nAn MR scan is needed: export it again, or give another file."
+        )
     return found
 
 
 def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> Volume:
-    """Reads a scan or label map: a file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series.
+    """Reads a scan or label map: a file (NIfTI, NRRD, MetaImage) or a folder that holds a DICOM series, or
+    a multi-frame DICOM file.
 
     The dtype is the stored one; where the file carries a rescale slope and intercept they are applied, which may
     give floats. DICOM slices are ordered by position. A direction that is not quite orthonormal (sheared or rounded
@@ -206,7 +217,25 @@ def _read(path: Path, series: int | None) -> ScanFile:
     check_name(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
-    stored = ScanFile(volume_from_sitk(read_series(path, series))) if path.is_dir() else _read_file(path)
+    if path.is_dir() or _is_dicom(path):
+        return _put_right(path, _read_series(series_folder(path), series))
+    return _put_right(path, _read_file(path))
+
+
+def _read_series(folder: SeriesFolder, number: int | None) -> ScanFile:
+    chosen = folder.choose(number)
+    volume, notes = read_series(chosen)
+    return ScanFile(volume, notes, dicom=chosen)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file that is not called like a scan holds DICOM: it may be a multi-frame one, a scan by itself."""
+    with reading(path):
+        return not scan_extension(path) and is_dicom_file(path)
+
+
+def _put_right(path: Path, stored: ScanFile) -> ScanFile:
+    """The scan with finite voxels and axes at right angles. Raises InputError where it cannot have them."""
     _check_finite(path, stored.volume.array)
     volume, notes = straightened(path, stored.volume)
     return dataclasses.replace(stored, volume=volume, notes=stored.notes + notes)
@@ -286,12 +315,6 @@ def _read_image(path: Path) -> Volume:
 
 
 def _unknown_extension(path: Path) -> InputError:
-    try:
-        single_slice = is_dicom_file(path)
-    except OSError as error:
-        return unreadable(path, error)
-    if single_slice:
-        return InputError(f"{path}: a single DICOM file.\nGive the folder that holds all the slices of its series.")
     accepted = ", ".join(SCAN_EXTENSIONS)
     return InputError(
         f"{path}: not a scan by its name.\nAccepted: {accepted}, lower case, or a folder of DICOM slices."

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.dicom.headers import read_slice
+from femur3d.io.dicom.slices import read_slices
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, list_series, scan_extension
 from femur3d.io.integrity import quiet_itk
 from femur3d.io.summary import read_summary
@@ -172,7 +172,7 @@ def _holds_dicom(others: Iterable[Path]) -> bool:
     with quiet_itk():
         for file in others:
             try:
-                if read_slice(file) is not None:
+                if read_slices(file):
                     return True  # one slice tells, thousands need not be read
             except InputError:  # empty, cut short or not to be opened
                 doubtful.append(file)

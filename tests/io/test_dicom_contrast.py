@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from femur3d.io.dicom.contrast import CONTRAST_TAGS, mixed_contrast
+from femur3d.io.dicom.contrast import CONTRAST_ATTRIBUTES, mixed_contrast
 
-TE, TR, TI, FLIP, TIME_POINT, ECHO = "0018|0081", "0018|0080", "0018|0082", "0018|1314", "0020|0100", "0018|0086"
-SEQUENCE, IMAGE_TYPE = "0018|0024", "0008|0008"
+TE, TR, TI, FLIP, TIME_POINT, ECHO = (
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "TemporalPositionIdentifier",
+    "EchoNumbers",
+)
+SEQUENCE, IMAGE_TYPE = "SequenceName", "ImageType"
 
 
-def mixed(tag: str, *values: str) -> str | None:
-    return mixed_contrast([(f"{number}.dcm", {tag: value}) for number, value in enumerate(values)])
+def mixed(keyword: str, *values: str) -> str | None:
+    return mixed_contrast([(f"{number}.dcm", {keyword: value}) for number, value in enumerate(values)])
 
 
 @pytest.mark.parametrize(
-    ("tag", "mine", "theirs"),
+    ("keyword", "mine", "theirs"),
     [
         (TE, "6.2", "6.45"),  # 0.25 ms
         (TE, "100", "101"),  # 1%
@@ -31,13 +38,13 @@ def mixed(tag: str, *values: str) -> str | None:
         (TE, "6.2", "unknown"),
     ],
 )
-def test_equal_within_the_tolerance(tag: str, mine: str, theirs: str) -> None:
-    assert tag in CONTRAST_TAGS
-    assert mixed(tag, mine, theirs, mine) is None
+def test_equal_within_the_tolerance(keyword: str, mine: str, theirs: str) -> None:
+    assert keyword in CONTRAST_ATTRIBUTES
+    assert mixed(keyword, mine, theirs, mine) is None
 
 
 @pytest.mark.parametrize(
-    ("tag", "mine", "theirs"),
+    ("keyword", "mine", "theirs"),
     [
         (TE, "6.2", "6.6"),
         (TE, "100", "102"),
@@ -47,15 +54,15 @@ def test_equal_within_the_tolerance(tag: str, mine: str, theirs: str) -> None:
         (TIME_POINT, "1", "2"),
         (ECHO, "1", "2"),
         (SEQUENCE, "*tse2d1_3", "*tse2d1_5"),
-        ("0010|0020", "P1", "P2"),  # another patient
-        ("0020|0052", "1.2.3", "1.2.4"),  # another frame of reference
-        ("0018|0010", "none", "Gadovist"),
+        ("PatientID", "P1", "P2"),  # another patient
+        ("FrameOfReferenceUID", "1.2.3", "1.2.4"),  # another frame of reference
+        ("ContrastBolusAgent", "none", "Gadovist"),
         (IMAGE_TYPE, r"ORIGINAL\PRIMARY\M", r"ORIGINAL\PRIMARY\P"),
         (IMAGE_TYPE, r"ORIGINAL\PRIMARY\M", r"ORIGINAL\PRIMARY\M\NORM"),
     ],
 )
-def test_mixed_beyond_it(tag: str, mine: str, theirs: str) -> None:
-    phrase = mixed(tag, mine, mine, theirs, mine)
+def test_mixed_beyond_it(keyword: str, mine: str, theirs: str) -> None:
+    phrase = mixed(keyword, mine, mine, theirs, mine)
     assert phrase is not None
     assert f"0.dcm has {mine}" in phrase
     assert f"2.dcm has {theirs}" in phrase

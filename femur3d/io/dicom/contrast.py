@@ -11,13 +11,13 @@ class _Setting:
     """One DICOM attribute that makes the contrast, or says whose and where the image is.
 
     Attributes:
-        tag: group and element, as SimpleITK writes them.
+        keyword: its name in the standard.
         plural: what a message calls its values.
         unit: of its values, after a space; '' for none.
         absolute, relative: numbers that differ by no more than either are the same; None, None for text.
     """
 
-    tag: str
+    keyword: str
     plural: str
     unit: str = ""
     absolute: float | None = None
@@ -28,21 +28,21 @@ class _Setting:
 # The repetition time of slices in one concatenation, or of a triggered scan, jitters; another contrast has another half
 # of it. Trigger and acquisition times differ from slice to slice in sound scans and tell nothing.
 _SETTINGS = (
-    _Setting("0010|0020", "patients (PatientID)"),
-    _Setting("0020|0052", "frames of reference"),
-    _Setting("0018|0081", "echo times", " ms", 0.25, 0.01),
-    _Setting("0018|0080", "repetition times", " ms", 1.0, 0.1),
-    _Setting("0018|0082", "inversion times", " ms", 1.0, 0.1),
-    _Setting("0018|1314", "flip angles", "°", 1.0, 0.0),
-    _Setting("0020|0100", "temporal positions", "", 0.0, 0.0),
-    _Setting("0018|0086", "echo numbers", "", 0.0, 0.0),
-    _Setting("0018|0024", "sequence names"),
-    _Setting("0018|0020", "scanning sequences"),
-    _Setting("0018|0022", "scan options"),
-    _Setting("0018|0010", "contrast agents"),
-    _Setting("0008|0008", "image types"),
+    _Setting("PatientID", "patients (PatientID)"),
+    _Setting("FrameOfReferenceUID", "frames of reference"),
+    _Setting("EchoTime", "echo times", " ms", 0.25, 0.01),
+    _Setting("RepetitionTime", "repetition times", " ms", 1.0, 0.1),
+    _Setting("InversionTime", "inversion times", " ms", 1.0, 0.1),
+    _Setting("FlipAngle", "flip angles", "°", 1.0, 0.0),
+    _Setting("TemporalPositionIdentifier", "temporal positions", "", 0.0, 0.0),
+    _Setting("EchoNumbers", "echo numbers", "", 0.0, 0.0),
+    _Setting("SequenceName", "sequence names"),
+    _Setting("ScanningSequence", "scanning sequences"),
+    _Setting("ScanOptions", "scan options"),
+    _Setting("ContrastBolusAgent", "contrast agents"),
+    _Setting("ImageType", "image types"),
 )
-CONTRAST_TAGS = tuple(setting.tag for setting in _SETTINGS)
+CONTRAST_ATTRIBUTES = tuple(setting.keyword for setting in _SETTINGS)
 
 
 def mixed_contrast(slices: Sequence[tuple[str, Mapping[str, str]]]) -> str | None:
@@ -51,10 +51,10 @@ def mixed_contrast(slices: Sequence[tuple[str, Mapping[str, str]]]) -> str | Non
     A slice that does not state a setting agrees with every value of it.
 
     Args:
-        slices: file name and DICOM attributes, by tag, of each.
+        slices: file name and DICOM attributes, text by keyword, of each.
     """
     for setting in _SETTINGS:
-        stated = [(name, tags[setting.tag]) for name, tags in slices if tags.get(setting.tag)]
+        stated = [(name, header[setting.keyword]) for name, header in slices if header.get(setting.keyword)]
         if (different := _different(setting, stated)) is not None:
             (one, mine), (other, theirs) = different
             return f"{setting.plural}: {one} has {mine}{setting.unit}, {other} has {theirs}{setting.unit}"

@@ -1,35 +1,42 @@
-"""DICOM folders: which series they hold, and one series as a SimpleITK image with its slices in spatial order."""
+"""DICOM series: which ones folders hold, over however many folders one is spread, and one as a volume.
+
+A series is told by its SeriesInstanceUID; a multi-frame series (Enhanced MR) that holds several stacks, echoes, time
+points or b-values counts as several, one for each volume.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io.dicom.contrast import is_number, mixed_contrast
-from femur3d.io.dicom.headers import DESCRIPTION, INSTANCE, NUMBER, SLICE_DISTANCE, UID, Slice, read_slice
-from femur3d.io.integrity import check_voxel_count, damaged, itk_error, quiet_itk, unreadable
+from femur3d.io.dicom.multiframe import volumes_of
+from femur3d.io.dicom.pixels import read_voxels
+from femur3d.io.dicom.slices import Slice, read_slices
+from femur3d.io.dicom.stack import check_alike, slice_spacing_mm
+from femur3d.io.integrity import unreadable
+from femur3d.volume import Volume
 
-EVEN_FRACTION = 0.01  # a slice may lie this far off the even grid, in slice distances …
-EVEN_MM = 0.02  # … or in mm, whichever is larger: positions are often stored with two decimals
-DIRECTION_TOLERANCE = 1e-3  # of direction cosines and, relatively, of pixel spacings within a series
+TREE_DEPTH = 8  # folders below a given one that are searched for the rest of its series
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One DICOM series of a folder.
+    """One DICOM series, its headers read.
 
     Attributes:
-        number: 1, 2, … in the folder, ordered by the scanner's SeriesNumber: what `read_volume(series=…)` takes.
+        number: 1, 2, … in its folders, ordered by the scanner's SeriesNumber: what `read_volume(series=…)` takes.
         uid: SeriesInstanceUID.
-        description: SeriesDescription, '' where there is none.
+        description: SeriesDescription, and what tells it from other volumes of a multi-frame series; may be ''.
         size: columns, rows, slices.
         spacing_mm: between columns, between rows, between slices (median; 0 for a single slice).
         n_files: number of files.
+        path: the folder or multi-frame file in which it lies, to be named in messages.
+        slices: by position along their normal.
     """
 
     number: int
@@ -38,15 +45,90 @@ class Series:
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     n_files: int
+    path: Path = dataclasses.field(repr=False, default=Path())
+    slices: tuple[Slice, ...] = dataclasses.field(repr=False, default=())
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.size))
         spacing = "×".join(f"{mm:.3g}" for mm in self.spacing_mm)
         return f"{self.number} = {self.description or 'no description'} ({size} voxels of {spacing} mm)"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of its slices, in the order of these, each once."""
+        return tuple(dict.fromkeys(one.path for one in self.slices))
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesFolder:
+    """Folders that hold parts of the same series, such as those of an export CD with 20 files each; mostly one.
+
+    Attributes:
+        path: the innermost folder that holds all of them; or a multi-frame file.
+        folders: all of them, in the order of their names.
+        series: what they hold; empty where there is a problem.
+        problem: the message of an InputError where a file is damaged; '' elsewhere.
+    """
+
+    path: Path
+    folders: tuple[Path, ...]
+    series: tuple[Series, ...] = dataclasses.field(repr=False, default=())
+    problem: str = ""
+
+    def choose(self, number: int | None) -> Series:
+        """The series of a number, or the only one. Raises InputError where there is a problem, or no such series."""
+        if self.problem:
+            raise InputError(self.problem)
+        if number is None and len(self.series) == 1:
+            return self.series[0]
+        if number is not None and 1 <= number <= len(self.series):
+            return self.series[number - 1]
+        known = "; ".join(map(str, self.series))
+        received = f"{len(self.series)} DICOM series" if number is None else f"no series number {number}"
+        raise InputError(f"{self.path}: {received}.\nChoose a series by its number: {known}.")
+
+
+def series_of(tree: Mapping[Path, Sequence[Path]]) -> list[SeriesFolder]:
+    """The DICOM series of a tree of folders: parts of one series in several folders are joined by SeriesInstanceUID.
+
+    Args:
+        tree: the files of each folder that may be slices; others among them are passed over.
+
+    Returns:
+        Folders with DICOM images, sound or damaged, in the order of the tree's first folder of each; folders between
+        which no series is shared stay apart.
+    """
+    found = {folder: _read_all(files) for folder, files in tree.items()}
+    uids = {folder: {one.header["SeriesInstanceUID"] for one in read} for folder, (read, _) in found.items()}
+    groups = []
+    for folders in _joined(uids):
+        slices = [one for folder in folders for one in found[folder][0]]
+        problem = next((found[folder][1] for folder in folders if found[folder][1]), "")
+        path = Path(os.path.commonpath(folders))
+        if slices or problem:
+            groups.append(SeriesFolder(path, folders, () if problem else _listed(path, slices), problem))
+    return groups
+
+
+def series_folder(path: Path) -> SeriesFolder:
+    """The series of a folder, with what of them lies in folders below it, or those of one multi-frame file.
+
+    Raises:
+        InputError: no DICOM images there, or a damaged one.
+    """
+    if not path.is_dir():
+        return _of_one_file(path)
+    found = series_of(_tree(path))
+    own = [one for one in found if path in one.folders] or found
+    if len(own) != 1:
+        raise _no_images(path)
+    if own[0].problem:
+        raise InputError(own[0].problem)
+    return own[0]
+
 
 def list_series(folder: str | Path) -> list[Series]:
-    """The DICOM series directly inside a folder (not in its sub-folders), ordered by the scanner's series number.
+    """The DICOM series of a folder, ordered by the scanner's series number; see `series_folder`.
 
     Raises:
         InputError: no folder, no DICOM images in it, or a damaged DICOM file.
@@ -54,68 +136,59 @@ def list_series(folder: str | Path) -> list[Series]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder.\nGive the folder that holds the DICOM files of a series.")
-    return [_summary(number, slices) for number, slices in enumerate(_grouped(folder), start=1)]
+    return list(series_folder(folder).series)
 
 
-def read_series(folder: Path, series: int | None = None) -> sitk.Image:
-    """One series as a 3-D image: slices ordered by position along their normal, whatever the files are called.
+def read_series(series: Series) -> tuple[Volume, tuple[str, ...]]:
+    """One series as a volume: slices ordered by position along their normal, whatever the files are called.
 
-    The slices must show one contrast (see dicom_contrast.py) and lie on an even grid: along the normal to 1% of the
-    slice distance or 0.02 mm, whichever is larger, and within the slice plane to half a pixel over the whole stack (no
-    gantry tilt).
-
-    Args:
-        folder: holds the files; other files may lie beside them.
-        series: number from `list_series`; needed where there are several.
+    The slices must show one contrast (see contrast.py) and lie on an even grid: along the normal to 1% of the slice
+    distance or 0.02 mm, whichever is larger, and within the slice plane to half a pixel over the whole stack (no gantry
+    tilt).
 
     Returns:
-        The image; its third axis runs along the cross product of the row and column directions.
+        The volume, whose third axis runs along the cross product of the row and column directions; and notes for the
+        user on its intensities.
 
     Raises:
-        InputError: nothing to read, several series and no choice, or slices missing, repeated, uneven or mixed.
+        InputError: slices missing, repeated, uneven or mixed, or a damaged file.
     """
-    slices = _checked(folder, series)
-    spacing_mm = _slice_spacing(folder, slices)
-    image = _pixels(folder, slices)
+    slices = series.slices
+    check_alike(series.path, slices)
+    spacing_mm = slice_spacing_mm(series.path, slices)
+    array, notes = read_voxels(slices)
     first = slices[0]
-    image.SetOrigin(first.position_mm.tolist())
-    image.SetDirection(first.direction.ravel().tolist())
-    image.SetSpacing([*first.spacing_mm, spacing_mm])
-    return image
+    origin, direction = tuple(first.position_mm.tolist()), tuple(first.direction.ravel().tolist())
+    return Volume(array, (*first.spacing_mm, spacing_mm), origin, direction), notes
 
 
 def series_files(folder: Path, series: int | None = None) -> list[Path]:
-    """The files of the series that `read_series` reads, in the order of its slices. Raises InputError where mixed."""
-    return [one.path for one in _checked(folder, series)]
+    """The files of the series that is read, in the order of its slices. Raises InputError where they are mixed."""
+    chosen = series_folder(folder).choose(series)
+    check_alike(chosen.path, chosen.slices)
+    return list(chosen.files)
 
 
-def _checked(folder: Path, series: int | None) -> list[Slice]:
-    """The slices of the chosen series, by position, all of one kind."""
-    slices = _chosen(folder, _grouped(folder), series)
-    _check_alike(folder, slices)
-    return slices
+# ---- files and folders
 
 
-def _grouped(folder: Path) -> list[list[Slice]]:
-    """The slices of each series, sorted by position; the series sorted by the scanner's number. InputError if none.
+def _of_one_file(path: Path) -> SeriesFolder:
+    slices = read_slices(path)
+    if not slices:
+        raise InputError(f"{path}: a DICOM file without an image.\nGive the folder that holds the slices of a series.")
+    if slices[0].frame is None and slices[0].header["NumberOfFrames"] in ("", "0", "1"):
+        raise InputError(f"{path}: a single DICOM file.\nGive the folder that holds all the slices of its series.")
+    return SeriesFolder(path, (path.parent,), _listed(path, slices))
 
-    Series of pictures only (screenshots, reports in colour) are left out, unless there is nothing else.
-    """
-    groups: dict[str, list[Slice]] = {}
-    files = _files(folder)
-    with quiet_itk():
-        for path in files:
-            if (found := read_slice(path)) is not None:
-                groups.setdefault(found.tags.get(UID, ""), []).append(found)
-    if not groups:
-        names = ", ".join(path.name for path in files[:3]) + (", …" if len(files) > 3 else "") or "no files"
-        message = f"{folder}: no DICOM images in this folder (it holds {names})"
-        raise InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")
-    all_series = list(groups.values())
-    scans = [slices for slices in all_series if not all(s.is_picture for s in slices)] or all_series
-    for slices in scans:
-        slices.sort(key=lambda s: (s.height_mm, s.path.name))
-    return sorted(scans, key=lambda slices: (_series_number(slices[0]), slices[0].tags.get(UID, "")))
+
+def _tree(folder: Path) -> dict[Path, list[Path]]:
+    """The files of a folder and of those below it; hidden ones and links are left out."""
+    tree = {folder: _files(folder)}
+    for here, below, _ in os.walk(folder):
+        depth = len(Path(here).relative_to(folder).parts)
+        below[:] = sorted(name for name in below if not name.startswith(".") and depth < TREE_DEPTH)
+        tree |= {Path(here, name): _files(Path(here, name)) for name in below}
+    return tree
 
 
 def _files(folder: Path) -> list[Path]:
@@ -126,109 +199,79 @@ def _files(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
+def _read_all(files: Iterable[Path]) -> tuple[list[Slice], str]:
+    """The slices among files, and what is wrong with the first damaged file."""
+    slices, problem = [], ""
+    for path in files:
+        try:
+            slices += read_slices(path)
+        except InputError as error:
+            problem = problem or str(error)
+    return slices, problem
+
+
+def _no_images(folder: Path) -> InputError:
+    names = [path.name for path in _files(folder)]
+    holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
+    message = f"{folder}: no DICOM images in this folder (it holds {holds})"
+    return InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")
+
+
+def _joined(uids: Mapping[Path, set[str]]) -> list[tuple[Path, ...]]:
+    """The folders in groups that share a series, in their order."""
+    groups: list[tuple[list[Path], set[str]]] = []
+    for folder, own in uids.items():
+        sharing = [group for group in groups if group[1] & own - {""}]
+        groups = [group for group in groups if group not in sharing]
+        members = [one for group in sharing for one in group[0]]
+        groups.append(([*members, folder], own.union(*(group[1] for group in sharing))))
+    order = list(uids)
+    return sorted((tuple(sorted(g[0], key=order.index)) for g in groups), key=lambda members: order.index(members[0]))
+
+
+# ---- the series of some slices
+
+
+def _listed(path: Path, slices: Sequence[Slice]) -> tuple[Series, ...]:
+    """The series of some slices, sorted by the scanner's number.
+
+    Series of pictures only (screenshots, reports in colour) are left out, unless there is nothing else.
+    """
+    groups: dict[str, list[Slice]] = {}
+    for one in slices:
+        groups.setdefault(one.header["SeriesInstanceUID"], []).append(one)
+    scans = [group for group in groups.values() if not all(s.is_picture for s in group)] or list(groups.values())
+    scans.sort(key=lambda group: (_series_number(group[0]), group[0].header["SeriesInstanceUID"]))
+    volumes = [volume for group in scans for volume in _volumes(group)]
+    return tuple(_series(number, path, label, members) for number, (label, members) in enumerate(volumes, start=1))
+
+
+def _volumes(slices: Sequence[Slice]) -> list[tuple[str, list[Slice]]]:
+    """The volumes of one series and their labels, each sorted by position."""
+    volumes = [("", list(range(len(slices))))]
+    if any(one.frame is not None for one in slices):
+        volumes = volumes_of([one.header for one in slices])
+    return [
+        (label, sorted((slices[i] for i in members), key=lambda s: (s.height_mm, s.path.name, s.frame or 0)))
+        for label, members in volumes
+    ]
+
+
 def _series_number(one: Slice) -> int:
-    number = one.tags.get(NUMBER, "")
+    number = one.header["SeriesNumber"]
     return int(number) if number.lstrip("-").isdigit() else 0
 
 
-def _summary(number: int, slices: Sequence[Slice]) -> Series:
+def _series(number: int, path: Path, label: str, slices: Sequence[Slice]) -> Series:
     first = slices[0]
     gaps = np.diff([s.height_mm for s in slices])
-    spacing = (*first.spacing_mm, float(np.median(gaps)) if len(gaps) else 0.0)
-    size = (*first.size, len(slices))
-    return Series(number, first.tags.get(UID, ""), first.tags.get(DESCRIPTION, ""), size, spacing, len(slices))
-
-
-def _chosen(folder: Path, groups: list[list[Slice]], series: int | None) -> list[Slice]:
-    """The slices of series number `series`, or of the only one."""
-    if series is None and len(groups) == 1:
-        return groups[0]
-    if series is not None and 1 <= series <= len(groups):
-        return groups[series - 1]
-    known = "; ".join(str(_summary(number, slices)) for number, slices in enumerate(groups, start=1))
-    received = f"{len(groups)} DICOM series" if series is None else f"no series number {series}"
-    raise InputError(f"{folder}: {received}.\nChoose a series by its number: {known}.")
-
-
-def _check_alike(folder: Path, slices: Sequence[Slice]) -> None:
-    """InputError unless there are at least two usable slices, all of one size, spacing, orientation and contrast."""
-    first = slices[0]
-    for one in slices:
-        if one.problem:
-            raise InputError(f"{one.path}: {one.problem}")
-    if len(slices) < 2:
-        raise InputError(f"{folder}: the series has one slice.\nAt least two are needed: copy the whole series.")
-    check_voxel_count(folder, (*first.size, len(slices)))
-    for other in slices[1:]:
-        for what, mine, theirs, tolerance in (
-            ("sizes (columns, rows)", first.size, other.size, 0.0),
-            ("pixel spacings (mm)", first.spacing_mm, other.spacing_mm, DIRECTION_TOLERANCE),
-            ("orientations", first.direction.ravel() + 0.0, other.direction.ravel() + 0.0, DIRECTION_TOLERANCE),
-        ):
-            if not np.allclose(mine, theirs, rtol=tolerance, atol=tolerance):
-                names = f"{first.path.name} has {np.round(mine, 3).tolist()}, {other.path.name}"
-                message = f"{folder}: one series with mixed {what}: {names} has {np.round(theirs, 3).tolist()}"
-                raise InputError(f"{message}.\nKeep the slices of one stack only.")
-    if mixed := mixed_contrast([(one.path.name, one.tags) for one in slices]):
-        advice = "Put the slices of each patient, contrast, echo or time point into a folder of their own"
-        raise InputError(f"{folder}: one series with mixed {mixed}.\n{advice}.")
-
-
-def _slice_spacing(folder: Path, slices: Sequence[Slice]) -> float:
-    """Distance between neighbouring slices, mm. InputError where a slice is missing, repeated or out of place."""
-    normal = slices[0].direction[:, 2]
-    positions = np.stack([s.position_mm for s in slices])
-    heights = (positions - positions[0]) @ normal
-    gaps = np.diff(heights)
-    usual = float(np.median(gaps))
-    tolerance = max(EVEN_FRACTION * usual, EVEN_MM)
-    if gaps.min() <= tolerance:
-        advice = "Remove repeated slices, echoes or time points"
-        raise _uneven(folder, slices, int(gaps.argmin()), "lie at the same position", advice)
-    spacing = float(heights[-1]) / (len(slices) - 1)
-    if np.abs(heights - spacing * np.arange(len(slices))).max() > tolerance:
-        where = int(np.abs(gaps - usual).argmax())
-        what = f"are {gaps[where]:.2f} mm apart, the others {usual:.2f} mm"
-        raise _uneven(folder, slices, where, what, "Copy the missing slices, or resample the scan to even distances")
-    drift = float(np.abs(positions - positions[0] - np.outer(heights, normal)).max())
-    if drift > 0.5 * min(slices[0].spacing_mm):
-        message = f"{folder}: the slices are not stacked along their normal (they drift by {drift:.2f} mm)."
-        raise InputError(f"{message}\nTilted stacks are not read: resample the scan to an orthogonal grid.")
-    _check_none_left_out(folder, slices, spacing)
-    return spacing
-
-
-def _check_none_left_out(folder: Path, slices: Sequence[Slice], spacing: float) -> None:
-    """InputError where only every second, third … slice is there: so say both slice distance and instance numbers.
-
-    Either alone tells nothing: some scanners write the gap between slices for their distance, and the instance numbers
-    of one echo or contrast of several go up in steps.
-    """
-    stated, numbers = slices[0].tags.get(SLICE_DISTANCE, ""), [one.tags.get(INSTANCE, "").strip() for one in slices]
-    if not (is_number(stated) and float(stated) > 0 and all(number.isdigit() for number in numbers)):
-        return
-    steps = {abs(step) for step in np.diff([int(number) for number in numbers]).tolist()}
-    times = round(spacing / float(stated))
-    if times > 1 and steps == {times} and abs(spacing / float(stated) - times) <= EVEN_FRACTION * times:
-        apart = f"{spacing:.2f} mm apart, by their headers {float(stated):.2f} mm, and numbered in steps of {times}"
-        raise InputError(f"{folder}: slices are missing: they are {apart}.\nCopy the missing slices.")
-
-
-def _uneven(folder: Path, slices: Sequence[Slice], where: int, what: str, advice: str) -> InputError:
-    """The error for the slice pair (where, where + 1) of `slices`."""
-    message = f"{folder}: slices {slices[where].path.name} and {slices[where + 1].path.name} {what}"
-    return InputError(f"{message}.\n{advice}: evenly spaced slices are needed ({EVEN_FRACTION:.0%}).")
-
-
-def _pixels(folder: Path, slices: Sequence[Slice]) -> sitk.Image:
-    """The stacked slices, rescale slopes applied; float64 where these give different types from slice to slice."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([str(s.path) for s in slices])
-    if len({s.pixel_id for s in slices}) > 1:
-        reader.SetOutputPixelType(sitk.sitkFloat64)
-    with quiet_itk():
-        try:
-            return reader.Execute()
-        except RuntimeError as error:
-            raise damaged(folder, itk_error(error)) from error
+    return Series(
+        number=number,
+        uid=first.header["SeriesInstanceUID"],
+        description=", ".join(filter(None, (first.header["SeriesDescription"], label))),
+        size=(*first.size, len(slices)),
+        spacing_mm=(*first.spacing_mm, float(np.median(gaps)) if len(gaps) else 0.0),
+        n_files=len({one.path for one in slices}),
+        path=path,
+        slices=tuple(slices),
+    )
