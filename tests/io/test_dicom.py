@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import (
+    BasicTextSRStorage,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    MRImageStorage,
+    MRSpectroscopyStorage,
+    RawDataStorage,
+    RTDoseStorage,
+    RTPlanStorage,
+    RTStructureSetStorage,
+)
 
 from femur3d.errors import InputError
-from femur3d.io.dicom.series import series_files
+from femur3d.io.dicom import slices
+from femur3d.io.dicom.headers import read_header
+from femur3d.io.dicom.series import series_files, series_folder, series_of
 from femur3d.io.images import list_series, read_scan, read_volume
 from femur3d.io.integrity import quiet_itk
 from femur3d.volume import Volume
-from tests.support.dicom_series import CORONAL, OBLIQUE, element, make_scan, put_elements, write_series, write_slice
+from tests.support.dicom_series import (
+    CORONAL,
+    OBLIQUE,
+    element,
+    make_scan,
+    put_bytes,
+    put_elements,
+    write_series,
+    write_slice,
+)
 
 
 def refused(folder: Path, *words: str, series: int | None = None, names: Path | None = None) -> str:
@@ -239,7 +266,7 @@ def test_a_multi_frame_file_is_not_passed_over_for_a_series_beside_it(tmp_path: 
     sitk.WriteImage(frames, str(tmp_path / "scan" / "frames.dcm"))
     refused(tmp_path / "scan", "2 DICOM series")
     number = next(one.number for one in list_series(tmp_path / "scan") if one.uid != "1.2.3.4")
-    refused(tmp_path / "scan", "multi-frame", series=number, names=tmp_path / "scan" / "frames.dcm")
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=number).array, make_scan().array)
 
 
 @pytest.mark.parametrize(("decimals", "n_notes"), [(6, 0), (3, 1)])
@@ -310,3 +337,213 @@ def test_scanner_series_equals_its_nifti_twin(hips_dir: Path, tmp_path: Path, na
     shuffled = read_volume(tmp_path)
     np.testing.assert_array_equal(shuffled.array, series.array)
     assert shuffled.geometry_difference(series, 0.0) is None
+
+
+def test_a_series_over_several_folders_is_one(tmp_path: Path) -> None:
+    """An export CD with two files a folder, files of the same names in each."""
+    scan = make_scan(OBLIQUE)
+    for z in range(6):
+        (tmp_path / "cd" / f"{z // 2}").mkdir(parents=True, exist_ok=True)
+        write_slice(tmp_path / "cd" / f"{z // 2}" / f"IM{z % 2}", scan, z)
+    (found,) = series_of(
+        {tmp_path / "cd" / f"{part}": sorted((tmp_path / "cd" / f"{part}").iterdir()) for part in "012"}
+    )
+    assert (found.path, [folder.name for folder in found.folders]) == (tmp_path / "cd", ["0", "1", "2"])
+    np.testing.assert_array_equal(read_scan(found).volume.array, scan.array)
+    np.testing.assert_array_equal(read_volume(tmp_path / "cd").array, scan.array)
+    shutil.copy(tmp_path / "cd" / "1" / "IM0", tmp_path / "cd" / "2" / "IM9")
+    refused(tmp_path / "cd", "1/IM0 and 2/IM9 lie at the same position")
+
+
+def test_folders_that_share_no_series_stay_apart(tmp_path: Path) -> None:
+    """Two series cut into folders where the files end, and another patient's beside them; one slice is damaged."""
+    scan = make_scan()
+    for number, (uid, z) in enumerate((uid, z) for uid in ("1.2.7", "1.2.8") for z in range(6)):
+        folder = tmp_path / f"cd{number // 5}"
+        folder.mkdir(exist_ok=True)
+        write_slice(folder / f"{number}", scan, z, {"0020|000e": uid})
+    write_series(tmp_path / "other", scan, uid="1.2.9")
+    tree = {folder: sorted(folder.iterdir()) for folder in sorted(tmp_path.iterdir())}
+    joined, other = series_of(tree)
+    assert [folder.name for folder in joined.folders] == ["cd0", "cd1", "cd2"]
+    assert [one.size for one in joined.series] == [(8, 7, 6), (8, 7, 6)]
+    assert (other.path, len(other.series), other.problem) == (tmp_path / "other", 1, "")
+    (tmp_path / "cd1" / "7").write_bytes(b"")
+    joined, other = series_of(tree)
+    assert joined.series == ()
+    assert joined.problem.startswith(f"{tmp_path / 'cd1' / '7'}: the file is empty")
+    assert not other.problem
+    with pytest.raises(InputError, match="cd1/7: the file is empty"):
+        read_scan(joined)
+
+
+def test_headers_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "scan", make_scan())
+    opened = []
+    monkeypatch.setattr(slices, "read_header", lambda path: opened.append(path) or read_header(path))
+    found = read_scan(series_folder(tmp_path / "scan"))
+    assert found.dicom is not None
+    assert sorted(opened) == sorted(found.dicom.files) == sorted((tmp_path / "scan").iterdir())
+
+
+def write_bare(path: Path, sop_class: str, preamble: bool, **attributes: Any) -> None:
+    """A DICOM object without pixels, or with few."""
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = sop_class, "1.2.8.1", "1.2.8"
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, implicit_vr=True, little_endian=True)
+    if preamble:
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        dataset.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("preamble", [False, True])
+@pytest.mark.parametrize(
+    "sop_class",
+    [
+        RTStructureSetStorage,
+        BasicTextSRStorage,
+        GrayscaleSoftcopyPresentationStateStorage,
+        EncapsulatedPDFStorage,
+        RTPlanStorage,
+        RawDataStorage,
+        MRSpectroscopyStorage,
+        KeyObjectSelectionDocumentStorage,
+        "1.3.46.670589.11.0.0.12.2",  # Philips: private
+    ],
+    ids=lambda uid: pydicom.uid.UID(uid).keyword,
+)
+@pytest.mark.parametrize("name", ["rs.dcm", "SR0001"])
+def test_objects_without_image_beside_a_series(tmp_path: Path, sop_class: str, preamble: bool, name: str) -> None:
+    write_series(tmp_path / "scan", make_scan())
+    write_bare(tmp_path / "scan" / name, sop_class, preamble, ContentLabel="A")
+    assert len(list_series(tmp_path / "scan")) == 1
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, make_scan().array)
+
+
+def test_a_dose_beside_a_series_is_no_scan(tmp_path: Path) -> None:
+    """It has pixels, frames and a place in the world."""
+    write_series(tmp_path / "scan", make_scan())
+    pixels = {"Rows": 2, "Columns": 2, "BitsAllocated": 16, "NumberOfFrames": 3, "PixelData": bytes(24)}
+    write_bare(tmp_path / "scan" / "rd.dcm", RTDoseStorage, True, **pixels)
+    assert len(list_series(tmp_path / "scan")) == 1
+
+
+@pytest.mark.parametrize("preamble", [False, True])
+def test_an_image_that_ends_before_its_pixels_is_damaged(tmp_path: Path, preamble: bool) -> None:
+    write_series(tmp_path / "scan", make_scan())
+    write_bare(tmp_path / "scan" / "x.dcm", MRImageStorage, preamble)
+    refused(tmp_path / "scan", "it ends before its pixels", names=tmp_path / "scan" / "x.dcm")
+
+
+DESCRIPTIONS = {
+    "ISO_IR 100": ("Hüfte süd", "latin-1"),
+    "ISO_IR 144": ("Тазобедренный сустав", "iso8859-5"),
+    "ISO_IR 192": ("股関節 бедро", "utf-8"),
+    "GB18030": ("髋关节", "gb18030"),
+    "ISO_IR 13": ("ｺｶﾝｾﾂ", "shift-jis"),
+    "": ("Hüfte", "latin-1"),
+    " ": ("髋关节", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("charset", DESCRIPTIONS)
+def test_descriptions_in_the_character_set_of_the_file(tmp_path: Path, charset: str) -> None:
+    """Also where none is named."""
+    description, encoding = DESCRIPTIONS[charset]
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    for path in (tmp_path / "scan").iterdir():
+        put_elements(path, {(0x08, 0x05): charset, (0x08, 0x103E): ""})
+        put_bytes(path, {(0x08, 0x103E): description.encode(encoding)})
+    assert list_series(tmp_path / "scan")[0].description == description
+
+
+def test_a_description_in_japanese_with_escape_sequences(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    for path in (tmp_path / "scan").iterdir():
+        put_elements(path, {(0x08, 0x05): "\\ISO 2022 IR 87"})
+        put_bytes(path, {(0x08, 0x103E): "T1 股関節".encode("iso2022_jp")})
+    assert list_series(tmp_path / "scan")[0].description == "T1 股関節"
+
+
+@pytest.mark.parametrize(
+    ("pads", "limit", "declared"),
+    [
+        ((-2000,), None, -2000),
+        ((-32768,), None, -32768),
+        ((-2000, -1990), -1500, -2000),
+        ((-2000, -1990), -2000, -1500),  # the range the other way round
+        ((32767,), None, 32767),
+    ],
+)
+def test_padding_is_no_intensity(tmp_path: Path, pads: tuple, limit: int | None, declared: int) -> None:
+    scan = make_scan()
+    array = scan.array + np.int16(3)
+    for i, pad in enumerate(pads):
+        array[:, i, :4] = pad
+    write_series(tmp_path / "scan", scan.with_array(array))
+    for path in (tmp_path / "scan").iterdir():
+        put_bytes(path, {(0x28, 0x120): struct.pack("<h", declared)})
+        if limit is not None:
+            put_bytes(path, {(0x28, 0x121): struct.pack("<h", limit)})
+    found = read_scan(tmp_path / "scan")
+    real = ~np.isin(array, pads)
+    np.testing.assert_array_equal(found.volume.array, np.where(real, array, array[real].min()))
+    assert found.volume.array.dtype == np.int16
+    (note,) = found.notes
+    assert f"{np.mean(~real):.1%} of the voxels hold padding" in note
+    assert note.endswith(f"counts as {array[real].min()}")
+
+
+@pytest.mark.parametrize("declared", [150, 5000])
+def test_a_padding_value_among_the_intensities_is_one_of_them(tmp_path: Path, declared: int) -> None:
+    """150 lies between 149 and 151, which are there; 5000 is not there."""
+    write_series(tmp_path / "scan", make_scan())
+    for path in (tmp_path / "scan").iterdir():
+        put_bytes(path, {(0x28, 0x120): struct.pack("<h", declared)})
+    found = read_scan(tmp_path / "scan")
+    np.testing.assert_array_equal(found.volume.array, make_scan().array)
+    assert found.notes == ()
+
+
+def test_padding_is_told_before_the_rescale(tmp_path: Path) -> None:
+    scan = make_scan()
+    array = scan.array + np.int16(1)
+    array[:, 2] = -2000
+    write_series(tmp_path / "scan", scan.with_array(array))
+    for path in (tmp_path / "scan").iterdir():
+        put_elements(path, {(0x28, 0x1052): "7.5", (0x28, 0x1053): "0.25"})
+        put_bytes(path, {(0x28, 0x120): struct.pack("<H", 63536)})  # as an unsigned number
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, np.where(array < 0, 7.75, array * 0.25 + 7.5))
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEGLS"])
+def test_compressed_slices(tmp_path: Path, compressor: str) -> None:
+    write_series(tmp_path / "plain", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    (tmp_path / "packed").mkdir()
+    for path in (tmp_path / "plain").iterdir():
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        image = reader.Execute()
+        for key in ("0020|000e", "0020|0032", "0020|0037", "0008|0016", "0020|000d"):
+            image.SetMetaData(key, reader.GetMetaData(key))
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(tmp_path / "packed" / path.name))
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        writer.KeepOriginalImageUIDOn()
+        writer.Execute(image)
+    packed = list_series(tmp_path / "packed")[0].slices[0]
+    assert packed.transfer_syntax.is_encapsulated
+    np.testing.assert_array_equal(read_volume(tmp_path / "packed").array, make_scan().array)
+
+
+def test_missing_optional_attributes(tmp_path: Path) -> None:
+    """No number, no description, no instance number, no patient."""
+    scan = make_scan(OBLIQUE)
+    for z in range(6):
+        write_slice(tmp_path / f"{z}.dcm", scan, z, {"0020|0013": "", "0018|0088": ""})
+    assert str(list_series(tmp_path)[0]).startswith("1 = no description (8×7×6 voxels of 0.9×1.1×5.2 mm)")
+    assert read_volume(tmp_path).geometry_difference(scan, 1e-6) is None

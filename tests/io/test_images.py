@@ -189,7 +189,7 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
     (tmp_path / "scan.png").write_bytes(b"x" * 100)
     refused(tmp_path / "scan.png", ".nii.gz, .nhdr, .nrrd, .mha, .mhd, .nii")
     (tmp_path / "slice.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
-    refused(tmp_path / "slice.dcm", "single DICOM file", "folder")
+    refused(tmp_path / "slice.dcm", "it ends before its pixels")
 
 
 @pytest.mark.parametrize("extension", SCAN_EXTENSIONS)

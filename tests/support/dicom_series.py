@@ -68,6 +68,11 @@ def element(group: int, number: int, value: str) -> bytes:
 
 def put_elements(path: Path, values: dict[tuple[int, int], str]) -> None:
     """Replaces or adds elements of a file that SimpleITK wrote, whose own writer would mend or refuse the values."""
+    put_bytes(path, {key: value.encode() for key, value in values.items()})
+
+
+def put_bytes(path: Path, values: dict[tuple[int, int], bytes]) -> None:
+    """As `put_elements`, with values as they are stored."""
     data = path.read_bytes()
     at = start = 144 + int.from_bytes(data[140:144], "little")  # after the file's meta header
     elements = {}
@@ -75,7 +80,9 @@ def put_elements(path: Path, values: dict[tuple[int, int], str]) -> None:
         group, number, length = struct.unpack_from("<HHI", data, at)
         elements[group, number] = data[at : at + 8 + length]
         at += 8 + length
-    elements |= {key: element(*key, value) for key, value in values.items()}
+    for key, value in values.items():
+        padded = value + b" " * (len(value) % 2)
+        elements[key] = struct.pack("<HHI", *key, len(padded)) + padded
     path.write_bytes(data[:start] + b"".join(elements[key] for key in sorted(elements)))
 
 

@@ -15,8 +15,8 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import iter_pixels
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from femur3d.io.dicom.headers import transfer_syntax
 from femur3d.io.dicom.slices import Slice, numbers
 from femur3d.io.integrity import damaged, itk_error, quiet_itk, reading
 
@@ -73,9 +73,11 @@ def _frames(path: Path, slices: Sequence[Slice]) -> list[np.ndarray]:
     try:
         with warnings.catch_warnings(), reading(path):
             warnings.simplefilter("ignore")
-            if slices[0].encapsulated:
-                return _unpacked(path, wanted)
-            return list(_in_order(iter_pixels(path, indices=sorted(wanted), raw=True), wanted))
+            if slices[0].transfer_syntax.is_encapsulated:
+                return _unpacked(path, wanted, slices[0].transfer_syntax)
+            is_deflated = slices[0].transfer_syntax == DeflatedExplicitVRLittleEndian
+            source = pydicom.dcmread(path) if is_deflated else path
+            return _in_order(iter_pixels(source, indices=sorted(wanted), raw=True), wanted)
     except (AttributeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, RuntimeError) as error:
         raise damaged(path, str(error).split("\n")[0][:200]) from error
 
@@ -86,7 +88,7 @@ def _in_order(frames: Iterator[np.ndarray], wanted: Sequence[int]) -> list[np.nd
     return [by_number[number] for number in wanted]
 
 
-def _unpacked(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
+def _unpacked(path: Path, wanted: Sequence[int], syntax: UID) -> list[np.ndarray]:
     """Stored values of compressed frames: GDCM unpacks a file that holds them and nothing that it would interpret."""
     source = pydicom.dcmread(path, specific_tags=[*_PIXEL_MODULE, "PixelData", "NumberOfFrames"])
     frames = list(generate_frames(source.PixelData, number_of_frames=int(source.get("NumberOfFrames") or 1)))
@@ -98,7 +100,7 @@ def _unpacked(path: Path, wanted: Sequence[int]) -> list[np.ndarray]:
     plain.PixelData = encapsulate([frames[number] for number in wanted])
     plain["PixelData"].VR = "OB"
     plain.file_meta = pydicom.dataset.FileMetaDataset()
-    plain.file_meta.TransferSyntaxUID = transfer_syntax(source)
+    plain.file_meta.TransferSyntaxUID = syntax
     with tempfile.TemporaryDirectory(prefix="femur3d-") as folder:
         copy = Path(folder) / "frames.dcm"
         plain.save_as(copy, enforce_file_format=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from femur3d.io.dicom.headers import ATTRIBUTES, GEOMETRY, read_header, text, transfer_syntax
 from femur3d.io.dicom.multiframe import PER_FRAME, SHARED, frames_of
@@ -31,7 +32,7 @@ class Slice:
         header: the attributes that are used here, text by DICOM keyword.
         frame: its number, from 0, in a multi-frame file; None in a file of one slice.
         size: columns, rows.
-        encapsulated: whether the pixels are compressed.
+        transfer_syntax: how its pixels are stored.
         problem: why it cannot be a slice of a scan, and on a second line what to do; '' where it can. The place in the
             world then means nothing.
         is_picture: it never was a slice of a scan: a screenshot or a report, in colour or without geometry.
@@ -44,7 +45,7 @@ class Slice:
     header: Mapping[str, str]
     frame: int | None = None
     size: tuple[int, int] = (0, 0)
-    encapsulated: bool = False
+    transfer_syntax: UID = ImplicitVRLittleEndian
     problem: str = ""
     is_picture: bool = False
     spacing_mm: tuple[float, float] = (1.0, 1.0)
@@ -95,7 +96,7 @@ def numbers(value: str) -> list[float]:
 def _slices(path: Path, dataset: pydicom.Dataset) -> list[Slice]:
     header = {name: text(dataset, name) for name in ATTRIBUTES}
     size = (int(header["Columns"]), int(header["Rows"]))
-    whole = Slice(path, header, None, size, transfer_syntax(dataset).is_encapsulated)
+    whole = Slice(path, header, None, size, transfer_syntax(dataset))
     if header["SamplesPerPixel"] not in ("", "1") or header["PhotometricInterpretation"].startswith("PALETTE"):
         return [_unusable(whole, "a DICOM image in colour", "Give a series of grey-value slices.", is_picture=True)]
     if PER_FRAME in dataset or SHARED in dataset:
