@@ -50,7 +50,7 @@ setup(
             JAX,
             OPENVINO,
         ],
-        "docs": ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"],
+        "docs": ["mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2", "pymdown-extensions>=13,<14"],
         "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
     },
 )
