@@ -99,6 +99,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def test_messages_that_are_explained_exist() -> None:
+    """Troubleshooting quotes them, with … for what differs from case to case."""
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "femur3d").rglob("*.py")))
+    quoted = re.findall(r'\*\*"(.+?)"\*\*', (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"))
+    parts = [part.strip() for quote in quoted for part in quote.split("…")]
+    assert len(parts) > 5
+    assert [part for part in parts if part not in source] == []
+
+
 def included(page: Path) -> Path:
     """The file that a page of docs/ consists of, or the page itself."""
     snippet = re.fullmatch(r'--8<-- "(.+)"\n?', page.read_text(encoding="utf-8"))
