@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from femur3d.errors import InputError, UsageError
@@ -15,6 +17,7 @@ from femur3d.export.dicom_seg import require_highdicom, write_dicom_seg
 from femur3d.io.images import list_series, read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
+from tests.support.enhanced_mr import ENHANCED_MR, enhanced, frames_of, save
 
 SHA256 = "0123456789abcdef" * 4
 
@@ -36,8 +39,6 @@ def decoded(path: Path) -> dict[str, np.ndarray]:
 
     From the file's own attributes only, by pydicom.
     """
-    import pydicom
-
     dataset = pydicom.dcmread(path)
     names = {int(item.SegmentNumber): item.SegmentLabel for item in dataset.SegmentSequence}
     shared = dataset.SharedFunctionalGroupsSequence[0]
@@ -204,7 +205,7 @@ def test_what_is_no_dicom_file(highdicom, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("hello")
     refused(make_scan(), [*files[1:], tmp_path / "notes"], tmp_path / "hip.dcm", names=tmp_path / "notes")
     refused(
-        make_scan(), [*files[1:], tmp_path / "gone"], tmp_path / "hip.dcm", "cannot be read", names=tmp_path / "gone"
+        make_scan(), [*files[1:], tmp_path / "gone"], tmp_path / "hip.dcm", "cannot be opened", names=tmp_path / "gone"
     )
 
 
@@ -227,8 +228,8 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path: Path, m
         assert str(caught.value).endswith("pip install highdicom")
 
 
-def test_importing_the_module_imports_neither_package() -> None:
-    code = "import sys, femur3d.export.dicom_seg; sys.exit(bool({'highdicom', 'pydicom'} & set(sys.modules)))"
+def test_importing_the_module_does_not_import_highdicom() -> None:
+    code = "import sys, femur3d.export.dicom_seg; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -244,3 +245,130 @@ def test_real_series_with_its_manual_labels(highdicom, hips_dir: Path, tmp_path:
         index = np.linalg.solve(labels.affine[:3, :3], (received[side] - labels.origin_mm).T).T
         assert np.abs(index - np.round(index)).max() < 0.02
         np.testing.assert_allclose(in_order(labels.world_mm(np.round(index)[:, ::-1])), in_order(expected))
+
+
+def change_headers(files: list[Path], change: Callable[[pydicom.Dataset], None]) -> None:
+    with pydicom.config.disable_value_validation():
+        for path in files:
+            dataset = pydicom.dcmread(path)
+            change(dataset)
+            dataset.save_as(path)
+
+
+def written(tmp_path: Path, change: Callable[[pydicom.Dataset], None]) -> pydicom.Dataset:
+    """The segmentation of a series with changed headers."""
+    scan = make_scan(OBLIQUE)
+    files = write_scan(tmp_path / "scan", scan, t0010_0020="P-7")
+    change_headers(files, change)
+    write_dicom_seg(some_labels(scan), files, tmp_path / "hip.dcm", "sides")
+    assert_same_voxels(tmp_path / "hip.dcm", some_labels(scan), {1: "Left femur", 2: "Right femur"})
+    return pydicom.dcmread(tmp_path / "hip.dcm")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("PatientBirthDate", "19700231", ""),
+        ("PatientBirthDate", "1970", ""),
+        ("PatientBirthDate", "00000000", ""),
+        ("PatientBirthDate", "19700228", "19700228"),
+        ("PatientSex", "X", ""),
+        ("PatientSex", "female", ""),
+        ("PatientSex", "O", "O"),
+        ("StudyDate", "2020-13-01", ""),
+        ("StudyTime", "25:61", ""),
+        ("StudyTime", "101530.5", "101530.5"),
+        ("PatientAge", "sixty", None),
+        ("PatientAge", "060Y", "060Y"),
+        ("PatientWeight", "heavy", None),
+        ("PatientWeight", "61.5", 61.5),
+        ("AccessionNumber", "0123456789abcdefXYZ", ""),
+        ("StudyID", "12", "12"),
+        ("PatientID", "", ""),
+        ("SeriesNumber", "-3000", 1000),
+        ("SeriesNumber", "three", 1000),
+    ],
+)
+def test_values_that_dicom_does_not_allow_are_left_out(
+    highdicom, tmp_path: Path, keyword: str, value: str, expected: object
+) -> None:
+    """The segmentation is written all the same, with the sound values."""
+
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset[keyword] = pydicom.dataelem.DataElement(keyword, "LO", value)  # any text passes here
+        dataset[keyword].VR = "LO"
+
+    dataset = written(tmp_path, change)
+    assert dataset.PatientID == ("" if keyword == "PatientID" else "P-7")
+    assert dataset.get(keyword) == expected
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("ISO_IR 100", "Müller^Jürgen"),
+        ("ISO_IR 192", "Ψαρράς^Νίκος"),
+    ],
+)
+def test_names_in_any_character_set(highdicom, tmp_path: Path, charset: str | list[str], name: str) -> None:
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset.SpecificCharacterSet, dataset.PatientName = charset, name
+
+    dataset = written(tmp_path, change)
+    assert dataset.SpecificCharacterSet == "ISO_IR 192"
+    assert str(dataset.PatientName) == name
+
+
+def test_identifiers_are_taken_over_as_they_are(highdicom, tmp_path: Path) -> None:
+    """Some systems write parts with a leading 0."""
+    dataset = written(tmp_path, lambda header: setattr(header, "StudyInstanceUID", "1.2.003.04"))
+    assert dataset.StudyInstanceUID == "1.2.003.04"
+
+
+def test_what_ohif_looks_for(highdicom, tmp_path: Path) -> None:
+    """The series, its instances and the source of every frame; one bit a voxel, not compressed."""
+    dataset = written(tmp_path, lambda header: None)
+    (series,) = dataset.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.3.4"
+    referenced = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
+    assert referenced == {f"1.2.3.4.{z + 1}" for z in range(6)}
+    sources = {
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    }
+    assert sources == {f"1.2.3.4.{z + 1}" for z in range(1, 5)}
+    assert (dataset.SegmentationType, dataset.BitsAllocated) == ("BINARY", 1)
+    assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_multi_frame_series_is_referred_to_by_its_frames(highdicom, tmp_path: Path, files: int) -> None:
+    """Of two echoes the second, in one or two files; frames in the file are counted from 1."""
+    scan = make_scan(OBLIQUE)
+    frames = [*frames_of(scan, EffectiveEchoTime=5.0), *frames_of(scan, EffectiveEchoTime=9.0)]
+    for number in range(files):
+        own = frames[number::files]
+        save(enhanced(own, SOPInstanceUID=f"1.2.9.{number}", PatientID="P-8"), tmp_path / "scan" / f"{number}.dcm")
+    series = list_series(tmp_path / "scan")[1]
+    labels = some_labels(scan)
+    write_dicom_seg(labels, series.slices, tmp_path / "hip.dcm", "sides")
+    assert_same_voxels(tmp_path / "hip.dcm", labels, {1: "Left femur", 2: "Right femur"})
+    dataset = pydicom.dcmread(tmp_path / "hip.dcm")
+    assert (dataset.PatientID, dataset.StudyInstanceUID) == ("P-8", "1.2.3")
+    found = set()
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        assert source.ReferencedSOPClassUID == ENHANCED_MR
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        found.add(
+            (source.ReferencedSOPInstanceUID, source.ReferencedFrameNumber, round(scan.index_zyx([position])[0, 0]))
+        )
+    assert found == {(f"1.2.9.{(6 + z) % files}", (6 + z) // files + 1, z) for z in range(1, 5)}
+    referenced = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert sorted(item.ReferencedSOPInstanceUID for item in referenced) == [
+        f"1.2.9.{number}" for number in range(files)
+    ]

@@ -22,10 +22,11 @@ from femur3d.io.integrity import check_name, damaged, dicom_kind, reading
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 ATTRIBUTES = (
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("SeriesNumber", "SeriesDescription", "InstanceNumber"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
     *("BitsAllocated", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("RescaleSlope", "RescaleIntercept", "SpacingBetweenSlices"),
+    *("RescaleSlope", "RescaleIntercept", "SpacingBetweenSlices", "SliceThickness"),
     *GEOMETRY,
     *CONTRAST_ATTRIBUTES,
 )

@@ -23,7 +23,11 @@ Position = tuple[float, ...]
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 # Attributes of each functional group, under the names that they have in files of one slice.
 _GROUPS: dict[str, dict[str, str]] = {
-    "PixelMeasuresSequence": {"PixelSpacing": "PixelSpacing", "SpacingBetweenSlices": "SpacingBetweenSlices"},
+    "PixelMeasuresSequence": {
+        "PixelSpacing": "PixelSpacing",
+        "SliceThickness": "SliceThickness",
+        "SpacingBetweenSlices": "SpacingBetweenSlices",
+    },
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
     "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
     "PixelValueTransformationSequence": {"RescaleSlope": "RescaleSlope", "RescaleIntercept": "RescaleIntercept"},
