@@ -1,28 +1,38 @@
-"""Compares predicted label maps with references and writes the paper's Table 1.
+"""Compares predicted label maps with references and writes the paper's Table 1 (section 3.4).
 
     python -m femur3d.evaluate --predictions out --references data/labelsTr -o evaluation [--images data/imagesTr]
-                               [--split val]
+        [--split val --fold 0] [--present-only]
 
 Files are matched by case name. A reference without prediction is a failure: its distances are inf and its Dice is 0,
-and the command ends with code 4. Writes metrics.csv, summary.json, table.txt, and a picture per case with --images.
+and the command ends with code 4; --present-only leaves such cases out. A femur that is neither in the reference nor in
+the prediction is not applicable: it is counted and in no average. Writes metrics.csv, summary.json (averages over all
+and of each side, agreement of the volumes, command, versions, models), table.txt, and a picture per case with --images.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
+import femur3d
 from femur3d import cli
 from femur3d.data.nnunet_dataset import read_split
 from femur3d.errors import EXIT_SOME_FAILED, InputError, UsageError
 from femur3d.evaluation import cases as evaluation
 from femur3d.evaluation.contour_figure import contour_figure
-from femur3d.evaluation.tables import FemurMetrics, format_table, write_report
-from femur3d.io.images import read_volume
+from femur3d.evaluation.metrics import LABEL_MODES, FemurMetrics, measure_case
+from femur3d.evaluation.tables import format_table, write_report
+from femur3d.io.images import read_volume, scan_extension
+from femur3d.io.summary import read_summary
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS
@@ -36,13 +46,21 @@ flags.DEFINE_enum(
     ["all", "train", "val"],
     "all references, or only a part of them by ../splits_final.json beside their folder.",
 )
+flags.DEFINE_integer("fold", 0, "Entry of ../splits_final.json that --split takes, from 0.", lower_bound=0)
+flags.DEFINE_bool(
+    "present_only", False, "Leave out references without prediction instead of counting them as failures."
+)
+flags.DEFINE_alias("present-only", "present_only")
 flags.DEFINE_enum(
     "labels",
     "auto",
-    evaluation.LABEL_MODES,
+    LABEL_MODES,
     "sides: compare equal label values (1 left, 2 right). femur: the prediction knows no sides; each connected "
     "component counts for the reference femur it overlaps most or is nearest to. auto: whichever the labels suggest.",
 )
+
+
+LIBRARIES = ("numpy", "scipy", "SimpleITK", "vtk")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,23 +70,26 @@ def main(argv: Sequence[str]) -> int:
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: is a file.\nExpected a folder to write to for -o.")
     cases, names = _cases(references), evaluation.label_names(references)
+    missing = [case.name for case in cases if case.prediction is None]
+    present = [case for case in cases if case.prediction]
+    cases = present if FLAGS.present_only else cases
     rows: list[FemurMetrics] = []
     unusable: list[InputError] = []
+    pictures: list[Path] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None):
         reference = evaluation.load_labels(case.reference)
         try:
             prediction = evaluation.load_prediction(case, reference)
         except InputError as error:
             unusable.append(error)
-            prediction = evaluation.nothing(reference)
-        rows += evaluation.measure_case(case.name, reference, prediction, FLAGS.labels, names)
+            prediction = evaluation.empty_labels(reference)
+        rows += measure_case(case.name, reference, prediction, FLAGS.labels, names)
         if case.image:
-            _draw(case, reference, prediction, output)
-    missing = [case.name for case in cases if case.prediction is None]
-    if unusable and len(unusable) + len(missing) == len(cases):
+            pictures.append(_draw(case, reference, prediction, output))
+    if unusable and len(unusable) == len(present):
         raise unusable[0]
     print(format_table(rows))
-    print(*write_report(rows, output), sep="\n")
+    print(*write_report(rows, output, _origin(cases, missing, pictures)), *pictures, sep="\n")
     return _report_failures(missing, unusable, [case.name for case in cases if case.image is None])
 
 
@@ -76,19 +97,56 @@ def _cases(references: Path) -> list[evaluation.Case]:
     """The cases of the part of the split that is asked for. Raises InputError, UsageError."""
     cases = evaluation.find_cases(references, Path(FLAGS.predictions), Path(FLAGS.images) if FLAGS.images else None)
     if FLAGS.split == "all":
+        if FLAGS["fold"].present:
+            raise UsageError(f"--fold: received {FLAGS.fold} without --split.\nExpected --split train or val with it.")
         return cases
-    wanted = getattr(read_split(references.resolve().parent), FLAGS.split)
+    wanted = getattr(read_split(references.resolve().parent, FLAGS.fold), FLAGS.split)
     chosen = [case for case in cases if case.name in wanted]
     if not chosen:
         raise UsageError(f"--split {FLAGS.split}: no such case beside {references}.\nExpected a splits_final.json.")
+    if FLAGS.present_only and all(case.prediction is None for case in chosen):
+        raise UsageError(
+            f"--split {FLAGS.split} --fold {FLAGS.fold} --present-only: no case has a prediction in "
+            f"{FLAGS.predictions}.\nExpected predictions of {', '.join(case.name for case in chosen[:3])}."
+        )
+    print(f"Split: {FLAGS.split} of fold {FLAGS.fold}, {len(chosen)} cases")
     return chosen
 
 
-def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> None:
+def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> Path:
     assert case.image is not None
-    image = read_volume(case.image)
+    image, path = read_volume(case.image), output / f"{case.name}.png"
     evaluation.check_geometry(case.image, image, case.reference, reference)
-    contour_figure(image, reference, prediction, output / f"{case.name}.png")
+    contour_figure(image, reference, prediction, path)
+    return path
+
+
+def _origin(cases: Sequence[evaluation.Case], missing: Sequence[str], pictures: Sequence[Path]) -> dict[str, Any]:
+    """What the numbers come from, for summary.json; models as the CASE.json beside each prediction names them."""
+    models = Counter(_model_hash(case.prediction) for case in cases if case.prediction)
+    unknown = models.pop("", 0)
+    return {
+        "command": shlex.join(["python", "-m", "femur3d.evaluate", *sys.argv[1:]]),
+        "versions": {
+            "femur3d": femur3d.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "models": [{"weights_sha256": digest, "predictions": count} for digest, count in sorted(models.items())],
+        "predictions_of_unknown_model": unknown,
+        "split": None if FLAGS.split == "all" else {"part": FLAGS.split, "fold": FLAGS.fold},
+        "cases": [case.name for case in cases],
+        "without_prediction": list(missing),
+        "without_prediction_left_out": FLAGS.present_only,
+        "pictures": [path.name for path in pictures],
+    }
+
+
+def _model_hash(prediction: Path) -> str:
+    """SHA-256 of the weights that made a prediction; empty where no CASE.json says so."""
+    summary = read_summary(prediction.with_name(f"{prediction.name.removesuffix(scan_extension(prediction))}.json"))
+    model = summary.get("model")
+    return str(model.get("weights_sha256", "")) if isinstance(model, dict) else ""
 
 
 def _report_failures(missing: Sequence[str], unusable: Sequence[InputError], no_image: Sequence[str]) -> int:
@@ -96,10 +154,11 @@ def _report_failures(missing: Sequence[str], unusable: Sequence[InputError], no_
     for error in unusable:
         print(f"Counted as a failure: {error}", file=sys.stderr)
     if missing:
-        print(f"Counted as failures, no prediction: {', '.join(missing)}", file=sys.stderr)
+        said = "Left out" if FLAGS.present_only else "Counted as failures"
+        print(f"{said}, no prediction: {', '.join(missing)}", file=sys.stderr)
     if FLAGS.images and no_image:
         print(f"No picture, no image: {', '.join(no_image)}", file=sys.stderr)
-    return EXIT_SOME_FAILED if missing or unusable else 0
+    return EXIT_SOME_FAILED if unusable or (missing and not FLAGS.present_only) else 0
 
 
 if __name__ == "__main__":

@@ -12,19 +12,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from femur3d.errors import InputError
-from femur3d.evaluation.tables import FemurMetrics, measure
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
 from femur3d.volume import Volume
 
-LabelMode = Literal["auto", "femur", "sides"]
-LABEL_MODES = get_args(LabelMode)
 FIRST, SECOND = 1, 2  # left and right femur; or FIRST alone for any femur
 KNOWN_LABELS = (0, FIRST, SECOND)
 
@@ -106,13 +102,13 @@ def load_prediction(case: Case, reference: Volume) -> Volume:
         InputError: unreadable, another value than 0, 1, 2, or on another grid than the reference.
     """
     if case.prediction is None:
-        return nothing(reference)
+        return empty_labels(reference)
     prediction = load_labels(case.prediction)
     check_geometry(case.prediction, prediction, case.reference, reference)
     return prediction
 
 
-def nothing(reference: Volume) -> Volume:
+def empty_labels(reference: Volume) -> Volume:
     """A label map without femur on the reference's grid."""
     return reference.with_array(np.zeros_like(reference.array))
 
@@ -138,46 +134,12 @@ def check_geometry(path: Path, volume: Volume, reference_path: Path, reference: 
         )
 
 
-def measure_case(
-    name: str, reference: Volume, prediction: Volume, mode: LabelMode = "auto", names: dict[int, str] | None = None
-) -> list[FemurMetrics]:
-    """A row for each label that the reference or the prediction holds; a row for label 1 where both are empty.
-
-    Args:
-        name: of the case.
-        reference: label map, axes (z, y, x).
-        prediction: label map on the same grid.
-        mode: "sides" compares equal label values. "femur" takes any value of the prediction for femur, and splits it
-            where the reference has two femurs. "auto" is "femur" where a prediction has only the value 1 and the
-            reference has 2, or where the prediction has 2 and neither reference nor `names` know it; else "sides".
-        names: label value → name; None or a value without name gives "femur", "femur_left" or "femur_right".
-
-    Raises:
-        ValueError: the grids differ.
-    """
-    names = names or {}
-    in_reference, in_prediction = _labels(reference), _labels(prediction)
-    if mode == "femur" or (mode == "auto" and _knows_no_sides(in_reference, in_prediction, names)):
-        prediction = split_femurs(reference, prediction)
-        in_prediction = _labels(prediction)
-    labels = sorted(in_reference | in_prediction) or [FIRST]
-    default = {FIRST: "femur_left", SECOND: "femur_right"} if SECOND in labels else {FIRST: "femur"}
-    titles = {**default, **names}
-    return [measure(name, titles[label], _mask(reference, label), _mask(prediction, label)) for label in labels]
-
-
-def _knows_no_sides(in_reference: set[int], in_prediction: set[int], names: dict[int, str]) -> bool:
-    if SECOND in in_reference:
-        return SECOND not in in_prediction
-    return SECOND in in_prediction and SECOND not in names
-
-
 def split_femurs(reference: Volume, prediction: Volume) -> Volume:
     """Gives each connected component of a prediction the label of its reference femur, see the top of this file.
 
     With one label in the reference all of the prediction takes it; with none, label 1.
     """
-    labels = sorted(_labels(reference))
+    labels = sorted(femur_labels(reference))
     foreground = prediction.array != 0
     if len(labels) < 2:
         return prediction.with_array(foreground.astype(np.uint8) * np.uint8(labels[0] if labels else FIRST))
@@ -195,9 +157,6 @@ def split_femurs(reference: Volume, prediction: Volume) -> Volume:
     return prediction.with_array(values[components])
 
 
-def _labels(volume: Volume) -> set[int]:
+def femur_labels(volume: Volume) -> set[int]:
+    """Which of 1 and 2 a label map holds."""
     return {label for label in (FIRST, SECOND) if (volume.array == label).any()}
-
-
-def _mask(volume: Volume, label: int) -> Volume:
-    return volume.with_array(volume.array == label)

@@ -1,21 +1,18 @@
-"""Metrics of every femur: measured, and written as the paper's Table 1, as CSV and as JSON."""
+"""Metrics of every femur as the paper's Table 1 (section 3.4), as CSV and as JSON."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from femur3d.evaluation.overlap import count_overlap, dice, jaccard, precision, recall
-from femur3d.evaluation.surface_distance import surface_distances
+from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.evaluation.summary import by_label, summarise, volume_agreement
 from femur3d.io.atomic import replacing
-from femur3d.volume import Volume
 
 # Metric → heading of its column and decimals, in the order of the paper's Table 1, which has no HD95.
 COLUMNS = {
@@ -31,115 +28,36 @@ COLUMNS = {
 FIRST_OVERLAP = "dice"
 
 
-@dataclasses.dataclass(frozen=True)
-class FemurMetrics:
-    """One row: one label of one case.
-
-    Attributes:
-        case: name of the case.
-        label: name of the label.
-        mean_mm, std_mm, hausdorff_mm, hd95_mm: surface distances, see `SurfaceDistances`; inf where the reference or
-            the prediction is empty.
-        dice, jaccard, precision, recall: overlap, 0 to 1.
-        reference_ml, prediction_ml: volumes in millilitres.
-    """
-
-    case: str
-    label: str
-    mean_mm: float
-    std_mm: float
-    hausdorff_mm: float
-    hd95_mm: float
-    dice: float
-    jaccard: float
-    precision: float
-    recall: float
-    reference_ml: float
-    prediction_ml: float
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is no distance, because the reference or the prediction is empty or missing."""
-        return not math.isfinite(self.mean_mm)
-
-
-METRICS = tuple(field.name for field in dataclasses.fields(FemurMetrics))[2:]
-
-
-def measure(case: str, label: str, reference: Volume, prediction: Volume) -> FemurMetrics:
-    """All metrics of a pair of bool masks (z, y, x) on one grid.
-
-    Raises:
-        ValueError: the grids differ, or an array is not bool.
-    """
-    distances = surface_distances(reference, prediction)
-    counts = count_overlap(reference.array, prediction.array)
-    voxel_ml = math.prod(reference.spacing_mm) / 1000
-    return FemurMetrics(
-        case,
-        label,
-        mean_mm=distances.mean_mm,
-        std_mm=distances.std_mm,
-        hausdorff_mm=distances.hausdorff_mm,
-        hd95_mm=distances.hd95_mm,
-        dice=dice(counts),
-        jaccard=jaccard(counts),
-        precision=precision(counts),
-        recall=recall(counts),
-        reference_ml=(counts.tp + counts.fn) * voxel_ml,
-        prediction_ml=(counts.tp + counts.fp) * voxel_ml,
-    )
-
-
-def summarise(rows: Sequence[FemurMetrics]) -> dict[str, dict[str, float | int]]:
-    """Mean, std (divisor n), min, max, n and failures of every metric, over all rows.
-
-    A failure counts with its inf (or Dice 0); where there is one, the std of a distance is inf too, and
-    `mean_without_failures` is added if any row is left for it.
-
-    Raises:
-        ValueError: there are no rows.
-    """
-    if not rows:
-        raise ValueError("Expected at least one row of metrics. Received: none")
-    failures = sum(row.failed for row in rows)
-    return {metric: _summary(metric, rows, failures) for metric in METRICS}
-
-
-def _summary(metric: str, rows: Sequence[FemurMetrics], failures: int) -> dict[str, float | int]:
-    values = np.array([getattr(row, metric) for row in rows])
-    summary: dict[str, float | int] = {
-        "mean": float(values.mean()),
-        "std": float(values.std()) if np.isfinite(values).all() else math.inf,
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "n": len(rows),
-        "failures": failures,
-    }
-    if 0 < failures < len(rows):
-        summary["mean_without_failures"] = float(np.mean([getattr(row, metric) for row in rows if not row.failed]))
-    return summary
-
-
 def format_table(rows: Sequence[FemurMetrics]) -> str:
-    """The paper's Table 1 as text: a line for each femur, their average, and the number of failures below.
+    """The paper's Table 1 as text: a line for each femur, their average, that of each side, and notes below.
 
-    An inf in a column makes its average inf; a second average then leaves the failed rows out, and says so.
+    An inf in a column makes its average inf; a second average then leaves the failed rows out, and says so. Rows in
+    which reference and prediction are both empty show dashes and are in no average.
 
     Raises:
         ValueError: there are no rows.
     """
-    summary = summarise(rows)
-    failures = sum(row.failed for row in rows)
     body = [(row.case, row.label, [getattr(row, metric) for metric in COLUMNS]) for row in rows]
-    averages = [("Average", "", [summary[metric]["mean"] for metric in COLUMNS])]
-    if 0 < failures < len(rows):
-        kept = f"of {len(rows) - failures}, without failures"
-        averages.append(("Average", kept, [summary[metric]["mean_without_failures"] for metric in COLUMNS]))
+    averages = _averages(rows)
     widths = [max(len(line[column]) for line in [*body, *averages, ("Case", "Label")]) for column in (0, 1)]
     lines = [_line(*line, widths) for line in body], [_line(*line, widths) for line in averages]
     rule = "-" * len(lines[0][0])
-    return "\n".join([*_headings(widths), rule, *lines[0], rule, *lines[1], _failure_line(failures, len(rows))])
+    return "\n".join([*_headings(widths), rule, *lines[0], rule, *lines[1], *_notes(rows)])
+
+
+def _averages(rows: Sequence[FemurMetrics]) -> list[tuple[str, str, list[float]]]:
+    """Case, label and values of the lines below the rule."""
+    summary = summarise(rows)
+    counts = summary["dice"]
+    averages = [("Average", "", [summary[metric]["mean"] for metric in COLUMNS])]
+    if "mean_without_failures" in counts:
+        label = f"of {counts['n'] - counts['failures']}, without failures"
+        averages.append(("Average", label, [summary[metric]["mean_without_failures"] for metric in COLUMNS]))
+    sides = by_label([row for row in rows if row.applies])
+    for label, own in sides.items() if len(sides) > 1 else ():
+        side = summarise(own)
+        averages.append(("Average", label, [side[metric]["mean"] for metric in COLUMNS]))
+    return averages
 
 
 def _headings(widths: Sequence[int]) -> list[str]:
@@ -151,39 +69,81 @@ def _headings(widths: Sequence[int]) -> list[str]:
 
 
 def _line(case: str, label: str, values: Sequence[float], widths: Sequence[int]) -> str:
-    cells = [f"  {value:>9.{decimals}f}" for value, (_, decimals) in zip(values, COLUMNS.values(), strict=True)]
+    cells = [f"  {_number(value, decimals):>9}" for value, (_, decimals) in zip(values, COLUMNS.values(), strict=True)]
     return f"{case:<{widths[0]}}  {label:<{widths[1]}}{''.join(cells)}"
 
 
-def _failure_line(failures: int, total: int) -> str:
-    reason = " (distance inf: reference or prediction empty or missing)" if failures else ""
-    return f"Failures: {failures} of {total}{reason}"
+def _number(value: float, decimals: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _notes(rows: Sequence[FemurMetrics]) -> list[str]:
+    """Failures, rows that do not apply, what the surface distances are, and how the volumes agree."""
+    summary, volumes = summarise(rows), volume_agreement(rows)
+    counts = summary["dice"]
+    failed = " (distance inf: reference or prediction empty or missing)" if counts["failures"] else ""
+    notes = [f"Failures: {counts['failures']} of {counts['n']}{failed}"]
+    if counts["not_applicable"]:
+        notes.append(f"Not applicable: {counts['not_applicable']} (reference and prediction empty), in no average")
+    mean = _number(summary["vertex_mean_mm"]["mean"], 3)
+    notes.append(f"Surface distances are weighted by area; the mean over vertices, each counted alike, is {mean} mm")
+    bias, low, high = (_number(volumes[key], 1) for key in ("bias_ml", "lower_limit_ml", "upper_limit_ml"))
+    percent = _number(summary["volume_error_percent"]["mean"], 1)
+    notes.append(f"Volume error: bias {bias} ml ({percent}%), 95% limits of agreement {low} to {high} ml")
+    return notes
 
 
 def write_csv(rows: Sequence[FemurMetrics], path: str | os.PathLike[str]) -> None:
-    """One line per row, with a header; an infinite distance is written as inf."""
+    """One line per row, with a header; an infinite number is written as inf, one that does not apply as nothing.
+
+    The column mean_mm is weighted by area; in files without vertex_mean_mm, which femur3d 0.1 wrote, every vertex
+    counts alike in it, and likewise in std_mm and hd95_mm.
+    """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in dataclasses.fields(FemurMetrics))
-        writer.writerows(dataclasses.astuple(row) for row in rows)
+        writer.writerow(["case", "label", *METRICS])
+        for row in rows:
+            values = [getattr(row, metric) for metric in METRICS]
+            writer.writerow([row.case, row.label, *("" if math.isnan(value) else value for value in values)])
 
 
-def write_summary(rows: Sequence[FemurMetrics], path: str | os.PathLike[str]) -> None:
-    """`summarise` as valid JSON: an infinite number, which JSON does not know, becomes the string "inf"."""
-    summary = {
-        metric: {name: value if math.isfinite(value) else "inf" for name, value in values.items()}
-        for metric, values in summarise(rows).items()
-    }
+def summary_json(rows: Sequence[FemurMetrics], origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of summary.json: `summarise`, the same for each label, the volumes' agreement, and the origin.
+
+    Args:
+        rows: of all femurs.
+        origin: what the numbers come from: command, versions, models.
+    """
+    sides = {label: summarise(own) for label, own in by_label(rows).items()}
+    return {**summarise(rows), "labels": sides, "volume_agreement": volume_agreement(rows), **origin}
+
+
+def write_summary(rows: Sequence[FemurMetrics], path: str | os.PathLike[str], origin: Mapping[str, Any]) -> None:
+    """Writes `summary_json` as valid JSON, which knows no infinite number: it is "inf", and NaN is null."""
+    text = json.dumps(_valid(summary_json(rows, origin)), indent=2, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def write_report(rows: Sequence[FemurMetrics], folder: str | os.PathLike[str]) -> list[Path]:
+def _valid(value: Any) -> Any:
+    """The value with every number that JSON lacks replaced."""
+    if isinstance(value, Mapping):
+        return {key: _valid(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_report(
+    rows: Sequence[FemurMetrics], folder: str | os.PathLike[str], origin: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Writes metrics.csv, summary.json and table.txt into a folder, each whole or not at all; returns their paths."""
     folder = Path(folder)
     paths = [folder / name for name in ("metrics.csv", "summary.json", "table.txt")]
     write_csv(rows, paths[0])
-    write_summary(rows, paths[1])
+    write_summary(rows, paths[1], origin or {})
     with replacing(paths[2]) as temporary:
         temporary.write_text(format_table(rows) + "\n", encoding="utf-8")
     return paths

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from femur3d.evaluation.surface_distance import SurfaceDistances, mesh_from_mask, point_distances, surface_distances
+from femur3d.evaluation.surface_distance import (
+    DirectedDistances,
+    SurfaceDistances,
+    mesh_from_mask,
+    point_areas,
+    point_distances,
+    surface_distances,
+)
 from femur3d.volume import Volume
 from tests.support.shapes import ball, rotation, signed_volume
 
@@ -39,14 +46,82 @@ def brute_force(points: np.ndarray, vertices: np.ndarray, triangles: np.ndarray)
     return np.minimum(distance, np.min([to_edge(*edge) for edge in edges], axis=0)).min(axis=1)
 
 
-def test_metrics_derived_from_the_directed_arrays() -> None:
-    forward, backward = np.arange(101.0), np.array([0.0, 200.0])
+METRICS = ("mean_mm", "std_mm", "hausdorff_mm", "hd95_mm", "vertex_mean_mm")
+
+
+def sampled(mesh, other, points_per_mm2: float, generator: np.random.Generator) -> np.ndarray:
+    """Distances to another mesh from points scattered evenly over a mesh: an independent integral over the surface."""
+    corners = mesh[0][mesh[1]]
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    chosen = generator.choice(len(areas), int(points_per_mm2 * areas.sum()), p=areas / areas.sum())
+    weights = generator.dirichlet((1, 1, 1), len(chosen))
+    return point_distances(np.einsum("nk,nkx->nx", weights, corners[chosen]), *other)
+
+
+def test_metrics_derived_from_the_directed_distances() -> None:
+    """Two vertices and a centre one way, a vertex and a centre the other way."""
+    forward = DirectedDistances(np.array([0.0, 6.0, 3.0]), np.array([1.0, 1.0, 8.0]), vertices=2)
+    backward = DirectedDistances(np.array([1.0, 2.0]), np.array([2.0, 18.0]), vertices=1)
     distances = SurfaceDistances(forward, backward)
-    assert distances.mean_mm == pytest.approx((5050 + 200) / 103)
-    assert distances.std_mm == pytest.approx(np.std([*range(101), 0, 200]))
-    assert distances.hausdorff_mm == 200
-    assert distances.hd95_mm == pytest.approx(190)  # 0.95·200 of the backward array; 95 of the forward one
-    assert SurfaceDistances(backward, forward).hd95_mm == distances.hd95_mm
+    mean = (0 + 6 + 24 + 2 + 36) / 30
+    assert distances.mean_mm == pytest.approx(mean)
+    variance = (
+        1 * (0 - mean) ** 2 + (6 - mean) ** 2 + 8 * (3 - mean) ** 2 + 2 * (1 - mean) ** 2 + 18 * (2 - mean) ** 2
+    ) / 30
+    assert distances.std_mm == pytest.approx(math.sqrt(variance))
+    assert distances.hausdorff_mm == 6
+    assert distances.vertex_mean_mm == pytest.approx((0 + 6 + 1) / 3)
+    assert distances.hd95_mm == 6  # 9 of 10 mm² are within 3 mm
+    for name in METRICS:
+        assert getattr(SurfaceDistances(backward, forward), name) == pytest.approx(getattr(distances, name))
+
+
+def test_percentile_is_one_of_area() -> None:
+    one = DirectedDistances(np.array([4.0, 1.0, 2.0, 3.0]), np.array([1.0, 10.0, 60.0, 29.0]), vertices=4)
+    assert [one.percentile_mm(percent) for percent in (0, 10, 11, 70, 71, 99, 99.5, 100)] == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_points_stand_for_the_whole_area_and_integrate_squares_exactly() -> None:
+    """A triangle of 3 mm² with corners (0,0), (2,0), (0,3): ∫x² is base³·height/12, ∫xy base²·height²/24."""
+    vertices, triangles = np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]]), np.array([[0, 1, 2]])
+    areas = point_areas(vertices, triangles)
+    assert areas == pytest.approx([0.25, 0.25, 0.25, 2.25])
+    x, y = np.concatenate([vertices, vertices.mean(axis=0, keepdims=True)]).T[:2]
+    assert areas @ x**2 == pytest.approx(2 * 3 * 2**2 / 12)
+    assert areas @ (x * y) == pytest.approx(2**2 * 3**2 / 24)
+    mesh = mesh_from_mask(ball(12, (0.5, 0.5, 0.5)))
+    assert point_areas(*mesh).sum() == pytest.approx(4 * math.pi * 12**2, rel=0.1)  # a stair-stepped sphere has more
+
+
+def test_mean_of_a_block_that_is_one_slice_too_high_is_that_of_the_surfaces() -> None:
+    """Worked out by hand for sharp edges: 40×40×60 mm against 40×40×65 mm, slices of 5 mm.
+
+    From the reference only its top is off, by min(r, 5) mm at a distance r from the nearest side.
+    From the prediction the top is 5 mm off, and the sides rise from 0 to 5 mm over the last slice.
+    """
+    shape, spacing = (17, 60, 60), (1.0, 1.0, 5.0)
+    low, high = (Volume(box(shape, (2, 10, 10), (end, 50, 50)).array, spacing) for end in (14, 15))
+    distances = surface_distances(low, high)
+    edge, height, step = 40.0, 60.0, 5.0
+    top = step * (edge - 2 * step) ** 2 + 4 * (edge * step**2 / 2 - 2 * step**3 / 3)
+    integral = top + step * edge**2 + 4 * edge * step**2 / 2
+    area = (2 * edge**2 + 4 * edge * height) + (2 * edge**2 + 4 * edge * (height + step))
+    assert distances.mean_mm == pytest.approx(integral / area, rel=0.03)  # 0.62 mm
+    assert distances.vertex_mean_mm != pytest.approx(integral / area, rel=0.3)  # the sides have few vertices
+
+
+@pytest.mark.parametrize("thickness_mm", [1.0, 3.0, 5.2])
+def test_metrics_are_those_of_points_scattered_over_the_surfaces(thickness_mm) -> None:
+    spacing = (0.9, 0.9, thickness_mm)
+    one, two = ball(12, spacing), ball(11, spacing, centre_mm=(2, -1, 1.5))
+    distances = surface_distances(one, two)
+    meshes, generator = (mesh_from_mask(one), mesh_from_mask(two)), np.random.default_rng(0)
+    directed = [sampled(*pair, 20, generator) for pair in (meshes, meshes[::-1])]
+    pooled = np.concatenate(directed)
+    assert distances.mean_mm == pytest.approx(pooled.mean(), rel=0.015)
+    assert distances.std_mm == pytest.approx(pooled.std(), rel=0.03)
+    assert distances.hd95_mm == pytest.approx(max(np.percentile(d, 95) for d in directed), rel=0.03)
+    assert distances.hausdorff_mm == pytest.approx(pooled.max(), rel=0.03)
 
 
 def test_one_voxel_becomes_an_octahedron_in_world_millimetres() -> None:
@@ -89,10 +164,11 @@ def test_a_shifted_cube_has_the_exact_distance() -> None:
     vertices, _ = mesh_from_mask(one)
     left = vertices[:, 0] == (4 - 0.5) * 1.5
     assert left.sum() == 8 * 8
-    assert distances.reference_to_prediction_mm[left] == pytest.approx(3.0)
+    at_vertices = distances.reference_to_prediction.distances_mm[: len(vertices)]
+    assert at_vertices[left] == pytest.approx(3.0)
     in_plane = vertices[:, 0] >= 6 * 1.5
     right = vertices[:, 0] == (12 - 0.5) * 1.5
-    assert distances.reference_to_prediction_mm[in_plane & ~right] == pytest.approx(0.0, abs=1e-9)
+    assert at_vertices[in_plane & ~right] == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("spacing_mm", [(0.5, 0.5, 0.5), (1.0, 1.0, 1.0), (0.8, 0.8, 2.0)])
@@ -117,15 +193,16 @@ def test_oblique_grids_give_the_same_distances() -> None:
     turned = tuple(rotation((1, 2, -3), 35).ravel())
     oblique = [Volume(v.array, v.spacing_mm, (120.0, -45.0, 300.0), turned) for v in (one, two)]
     expected, received = surface_distances(one, two), surface_distances(*oblique)
-    for name in ("mean_mm", "std_mm", "hausdorff_mm", "hd95_mm"):
+    for name in METRICS:
         assert getattr(received, name) == pytest.approx(getattr(expected, name), abs=1e-6)
 
 
 def test_symmetric_under_swapping() -> None:
     one, two = ball(10, (0.9, 0.9, 2.5)), ball(6, (0.9, 0.9, 2.5), centre_mm=(5, 0, 0))
     forward, backward = surface_distances(one, two), surface_distances(two, one)
-    assert np.array_equal(forward.reference_to_prediction_mm, backward.prediction_to_reference_mm)
-    for name in ("mean_mm", "std_mm", "hausdorff_mm", "hd95_mm"):
+    there, back = forward.reference_to_prediction, backward.prediction_to_reference
+    assert np.array_equal(there.distances_mm, back.distances_mm)
+    for name in METRICS:
         assert getattr(forward, name) == pytest.approx(getattr(backward, name))
 
 
@@ -135,8 +212,7 @@ def test_empty_masks_are_infinitely_far() -> None:
     assert mesh_from_mask(empty)[0].shape == mesh_from_mask(empty)[1].shape == (0, 3)
     for pair in ((full, empty), (empty, full), (empty, empty)):
         distances = surface_distances(*pair)
-        values = (distances.mean_mm, distances.std_mm, distances.hausdorff_mm, distances.hd95_mm)
-        assert values == (math.inf,) * 4
+        assert [getattr(distances, name) for name in METRICS] == [math.inf] * 5
 
 
 def test_against_brute_force_point_to_triangle() -> None:
@@ -164,7 +240,8 @@ def test_against_distance_maps_of_simpleitk() -> None:
     distance_map = np.abs(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, True, False, True)))
     index = np.round((mesh_from_mask(one)[0] - one.origin_mm) / spacing).astype(int)[:, ::-1]
     expected = distance_map[tuple(index.T)]
-    received = surface_distances(one, two).reference_to_prediction_mm
+    directed = surface_distances(one, two).reference_to_prediction
+    received = directed.distances_mm[: directed.vertices]
     assert np.abs(received - expected).max() < (max(spacing) + np.linalg.norm(spacing)) / 2
     assert np.abs(received - expected).mean() < max(spacing) / 2
 

@@ -1,0 +1,92 @@
+"""Which files belong together, and which voxels to which femur."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from femur3d.errors import InputError
+from femur3d.evaluation.cases import find_cases, label_names, load_labels, load_prediction, split_femurs
+from femur3d.volume import Volume
+from tests.support.label_boxes import BOTH, LEFT, RIGHT, SPECK, label_volume, write
+
+
+def test_split_gives_components_to_the_femur_they_overlap_or_are_nearest_to() -> None:
+    split = split_femurs(BOTH, label_volume(l1=[LEFT, RIGHT, SPECK]))
+    assert np.array_equal(split.array, label_volume(l1=[LEFT], l2=[RIGHT, SPECK]).array)
+
+
+def test_nearest_is_measured_in_millimetres() -> None:
+    """In voxels the speck is nearer to label 1 (3 along z against 4 along x), in mm to label 2 (15 against 4)."""
+    reference, prediction = np.zeros((2, 8, 1, 8), np.uint8)
+    reference[7, 0, 6], reference[4, 0, 2], prediction[4, 0, 6] = 1, 2, 7
+    for spacing, expected in (((1.0, 1.0, 5.0), 2), ((1.0, 1.0, 1.0), 1)):
+        split = split_femurs(Volume(reference, spacing), Volume(prediction, spacing))
+        assert split.array[4, 0, 6] == expected
+        assert split.array.sum() == expected
+
+
+def test_a_component_over_both_femurs_goes_where_it_overlaps_most() -> None:
+    for first, last, expected in ((6, 25, 1), (4, 23, 2)):
+        bridge = (slice(1, 5), slice(2, 6), slice(first, last))
+        assert set(np.unique(split_femurs(BOTH, label_volume(l1=[bridge])).array)) == {0, expected}
+
+
+def test_files_are_matched_by_case_name(tmp_path: Path) -> None:
+    references, predictions, images = tmp_path / "labelsTr", tmp_path / "predictions", tmp_path / "imagesTr"
+    for path in (references / "a.nii.gz", references / "b.nrrd", predictions / "a_0000.mha", images / "b_0000.nii"):
+        write(path, BOTH)
+    (references / ".writing-c.nii.gz").touch()
+    (predictions / "a.json").touch()
+    a, b = find_cases(references, predictions, images)
+    assert (a.name, a.reference.name, a.image) == ("a", "a.nii.gz", None)
+    assert a.prediction == predictions / "a_0000.mha"
+    assert (b.name, b.prediction, b.image) == ("b", None, images / "b_0000.nii")
+
+
+def test_folders_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:
+    references, predictions = tmp_path / "labelsTr", tmp_path / "predictions"
+    write(references / "a.nii.gz", BOTH)
+    with pytest.raises(InputError, match="no such folder"):
+        find_cases(references, predictions)
+    predictions.mkdir()
+    with pytest.raises(InputError, match="no scans"):
+        find_cases(references, predictions)
+    write(predictions / "c.nii.gz", BOTH)
+    with pytest.raises(InputError, match=r"with c\.\nExpected .*: a\."):
+        find_cases(references, predictions)
+    write(references / "a.mha", BOTH)
+    with pytest.raises(InputError, match=r"a\.mha and a\.nii\.gz"):
+        find_cases(references, predictions)
+
+
+def test_unknown_labels_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii.gz", label_volume(l1=[LEFT], l3=[RIGHT]))
+    with pytest.raises(InputError, match=r"a\.nii\.gz: unknown label values \[3\]\.\nExpected 0"):
+        load_labels(path)
+
+
+def test_label_names_come_from_the_dataset(tmp_path: Path) -> None:
+    references = tmp_path / "labelsTr"
+    references.mkdir()
+    assert label_names(references) == {}
+    description = tmp_path / "dataset.json"
+    description.write_text('{"labels": {"background": 0, "hip_l": 1, "hip_r": 2, "both": [1, 2]}}')
+    assert label_names(references) == {1: "hip_l", 2: "hip_r"}
+    for broken in ("{", "[]", "{}", '{"labels": [1]}'):
+        description.write_text(broken)
+        with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):
+            label_names(references)
+
+
+def test_a_missing_prediction_is_all_background(tmp_path: Path) -> None:
+    write(tmp_path / "labelsTr" / "a.nii.gz", BOTH)
+    write(tmp_path / "labelsTr" / "b.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "a.nii.gz", BOTH)
+    case = find_cases(tmp_path / "labelsTr", tmp_path / "predictions")[1]
+    reference = load_labels(case.reference)
+    prediction = load_prediction(case, reference)
+    assert reference.array.any()
+    assert not prediction.array.any()
