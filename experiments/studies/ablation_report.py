@@ -104,8 +104,18 @@ def load_run(arm: str, seed: int, folder: Path) -> Run:
 
 
 def read_femurs(path: Path) -> Femurs:
-    """The metrics.csv that `femur3d.evaluate` writes. Raises OSError, ValueError, KeyError or TypeError."""
-    return {(row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(path)}
+    """The metrics.csv that `femur3d.evaluate` writes, without femurs that are neither in reference nor prediction.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: it cannot be read, or is another file.
+    """
+    femurs = {(row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(path)}
+    return {key: femur for key, femur in femurs.items() if "dice" in femur}
+
+
+def distance_weighting(femurs: Femurs) -> str:
+    """What surface distances are averaged over: 'area', or 'vertices' in what femur3d 0.1 measured."""
+    return "area" if all("vertex_mean_mm" in femur for femur in femurs.values()) else "vertices"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -144,6 +154,7 @@ def check_runs(runs: Sequence[Run]) -> None:
     """Raises InputError unless all runs have one setting and the same femurs, and all transferred one file."""
     for what, values in (
         ("settings", {run.setting for run in runs}),
+        ("weighting of surface distances", {distance_weighting(run.femurs) for run in runs}),
         ("validation femurs", {tuple(sorted(run.femurs)) for run in runs}),
         ("encoder weights", {json.dumps(run.source, sort_keys=True) for run in runs if run.source}),
     ):

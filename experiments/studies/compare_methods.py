@@ -2,8 +2,9 @@
 
     python -m experiments.studies.compare_methods NAME=EVALUATION NAME=EVALUATION [...] [-o FILE]
 
-EVALUATION is a folder that `femur3d.evaluate` has written. Compared are the femurs that all of them hold, and the first
-lines say how many these are.
+EVALUATION is a folder that `femur3d.evaluate` has written. The femurs that all of them hold are compared; the first
+lines say how many these are. Evaluations of femur3d 0.1, whose distances are averaged over vertices, are compared with
+one another only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments.studies.ablation_report import COMPARED, Femurs, comparison, mean_by_case, read_femurs
+from experiments.studies.ablation_report import (
+    COMPARED,
+    Femurs,
+    comparison,
+    distance_weighting,
+    mean_by_case,
+    read_femurs,
+)
 from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.errors import InputError, UsageError
@@ -36,13 +44,23 @@ def load(folder: Path) -> Femurs:
     """What `femur3d.evaluate` has written to a folder. Raises InputError where it is missing or another file."""
     try:
         femurs = read_femurs(folder / "metrics.csv")
-        return {key: {metric: femur[metric] for metric in COLUMNS} for key, femur in femurs.items()}
+        if any(metric not in femur for femur in femurs.values() for metric in COLUMNS):
+            raise ValueError(f"expected the columns {', '.join(COLUMNS)}")
+        return femurs
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: cannot be read ({error!r}).\nExpected what femur3d.evaluate writes.") from error
 
 
 def shared(methods: Mapping[str, Femurs]) -> dict[str, Femurs]:
-    """The methods with those femurs only that all of them hold. Raises InputError where there is none."""
+    """The methods with those femurs only that all of them hold.
+
+    Raises:
+        InputError: there is none, or distances are averaged over the area in some and over vertices in others.
+    """
+    weightings = {name: distance_weighting(femurs) for name, femurs in methods.items()}
+    if len(set(weightings.values())) > 1:
+        found = ", ".join(f"{name} over {weighting}" for name, weighting in weightings.items())
+        raise InputError(f"Surface distances are averaged differently: {found}.\nEvaluate all of them again.")
     keys = sorted(set.intersection(*(set(femurs) for femurs in methods.values())))
     if not keys:
         raise InputError(f"No femur is in all of {', '.join(methods)}.\nExpected evaluations of the same scans.")
@@ -84,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
     methods = shared({name: load(folder) for name, folder in folders.items()})
     femurs = next(iter(methods.values()))
     counts = f"{len(femurs)} femurs of {len({case for case, _ in femurs})} cases"
+    counts += f"; surface distances averaged over {distance_weighting(femurs)}"
     text = "\n".join([command_line(__file__), counts, "", *format_table(methods)]) + "\n"
     output_table(text, FLAGS.output)
     return 0

@@ -126,9 +126,12 @@ def described(dataset: Path) -> str:
 
 
 def is_evaluated(job: Job) -> bool:
-    """Whether the run's evaluation is there and is of its model, not of one before it."""
+    """Whether the run's evaluation is there, is of its model, not of one before it, and weights distances by area."""
     metrics, model = job.folder / "evaluation" / "metrics.csv", job.folder / "model" / "config.json"
-    return metrics.exists() and metrics.stat().st_mtime_ns >= model.stat().st_mtime_ns
+    if not metrics.exists() or metrics.stat().st_mtime_ns < model.stat().st_mtime_ns:
+        return False
+    with metrics.open(encoding="utf-8") as file:
+        return "vertex_mean_mm" in file.readline()
 
 
 def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:

@@ -89,7 +89,8 @@ def _notes(rows: Sequence[FemurMetrics]) -> list[str]:
     notes.append(f"Surface distances are weighted by area; the mean over vertices, each counted alike, is {mean} mm")
     bias, low, high = (_number(volumes[key], 1) for key in ("bias_ml", "lower_limit_ml", "upper_limit_ml"))
     percent = _number(summary["volume_error_percent"]["mean"], 1)
-    notes.append(f"Volume error: bias {bias} ml ({percent}%), 95% limits of agreement {low} to {high} ml")
+    limits = f", 95% limits of agreement {low} to {high} ml" if volumes["n"] > 1 else ""
+    notes.append(f"Volume error: bias {bias} ml ({percent}%){limits}")
     return notes
 
 

@@ -55,7 +55,8 @@ def test_a_failure_makes_the_average_infinite_and_is_counted() -> None:
 def test_only_failures_have_one_average() -> None:
     lines = format_table([FAILED]).splitlines()
     assert lines[-4].split()[:2] == ["Average", "inf"]
-    assert lines[-1].startswith("Failures: 1 of 1")
+    assert lines[-3].startswith("Failures: 1 of 1")
+    assert lines[-1] == "Volume error: bias -120.0 ml (-100.0%)"
     assert "mean_without_failures" not in summarise([FAILED])["dice"]
 
 

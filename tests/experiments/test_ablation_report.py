@@ -18,7 +18,8 @@ import femur3d
 from experiments.studies import ablation_report
 from femur3d.config import to_dict
 from femur3d.errors import InputError
-from femur3d.evaluation.tables import METRICS, FemurMetrics, write_csv
+from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.evaluation.tables import write_csv
 
 PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
 OVERLAP = ("dice", "jaccard", "precision", "recall")
@@ -321,6 +322,7 @@ def test_runs_of_one_ablation_belong_together(runs):
     ("number", "change", "found"),
     [
         (1, {"setting": "hips: 3 cases; filters"}, "settings"),
+        (1, {"femurs": {("a", "left"): {"mean_mm": 1.0, "dice": 0.9}}}, "weighting of surface distances"),
         (2, {"femurs": {("a", "left"): femur()}}, "validation femurs"),
         (0, {"source": {**SOURCE, "source_sha256": "cd" * 32}}, "encoder weights"),
     ],
@@ -348,8 +350,8 @@ def run_folder(tmp_path, tiny_experiment):
     (folder / "model" / "config.json").write_text(json.dumps({"provenance": provenance}))
     (folder / "metrics.csv").write_text("step,ce_upper,validation_dice\n2,0.75,\n3,,0.25\n4,0.5,0.5\n")
     rows = [
-        FemurMetrics("case_2", "femur_left", 1.5, 0.5, 4.0, 3.0, 0.9, 0.8, 0.95, 0.85, 100.0, 90.0),
-        FemurMetrics("case_2", "femur_right", *[math.inf] * 4, 0.0, 0.0, 0.0, 0.0, 100.0, 0.0),
+        FemurMetrics("case_2", "femur_left", 1.5, 0.5, 4.0, 3.0, 0.9, 0.8, 0.95, 0.85, 100.0, 90.0, 1.25),
+        FemurMetrics("case_2", "femur_right", *[math.inf] * 4, 0.0, 0.0, 0.0, 0.0, 100.0, 0.0, math.inf),
     ]
     write_csv(rows, folder / "evaluation" / "metrics.csv")
     return folder
@@ -360,7 +362,9 @@ def test_finished_run_is_read(run_folder):
     assert (run.arm, run.seed, run.label, run.source) == ("transfer", 4, "transfer (surrogate)", SOURCE)
     assert list(run.femurs) == [("case_2", "femur_left"), ("case_2", "femur_right")]
     assert tuple(run.femurs["case_2", "femur_left"]) == METRICS
-    assert list(run.femurs["case_2", "femur_left"].values()) == [1.5, 0.5, 4, 3, 0.9, 0.8, 0.95, 0.85, 100, 90]
+    assert list(run.femurs["case_2", "femur_left"].values()) == [
+        1.5, 0.5, 4, 3, 0.9, 0.8, 0.95, 0.85, 100, 90, 1.25, -10, -10,
+    ]  # fmt: skip
     assert run.femurs["case_2", "femur_right"]["mean_mm"] == math.inf
     assert run.curve == {
         2: {"ce_upper": 0.75},

@@ -2,12 +2,14 @@
 
 import math
 import pathlib
+import re
 
 import pytest
 
 from experiments.studies import compare_methods
 from femur3d.errors import InputError, UsageError
-from femur3d.evaluation.tables import FemurMetrics, write_csv
+from femur3d.evaluation.metrics import FemurMetrics
+from femur3d.evaluation.tables import write_csv
 
 
 def evaluation(folder, **dice):
@@ -15,7 +17,7 @@ def evaluation(folder, **dice):
     rows = []
     for case, value in dice.items():
         mm = 1 - value if value else math.inf
-        rows.append(FemurMetrics(case, "left", mm, mm, mm, mm, value, value, value, value, 100.0, 100.0))
+        rows.append(FemurMetrics(case, "left", mm, mm, mm, mm, value, value, value, value, 100.0, 100.0, mm))
     folder.mkdir()
     write_csv(rows, folder / "metrics.csv")
     return folder
@@ -60,6 +62,28 @@ def test_nothing_shared_is_two_lines(tmp_path):
     with pytest.raises(InputError, match="ours, theirs") as caught:
         compared(ours, theirs)
     assert str(caught.value).count("\n") == 1
+
+
+def test_evaluations_of_another_weighting_are_not_compared(tmp_path):
+    """What femur3d 0.1 wrote has no vertex_mean_mm: its mean is over vertices."""
+    old, older = evaluation(tmp_path / "old", a=0.9), evaluation(tmp_path / "older", a=0.8)
+    ours = evaluation(tmp_path / "ours", a=0.9)
+    for folder in (old, older):
+        lines = (folder / "metrics.csv").read_text().splitlines()
+        (folder / "metrics.csv").write_text("\n".join(",".join(line.split(",")[:12]) for line in lines) + "\n")
+    with pytest.raises(InputError, match="old over vertices, ours over area") as caught:
+        compared(old, ours)
+    assert str(caught.value).count("\n") == 1
+    assert compared(old, older)[1].split()[:2] == ["old", "0.100"]
+
+
+def test_femurs_that_are_nowhere_are_not_compared(tmp_path):
+    ours, theirs = evaluation(tmp_path / "ours", a=0.9, b=0.7), evaluation(tmp_path / "theirs", a=0.5, b=0.7)
+    text = (ours / "metrics.csv").read_text()
+    (ours / "metrics.csv").write_text(re.sub(r"(?m)^b,left,.*$", "b,left" + "," * 8 + ",0.0,0.0,,0.0,", text))
+    _, first, second, *_ = compared(ours, theirs)
+    assert "0.9000" in first
+    assert "0.5000" in second
 
 
 @pytest.mark.parametrize("text", [None, "case,label,dice\na,left,much\n", "case,label,dice\na,left,0.5\n", "x\n1\n"])

@@ -139,7 +139,15 @@ def finish(job, steps=None, **changed):
 
 def evaluate(job):
     (job.folder / "evaluation").mkdir(parents=True, exist_ok=True)
-    (job.folder / "evaluation" / "metrics.csv").touch()
+    (job.folder / "evaluation" / "metrics.csv").write_text("case,label,mean_mm,vertex_mean_mm\n")
+
+
+def test_evaluation_with_distances_averaged_over_vertices_is_made_again(job):
+    finish(job)
+    evaluate(job)
+    assert run_ablation.is_evaluated(job)
+    (job.folder / "evaluation" / "metrics.csv").write_text("case,label,mean_mm\n")  # as femur3d 0.1 wrote it
+    assert not run_ablation.is_evaluated(job)
 
 
 @pytest.fixture
