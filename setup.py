@@ -27,7 +27,8 @@ setup(
         "scipy>=1.15,<2",
         "h5py>=3.11,<4",
         "absl-py>=2.1,<3",
-        "tensorboard>=2.20,<2.22",
+        "tensorboard>=2.20,<2.22",  # shows the curves
+        "tensorboardX>=2.6.2,<3",  # writes them, without TensorFlow
         "tqdm>=4.66,<5",  # progress bars
         "filelock>=3.12,<4",  # one training a run folder, one download a file
         "protobuf>=5.28,<8",  # C3D's weight file

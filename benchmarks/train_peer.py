@@ -25,19 +25,19 @@ import numpy as np
 from absl import flags
 
 from femur3d import cli
+from femur3d.cli import load_experiment
 from femur3d.config import Preprocessing, to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import prepare_scan, restore, rounded
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import InputError, UsageError
-from femur3d.experiment_file import load_experiment
 from femur3d.inference.postprocessing import label_map
 from femur3d.inference.sliding_window import Predict, predict_volume
 from femur3d.io.atomic import replacing
 from femur3d.io.images import read_scan, write_volume
 from femur3d.io.inputs import open_sources
-from femur3d.training.run_directory import RunFolder
+from femur3d.training.run_directory import open_run_directory
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS
@@ -277,7 +277,7 @@ def main(argv: Sequence[str]) -> int:
     with PackedDataset(FLAGS.dataset) as packed:
         if packed.preprocessing != to_dict(preprocessing) or not packed.select("train", experiment.training.variants):
             raise InputError(f"{FLAGS.dataset}: packed for another experiment.\nExpected a file packed with this one.")
-        run = RunFolder(Path(FLAGS.run))
+        run = open_run_directory(Path(FLAGS.run))
         run.check_experiment(experiment)
         run.write_config(experiment, {}, packed.content)
         checkpoint = run.checkpoints / "peer.pt"

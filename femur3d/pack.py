@@ -12,10 +12,10 @@ from absl import flags
 from tqdm import tqdm
 
 from femur3d import cli
+from femur3d.cli import load_experiment
 from femur3d.config import with_settings
 from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packing import pack_dataset
-from femur3d.experiment_file import load_experiment
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout", required=True)

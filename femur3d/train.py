@@ -18,12 +18,12 @@ with cli.starting():
 
 from tqdm import tqdm
 
+from femur3d.cli import load_experiment
 from femur3d.config import Experiment, to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.errors import InputError
-from femur3d.experiment_file import load_experiment
 from femur3d.network.encoder_weights import check_encoder_weights
-from femur3d.training.run_directory import RunFolder
+from femur3d.training.run_directory import RunDirectory, open_run_directory
 from femur3d.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
     engine.make_repeatable()
-    run = RunFolder(Path(FLAGS.run))
+    run = open_run_directory(Path(FLAGS.run))
     run.check_experiment(experiment)
     if experiment.encoder_weights and not run.stored():
         check_encoder_weights(experiment.encoder_weights)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if finished else cli.EXIT_INTERRUPTED
 
 
-def _packed_file(dataset: Path, run: RunFolder, experiment: Experiment) -> Path:
+def _packed_file(dataset: Path, run: RunDirectory, experiment: Experiment) -> Path:
     """The packed file of a dataset: itself, or made from a folder, again where one of its files has another time.
 
     Whether the voxels are still those that the run was begun with is for the trainer to see.

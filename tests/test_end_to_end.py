@@ -180,7 +180,7 @@ def test_real_hips_can_be_packed(hips_dir, tmp_path):
 
 
 def test_experiment_name_is_the_files(request):
-    from femur3d.experiment_file import load_experiment
+    from femur3d.cli import load_experiment
 
     for path in (request.config.rootpath / "experiments").glob("*.py"):
         experiment = load_experiment(path)

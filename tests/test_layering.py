@@ -15,7 +15,7 @@ ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "export", "phantom",
     "commands",
 )  # fmt: skip
-FOUNDATION = {"errors", "volume", "config", "experiment_file"}
+FOUNDATION = {"errors", "volume", "config"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
     "tensorflow": {"training.train_step", "training.tf_dataset", "engines", "commands"},
     "jax": {"engines"},
@@ -28,7 +28,7 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "highdicom": {"export.dicom_seg"},
     "vtkmodules": {"evaluation.surface_distance", "export.mesh"},
     "matplotlib": {"evaluation.contour_figure", "export"},
-    "tensorboard": {"training.tensorboard"},
+    "tensorboardX": {"training.tensorboard"},
 }
 PENDING = {  # still to be mended; gone once it is
     "network.blocks imports engines.winograd",

@@ -28,12 +28,12 @@ from experiments.studies.ablation_report import PUBLISHED, Run, load_run, read_p
 from experiments.studies.table_output import command_line
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
+from femur3d.cli import load_experiment
 from femur3d.config import Experiment, to_dict, with_settings
 from femur3d.data.nnunet_dataset import find_cases, fingerprint, read_split
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
-from femur3d.experiment_file import load_experiment
 
 with cli.quiet_imports():
     from femur3d.network.encoder_weights import check_encoder_weights

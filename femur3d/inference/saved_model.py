@@ -6,6 +6,7 @@ opens it.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -22,7 +23,7 @@ from femur3d.config import Network, Preprocessing, current_name, from_dict, to_d
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
-from femur3d.io.hdf5 import open_hdf5, plain_datasets, store_as_half
+from femur3d.io.hdf5 import open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
 from femur3d.network.unet import build_network
 
 FORMAT = "femur3d-model-1"
@@ -64,11 +65,14 @@ def save_model(
     """Writes the folder beside its place and swaps it in, so that config and weights always belong together.
 
     With `half` the weights are stored as float16.
+
+    Raises:
+        InputError: the disk is full, say.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with replacing(new / WEIGHTS) as temporary:
+        with replacing(new / WEIGHTS) as temporary, writing_hdf5(folder):
             network.save_weights(temporary)
             if half:
                 store_as_half(temporary)
@@ -80,6 +84,7 @@ def save_model(
             "sides": "from anatomy in world coordinates",
             "provenance": provenance,
             "weights_sha256": _sha256(new / WEIGHTS),
+            "config_sha256": _meaning_sha256(network_config, preprocessing, provenance),
         }
         with replacing(new / CONFIG) as temporary:
             temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -91,16 +96,42 @@ def save_model(
 
 
 def _swap(new: Path, folder: Path) -> None:
+    """Puts `new` in the place of `folder`, at once where the system can, so that there is a model at every moment."""
     old = folder.with_name(f"{new.name}-old")
-    if folder.exists():
-        os.replace(folder, old)
-    try:
+    if not folder.exists():
         os.replace(new, folder)
-    except BaseException:
-        if old.exists():
+    elif _exchange(new, folder):
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+        except BaseException:
             os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two folders in one operation. Returns False where the system or the disk cannot (Linux alone can)."""
+    exchange = 2  # RENAME_EXCHANGE of renameat2(2)
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here = -100  # AT_FDCWD
+    return rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
+
+
+def recover_model(folder: Path) -> None:
+    """Puts right what a killed `save_model` left: a model that was taken away is there again, the rest is removed."""
+    leftovers = sorted(folder.parent.glob(f".{folder.name}-*"))
+    for old in leftovers:
+        if old.name.endswith("-old") and not folder.exists():
+            new = old.with_name(old.name.removesuffix("-old"))
+            os.replace(new if new.exists() else old, folder)
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_model(folder: Path) -> TrainedModel:
@@ -112,6 +143,12 @@ def load_model(folder: Path) -> TrainedModel:
     config = read_config(folder)
     network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
     preprocessing = from_dict(Preprocessing, config["preprocessing"], f"{folder / CONFIG}: preprocessing")
+    meaning = _meaning_sha256(network_config, preprocessing, config["provenance"])
+    if config.get("config_sha256", meaning) != meaning:
+        raise InputError(
+            f"{folder / CONFIG}: not what was written: its values do not fit its config_sha256.\n"
+            "Expected the file of a training: copy the model folder again."
+        )
     limits = read_limits(folder)
     digest = _sha256(folder / WEIGHTS)
     if digest != config["weights_sha256"]:
@@ -120,8 +157,9 @@ def load_model(folder: Path) -> TrainedModel:
             "Expected the two files of one training: copy the model folder again."
         )
     network = build_network(network_config, seed=None)
-    check_weights(folder / WEIGHTS, network)
-    network.load_weights(folder / WEIGHTS)
+    with reading_hdf5(folder / WEIGHTS):
+        check_weights(folder / WEIGHTS, network)
+        network.load_weights(folder / WEIGHTS)
     if not all(np.isfinite(w).all() for w in network.get_weights()):
         raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
     return TrainedModel(network, network_config, preprocessing, config["provenance"], digest, limits)
@@ -136,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_CONFIG_BYTES}.")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}).\nExpected the file that femur3d.train wrote.") from error
     config = dict(current_name(*item) for item in config.items()) if isinstance(config, dict) else config
     names = {"format", "network", "preprocessing", "classes", "provenance", "weights_sha256"}
@@ -184,6 +222,12 @@ def _expected_datasets(network: keras.Model) -> dict[str, tuple[int, ...]]:
         name = f"{kind}_{counts[kind]}" if counts[kind] else kind
         expected.update({f"layers/{name}/vars/{i}": tuple(w.shape) for i, w in enumerate(layer.weights)})
     return expected
+
+
+def _meaning_sha256(network: Network, preprocessing: Preprocessing, provenance: Any) -> str:
+    """SHA-256 of what a configuration says, whatever names its fields have; models of earlier versions lack it."""
+    content = [to_dict(network), to_dict(preprocessing), provenance]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

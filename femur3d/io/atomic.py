@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+TEMPORARY = ".writing-"  # how the names of files that are being written begin
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -30,7 +32,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(os.path.realpath(path))
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=f"-{final.name}", dir=final.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{final.name}", dir=final.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -65,3 +67,10 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder and below; to be called under the folder's lock."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)

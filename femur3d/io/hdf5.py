@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
-from femur3d.errors import InputError
+from femur3d.errors import FemurError, InputError
 from femur3d.io.atomic import replacing
 
 
@@ -18,7 +20,36 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if "unable to lock" in str(error):
+            raise InputError(
+                f"{path}: locked by another process, or on a file system that has no locks.\n"
+                "Wait for it, or set HDF5_USE_FILE_LOCKING=FALSE in the environment."
+            ) from error
         raise InputError(f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({error})") from error
+
+
+@contextlib.contextmanager
+def reading_hdf5(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever HDF5 and h5py raise over a damaged file in here becomes an InputError that names it."""
+    try:
+        yield
+    except FemurError:
+        raise
+    except Exception as error:  # RuntimeError, KeyError, OSError, ValueError, … from any call
+        raise InputError(f"{path}: damaged ({_first_line(error)}).\nCopy or make the file again.") from error
+
+
+@contextlib.contextmanager
+def writing_hdf5(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk in here becomes an InputError that names the file: HDF5 raises RuntimeError as well as OSError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be written ({_first_line(error)}).\nIs the disk full?") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]
 
 
 def store_as_half(path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""The run directory: `runs/NAME/{config.json, checkpoints/, model/, metrics.csv, tensorboard/, log.txt}`."""
+"""The run directory: `runs/NAME/{config.json, checkpoints/, model/, metrics.csv, events.out.tfevents.*, log.txt}`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import filelock
 
 from femur3d.config import Experiment, from_dict, to_dict
 from femur3d.errors import InputError, UsageError
-from femur3d.io.atomic import replacing
+from femur3d.inference.saved_model import recover_model
+from femur3d.io.atomic import remove_leftovers, replacing
 
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
 CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
@@ -23,28 +24,35 @@ CHANGEABLE_WHEN_HALVING = (*CHANGEABLE, "steps")
 NOTES = ("encoder_source", "data")  # what config.json holds besides the experiment
 
 
-class RunFolder:
-    """The paths of a run, held by one process at a time.
-
-    Raises:
-        UsageError: another process is training in it.
-    """
+class RunDirectory:
+    """The paths of a run and its config.json. Writes nothing until `open_run_directory` has locked it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
-        self.tensorboard = path / "tensorboard"
-        self.packed = path / "packed.h5"
+        self.packed = path / "packed.h5"  # of runs made before packed files were shared
         self._config = path / "config.json"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock = filelock.FileLock(path / ".lock")
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def lock(self) -> None:
+        """Makes this the one process that writes here. Raises UsageError where another process does."""
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UsageError(f"{path}: another process is training in it.\nChoose another --run, or wait.") from error
-        for leftover in path.rglob(".writing-*"):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
+            raise UsageError(
+                f"{self.path}: another process is training in it.\nChoose another --run, or wait."
+            ) from error
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        self._lock.release()
 
     def say(self, line: str) -> None:
         """Prints a line and appends it, with the time, to log.txt."""
@@ -63,7 +71,7 @@ class RunFolder:
         if not self._config.exists():
             return
         stored = {name: value for name, value in self._read().items() if name not in NOTES}
-        before, now = _flat(from_dict(Experiment, stored, str(self._config))), _flat(experiment)
+        before, now = flat(from_dict(Experiment, stored, str(self._config))), flat(experiment)
         may_change = CHANGEABLE_WHEN_HALVING if experiment.training.schedule == "halving" else CHANGEABLE
         changed = [n for n in now if before[n] != now[n] and n.rpartition(".")[2] not in may_change]
         if changed:
@@ -88,14 +96,31 @@ class RunFolder:
     def _read(self) -> dict[str, Any]:
         try:
             stored = json.loads(self._config.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
         if not isinstance(stored, dict):
             raise InputError(f"{self._config}: not a run's configuration.\nChoose another --run.")
         return stored
 
 
-def _flat(experiment: Experiment) -> dict[str, object]:
+def open_run_directory(path: Path) -> RunDirectory:
+    """Creates a run directory, or takes up an existing one, for this process alone; close it afterwards.
+
+    What a killed process left is put right: half-written files go, and a model that was being replaced is whole again.
+
+    Raises:
+        UsageError: another process is training in it.
+    """
+    run = RunDirectory(path)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    run.lock()
+    remove_leftovers(path)
+    recover_model(run.model)
+    return run
+
+
+def flat(experiment: Experiment) -> dict[str, object]:
+    """Every field of an experiment by its full name, e.g. `training.rate`."""
     flat: dict[str, object] = {}
     for name, value in dataclasses.asdict(experiment).items():
         flat.update({f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value})
@@ -103,16 +128,17 @@ def _flat(experiment: Experiment) -> dict[str, object]:
 
 
 class MetricsLog:
-    """metrics.csv: one row every `log_every` updates; rows beyond the step that a run goes on from are dropped."""
+    """metrics.csv: a row every `log_every` updates."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], step: int) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self._path = path
         self._columns = columns
-        kept = self._rows_until(step)
-        with replacing(path) as temporary:
-            temporary.write_text(
-                _csv_text([dict(zip(columns, columns, strict=True)), *kept], columns), encoding="utf-8"
-            )
+
+    def start_after(self, step: int) -> None:
+        """Writes the header, or drops the rows beyond the step that a run goes on from."""
+        rows = [dict(zip(self._columns, self._columns, strict=True)), *self._rows_until(step)]
+        with replacing(self._path) as temporary:
+            temporary.write_text(_csv_text(rows, self._columns), encoding="utf-8")
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         if not self._path.exists():

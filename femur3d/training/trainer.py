@@ -23,8 +23,8 @@ from femur3d.network.encoder_weights import encoder_provenance, load_encoder_wei
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import checkpoints, restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
-from femur3d.training.run_directory import MetricsLog, RunFolder
-from femur3d.training.tensorboard import TensorBoardLog
+from femur3d.training.run_directory import MetricsLog, RunDirectory
+from femur3d.training.tensorboard import TensorBoardLog, open_tensorboard_log
 from femur3d.training.validation import validate
 
 COLUMNS = (
@@ -47,7 +47,7 @@ class Trainer:
         step: updates made so far.
     """
 
-    def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunFolder) -> None:
+    def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory) -> None:
         self.experiment, self.packed, self.run = experiment, packed, run
         training = experiment.training
         self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size)
@@ -91,9 +91,11 @@ class Trainer:
         """
         training = self.experiment.training
         self._announce()
-        metrics = MetricsLog(self.run.path / "metrics.csv", COLUMNS, self.step)
+        metrics = MetricsLog(self.run.path / "metrics.csv", COLUMNS)
+        metrics.start_after(self.step)
         window = _Window()
-        with TensorBoardLog(self.run.tensorboard) as board:
+        with open_tensorboard_log(self.run.path, self.step) as board:
+            board.hyperparameters(self.experiment)
             batches = iter(engine.patch_stream(self.sampler, self.step, training.steps))
             while self.step < training.steps and not self._stopping:
                 window.add(self._update(batches, window))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks import train_peer
+from femur3d.cli import load_experiment
 from femur3d.config import Preprocessing
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
-from femur3d.experiment_file import load_experiment
 from femur3d.io.images import read_volume
 from tests.support.ellipsoids import ellipsoid_case, write_dataset
 

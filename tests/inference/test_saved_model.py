@@ -9,6 +9,7 @@ import pytest
 
 from femur3d.config import Network, Preprocessing
 from femur3d.errors import InputError
+from femur3d.inference import saved_model
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import load_model, save_model
 from femur3d.network.encoder import STAGES
@@ -125,6 +126,20 @@ def test_config_with_wrong_values(folder):
         load_model(folder)
 
 
+def test_a_changed_configuration_is_noticed_and_an_old_one_is_read(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["preparation"] = config.pop("preprocessing")  # as earlier versions called it
+    path.write_text(json.dumps(config))
+    assert load_model(folder).preprocessing == PREPROCESSING
+    path.write_text(json.dumps(config).replace("2.6", "2.4"))
+    with pytest.raises(InputError, match="not what was written"):
+        load_model(folder)
+    del config["config_sha256"]
+    path.write_text(json.dumps(config))
+    assert load_model(folder).preprocessing == PREPROCESSING
+
+
 def test_weights_that_are_not_finite(folder):
     with h5py.File(folder / "model.weights.h5", "a") as file:
         file["layers/conv3d/vars/0"][0, 0, 0, 0, 0] = np.nan
@@ -142,6 +157,7 @@ def test_failed_swap_puts_the_old_model_back(folder, monkeypatch):
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(saved_model, "_exchange", lambda *_: False)  # as where the system cannot
     with pytest.raises(OSError, match="no"):
         save_model(folder, build_network(CONFIG, seed=4), CONFIG, PREPROCESSING, {})
     assert load_model(folder).provenance == {"step": 7}

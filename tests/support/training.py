@@ -5,13 +5,13 @@ import csv
 from tqdm import tqdm
 
 from femur3d.data.packed_dataset import PackedDataset
-from femur3d.training.run_directory import RunFolder
+from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import Trainer
 
 
 def train(experiment, packed_file, path, stop_after=None):
     """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
-    run = RunFolder(path)
+    run = open_run_directory(path)
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
         trainer = Trainer(experiment, packed, run)
         if stop_after is not None:
@@ -24,7 +24,7 @@ def train(experiment, packed_file, path, stop_after=None):
 
             trainer.train_step = step_and_stop
         finished = trainer.train(bar)
-    run._lock.release()
+    run.close()
     return trainer, finished
 
 

@@ -7,7 +7,6 @@ import re
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 from tqdm import tqdm
 
 from femur3d.config import with_settings
@@ -17,11 +16,8 @@ from femur3d.engines import backend as engine
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import load_model
 from femur3d.network.unet import build_network
-from femur3d.training.run_directory import MetricsLog, RunFolder
-from femur3d.training.tensorboard import contour_picture
+from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
-from femur3d.training.validation import Validated
-from femur3d.volume import Volume
 from tests.support.ellipsoids import write_dataset
 from tests.support.training import rows, train
 
@@ -36,8 +32,8 @@ def finished_run(tiny_experiment, packed_file, tmp_path_factory):
 
 def test_run_directory(finished_run, tiny_experiment):
     path, _ = finished_run
-    names = {p.name for p in path.iterdir()} - {".lock"}
-    assert names == {"config.json", "checkpoints", "model", "metrics.csv", "tensorboard", "log.txt"}
+    names = {p.name for p in path.iterdir() if not p.name.startswith("events.out.tfevents.")} - {".lock"}
+    assert names == {"config.json", "checkpoints", "model", "metrics.csv", "log.txt"}
     assert json.loads((path / "config.json").read_text())["training"]["steps"] == 6
     assert [p.name for p in sorted((path / "checkpoints").iterdir())] == ["step_00000003.npz", "step_00000006.npz"]
     assert [r["step"] for r in rows(path)] == ["2", "4", "6"]
@@ -93,23 +89,16 @@ def test_finished_run_has_nothing_left_to_do(finished_run, tiny_experiment, pack
 
 
 def test_other_experiment_in_the_same_run_is_refused(finished_run, tiny_experiment):
-    run = RunFolder(finished_run[0])
+    run = open_run_directory(finished_run[0])
     with pytest.raises(UsageError, match=r"training\.rate=0\.01, now 0\.5"):
         run.check_experiment(with_settings(tiny_experiment, ["training.rate=0.5"]))
     run.check_experiment(with_settings(tiny_experiment, ["training.log_every=1"]))
-    run._lock.release()
-
-
-def test_two_trainings_in_one_run_are_refused(tmp_path):
-    run = RunFolder(tmp_path / "r")
-    with pytest.raises(UsageError, match="another process"):
-        RunFolder(tmp_path / "r")
-    run._lock.release()
+    run.close()
 
 
 @pytest.mark.parametrize(("mixed", "volumes"), [(False, 1), (True, 2)])
 def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp_path, mixed, volumes):
-    run = RunFolder(tmp_path / "r")
+    run = open_run_directory(tmp_path / "r")
     experiment = with_settings(tiny_experiment, [f"training.multi_volume_batches={mixed}"])
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
         trainer = Trainer(experiment, packed, run)
@@ -121,7 +110,7 @@ def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp
         trainer.train_step = poisoned
         with pytest.raises(TrainingError) as caught:
             trainer.train(bar)
-    run._lock.release()
+    run.close()
     message = str(caught.value)
     assert message.startswith("Update 5 failed, the loss is nan")
     assert message.count("case_") == volumes
@@ -129,60 +118,6 @@ def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp
     assert message.count("\n") == 1
     restored = np.load(tmp_path / "r" / "checkpoints" / "step_00000003.npz")
     assert all(np.isfinite(restored[name]).all() for name in restored.files)
-
-
-def events(path):
-    """Every value in the event files of a run by its tag, with its step."""
-    found = {}
-    for file in sorted((path / "tensorboard").iterdir()):
-        for event in tf.compat.v1.train.summary_iterator(str(file)):
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value))
-    return found
-
-
-def test_event_files_hold_scalars_and_images(finished_run):
-    found = events(finished_run[0])
-    wanted = {
-        "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "learning_rate", "steps_per_s", "gradient_norm",
-        "validation_dice",
-    }  # fmt: skip
-    assert wanted <= set(found)
-    logged = {int(r["step"]): float(r["loss"]) for r in rows(finished_run[0])}
-    read = {step: float(tf.make_ndarray(v.tensor)) for step, v in found["loss"]}
-    assert read == pytest.approx(logged, rel=1e-4)
-    picture = tf.io.decode_png(tf.make_ndarray(found["validation/case_2/1"][0][1].tensor)[2]).numpy()
-    assert picture.ndim == 3
-    assert close_to(picture, GREEN).any()
-
-
-GREEN, RED = (0, 208, 0), (255, 32, 32)  # reference, prediction
-
-
-def close_to(picture, colour):
-    return (np.abs(picture[..., :3].astype(int) - colour) < 40).all(-1)
-
-
-def test_contour_picture_shows_reference_and_prediction():
-    image = Volume(np.random.default_rng(0).normal(size=(12, 10, 14)))
-    reference, prediction = np.zeros((2, *image.array.shape), bool)
-    reference[2:6, 4, 2:6] = True  # feet and the patient's right: below and left in the picture
-    prediction[7:11, 4, 8:12] = True
-    png, width, height = contour_picture(Validated("x", image, reference, prediction, 0.0))
-    picture = tf.io.decode_png(png).numpy()
-    assert picture.shape[:2] == (height, width)
-    first = picture[: int(0.8 * height), : width // 2]  # one coronal and one axial slice hold both; then the legend
-    green, red = (np.argwhere(close_to(first, colour)).mean(0) for colour in (GREEN, RED))
-    assert green[0] > red[0]
-    assert green[1] < red[1]
-
-
-def test_metrics_beyond_the_step_are_dropped(tmp_path):
-    log = MetricsLog(tmp_path / "m.csv", ("step", "loss"), 0)
-    for step in (1, 2, 3):
-        log.add({"step": step, "loss": step / 2})
-    MetricsLog(tmp_path / "m.csv", ("step", "loss"), 2).add({"step": 3, "loss": 9.0})
-    assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
 
 
 def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file, tmp_path, capsys):
@@ -197,9 +132,9 @@ def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file
         file.attrs.update(source_kind="surrogate", source_sha256="ab" * 32)
     experiment = with_settings(tiny_experiment, [f"encoder_weights={path}"])
     with PackedDataset(packed_file) as packed:
-        run = RunFolder(tmp_path / "r")
+        run = open_run_directory(tmp_path / "r")
         trainer = Trainer(experiment, packed, run)
-        run._lock.release()
+        run.close()
     assert (np.asarray(trainer.network.get_layer("conv3b").kernel) == 0.5).all()
     assert not (np.asarray(trainer.network.get_layer("lower_conv_a").kernel) == 0.5).any()
     said = capsys.readouterr().out
@@ -220,7 +155,7 @@ def test_validation_does_not_wait_for_the_log(tiny_experiment, packed_file, tmp_
 
 def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_experiment, packed_file, tmp_path):
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
-        run = RunFolder(tmp_path / "r")
+        run = open_run_directory(tmp_path / "r")
         trainer = Trainer(tiny_experiment, packed, run)
         inner = trainer.train_step
 
@@ -235,7 +170,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_exper
         trainer.network.get_layer("conv1a").bias.assign([np.nan] * 2)
         with pytest.raises(TrainingError, match="weights are not finite"):
             trainer._save_checkpoint()
-        run._lock.release()
+        run.close()
     assert [p.name for p in (tmp_path / "r" / "checkpoints").iterdir()] == ["step_00000003.npz"]
 
 
@@ -262,24 +197,3 @@ def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
     assert finished
     model = load_model(tmp_path / "r" / "model")
     assert model.provenance["encoder_source"]["source_kind"] == "surrogate"
-
-
-@pytest.mark.parametrize(("schedule", "allowed"), [("halving", True), ("polynomial", False)])
-def test_steps_may_change_only_where_the_rate_does_not_depend_on_them(tiny_experiment, tmp_path, schedule, allowed):
-    before = with_settings(tiny_experiment, [f"training.schedule={schedule}"])
-    run = RunFolder(tmp_path / "r")
-    run.write_config(before, {}, "0" * 64)
-    longer = with_settings(before, ["training.steps=9", "training.log_every=1"])
-    if allowed:
-        run.check_experiment(longer)
-    else:
-        with pytest.raises(UsageError, match=r"training\.steps=6, now 9"):
-            run.check_experiment(longer)
-    run._lock.release()
-
-
-def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / "r" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "r" / "checkpoints" / ".writing-abc-step_1.npz").touch()
-    RunFolder(tmp_path / "r")._lock.release()
-    assert list((tmp_path / "r" / "checkpoints").iterdir()) == []

@@ -1,0 +1,73 @@
+"""The run directory: one process at a time, what may change when a run goes on, what a killed process left."""
+
+import pytest
+
+from femur3d.config import with_settings
+from femur3d.errors import InputError, UsageError
+from femur3d.training.run_directory import MetricsLog, RunDirectory, open_run_directory
+
+
+def test_two_trainings_in_one_run_are_refused(tmp_path):
+    run = open_run_directory(tmp_path / "r")
+    with pytest.raises(UsageError, match="another process"):
+        open_run_directory(tmp_path / "r")
+    run.close()
+
+
+@pytest.mark.parametrize(("schedule", "allowed"), [("halving", True), ("polynomial", False)])
+def test_steps_may_change_only_where_the_rate_does_not_depend_on_them(tiny_experiment, tmp_path, schedule, allowed):
+    before = with_settings(tiny_experiment, [f"training.schedule={schedule}"])
+    run = open_run_directory(tmp_path / "r")
+    run.write_config(before, {}, "0" * 64)
+    longer = with_settings(before, ["training.steps=9", "training.log_every=1"])
+    if allowed:
+        run.check_experiment(longer)
+    else:
+        with pytest.raises(UsageError, match=r"training\.steps=6, now 9"):
+            run.check_experiment(longer)
+    run.close()
+
+
+def test_metrics_beyond_the_step_are_dropped(tmp_path):
+    log = MetricsLog(tmp_path / "m.csv", ("step", "loss"))
+    log.start_after(0)
+    for step in (1, 2, 3):
+        log.add({"step": step, "loss": step / 2})
+    log.start_after(2)
+    log.add({"step": 3, "loss": 9.0})
+    assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
+
+
+def test_a_run_directory_that_is_not_opened_writes_nothing(tmp_path, tiny_experiment):
+    run = RunDirectory(tmp_path / "r")
+    run.check_experiment(tiny_experiment)
+    assert run.stored() == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    checkpoints = tmp_path / "r" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / ".writing-abc-step_1.npz").touch()
+    (tmp_path / "r" / ".model-abc").mkdir()  # a model that was being written
+    open_run_directory(tmp_path / "r").close()
+    assert {path.name for path in (tmp_path / "r").rglob("*")} == {"checkpoints", ".lock"}
+
+
+def test_a_model_that_was_being_replaced_is_there_again(tmp_path):
+    """A kill between the two renames of a system that cannot exchange folders."""
+    for name, text in ((".model-abc", "new"), (".model-abc-old", "old")):
+        (tmp_path / "r" / name).mkdir(parents=True)
+        (tmp_path / "r" / name / "config.json").write_text(text)
+    run = open_run_directory(tmp_path / "r")
+    run.close()
+    assert (run.model / "config.json").read_text() == "new"
+    assert not list((tmp_path / "r").glob(".model-*"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"data": ' + "9" * 5000 + "}"])
+def test_a_damaged_configuration_is_told(tmp_path, tiny_experiment, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match="not a run's configuration") as caught:
+        RunDirectory(tmp_path).check_experiment(tiny_experiment)
+    assert str(caught.value).count("\n") == 1
