@@ -124,7 +124,7 @@ def _read_ahead(scans: Sequence[tuple[int, Scan]]) -> Iterator[tuple[int, Future
 def _read(scan: Scan) -> ScanFile:
     if scan.problem:
         raise InputError(scan.problem)
-    return read_scan(scan.path, series=scan.series)
+    return read_scan(scan.dicom or scan.path, series=scan.series)
 
 
 def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> bool:

@@ -83,14 +83,14 @@ def scan_extension(path: str | os.PathLike[str]) -> str:
 
 
 def case_name(path: str | os.PathLike[str]) -> str:
-    """Name of the case in a path: no folder, no scan extension, no nnU-Net channel suffix '_0000'.
+    """Name of the case in a path: no folder, no scan extension or .dcm, no nnU-Net channel suffix '_0000'.
 
     'imagesTr/hip_07_0000.nii.gz' → 'hip_07'; an existing folder (a DICOM series) gives its own name unchanged.
     """
     path = Path(path)
     if path.is_dir():
         return path.resolve().name
-    return path.name.removesuffix(scan_extension(path)).removesuffix("_0000")
+    return path.name.removesuffix(scan_extension(path) or ".dcm").removesuffix("_0000")
 
 
 def volume_from_sitk(image: sitk.Image) -> Volume:

@@ -21,13 +21,12 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.dicom.slices import read_slices
-from femur3d.io.images import SCAN_EXTENSIONS, case_name, list_series, scan_extension
-from femur3d.io.integrity import quiet_itk
+from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
+from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
 from femur3d.io.summary import read_summary
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
@@ -54,6 +53,7 @@ class Scan:
         series: what `read_volume(series=…)` takes; None for a scan file.
         source: the path as the user knows it, to print and to store; 'scans.zip/inner/path' for a scan in a zip.
         problem: of one input among several, why there is nothing to be read in it; '' elsewhere.
+        dicom: the series of a DICOM folder, their headers read: what `read_scan` takes instead of the path.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Scan:
     series: int | None
     source: str
     problem: str = ""
+    dicom: SeriesFolder | None = dataclasses.field(repr=False, compare=False, default=None)
 
     def told(self, message: str) -> str:
         """A message about this scan with the user's paths instead of those of the temporary folder."""
@@ -100,59 +101,105 @@ def open_sources(
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
     with contextlib.ExitStack() as stack:
-        found = [scan for path in paths for scan in _attempt(Path(path), series, leave_out, stack, len(paths) == 1)]
-        if len(found) == 1 and found[0].path.is_dir():
+        places = [_opened(Path(path), leave_out, stack) for path in paths]
+        dicom = _series_folders(places)
+        found = [scan for place in places for scan in _scans(place, dicom, series, len(paths) == 1)]
+        if len(found) == 1:
             _check_choice(found[0])
         yield _named(found)
 
 
-def _attempt(
-    path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack, alone: bool
-) -> list[Scan]:
-    """The scans of one input; one with a problem where it has none, unless it is `alone`: then InputError."""
-    try:
-        return _scans(path, series, leave_out, stack)
-    except InputError as error:
-        if alone:
-            raise
-        return [Scan(path.stem, path, None, _printable(str(path)), problem=str(error))]
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """One input, looked through.
+
+    Attributes:
+        given: as the user calls it.
+        top: itself, or the temporary folder with what a zip held.
+        folders: of each folder the scan files and the other files, which may be slices; empty for a scan file.
+        problem: why a zip cannot be looked through.
+    """
+
+    given: Path
+    top: Path
+    folders: dict[Path, tuple[list[Path], list[Path]]] = dataclasses.field(default_factory=dict)
+    problem: InputError | None = None
 
 
-def _scans(path: Path, series: int | None, leave_out: Path | None, stack: contextlib.ExitStack) -> list[Scan]:
-    """The scans of one input, called by their case names. `stack` keeps the folder of a zip until it is closed."""
+def _opened(path: Path, leave_out: Path | None, stack: contextlib.ExitStack) -> _Place:
+    """One input. `stack` keeps the folder of a zip until it is closed."""
     is_zip = path.suffix.lower() == ".zip" and os.path.isfile(path)
     if not is_zip and not os.path.isdir(path):
-        return [Scan(case_name(path), path, None, _printable(str(path)))]
-    top = stack.enter_context(_unpacked(path)) if is_zip else path
-    found = [_scan_inside(top, inside, path, series) for inside in _walk(top, top, leave_out)]
-    if not found:
-        raise _nothing_in(top, path)
-    return found
+        return _Place(path, path)
+    try:
+        top = stack.enter_context(_unpacked(path)) if is_zip else path
+        return _Place(path, top, dict(_walk(top, top, leave_out)))
+    except InputError as error:
+        return _Place(path, path, problem=error)
 
 
-def _scan_inside(top: Path, inside: Path, given: Path, series: int | None) -> Scan:
-    """A file or folder found in `top` as a scan; `given` is what the user calls `top`, a folder or a zip."""
-    is_whole_zip = inside == top != given
-    return Scan(
-        name=given.stem if is_whole_zip else case_name(inside),
-        path=inside,
-        series=series if os.path.isdir(inside) else None,
-        source=_printable(str(given / inside.relative_to(top))),
-    )
+def _series_folders(places: Sequence[_Place]) -> dict[Path, SeriesFolder]:
+    """The DICOM series of all inputs, by each of their folders. A series may go on in another input, but in no zip."""
+    plain: dict[Path, list[Path]] = {}
+    trees = [plain]
+    for place in places:
+        others = {folder: other for folder, (_, other) in place.folders.items()}
+        if place.top == place.given:
+            plain.update(others)
+        else:
+            trees.append(others)
+    found = [one for tree in trees for one in series_of(tree) if not _is_doubtful(one)]
+    return {folder: one for one in found for folder in one.folders}
 
 
-def _walk(folder: Path, top: Path, leave_out: Path | None, depth: int = 0) -> Iterator[Path]:
-    """Scan files and folders with DICOM slices in a folder and below it; a folder that cannot be opened counts too."""
+def _is_doubtful(found: SeriesFolder) -> bool:
+    """Whether nothing tells of DICOM but one file that is empty or cut short: it may be an empty README."""
+    return not found.series and len(found.damaged) == 1 and not found.damaged[0].suffix
+
+
+def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None, alone: bool) -> list[Scan]:
+    """The scans of one input; one with a problem where it has none, unless it is `alone`: then InputError."""
+    problem, found = place.problem, []
+    if not place.folders and not problem:
+        return [_scan_file(place.given, series)]
+    for folder, (files, _) in place.folders.items():
+        if folder in dicom and dicom[folder].folders[0] == folder:
+            found.append(_scan_inside(place, dicom[folder].path, series, dicom[folder]))
+        found += [_scan_inside(place, file, series if os.path.isdir(file) else None) for file in files]
+    if not found and not problem and not any(folder in dicom for folder in place.folders):
+        problem = _nothing_in(place.top, place.given)
+    if problem and alone:
+        raise problem
+    return [Scan(place.given.stem, place.given, None, _printable(str(place.given)), str(problem))] if problem else found
+
+
+def _scan_file(path: Path, series: int | None) -> Scan:
+    """A file that was given itself; a DICOM one may hold several series."""
+    is_dicom = not scan_extension(path) and os.path.isfile(path)
+    return Scan(case_name(path), path, series if is_dicom else None, _printable(str(path)))
+
+
+def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesFolder | None = None) -> Scan:
+    """A file or folder found in an input as a scan."""
+    is_whole_zip = inside == place.top != place.given
+    source = place.given / inside.relative_to(place.top) if inside.is_relative_to(place.top) else inside
+    name = place.given.stem if is_whole_zip else case_name(inside)
+    return Scan(name, inside, series, _printable(str(source)), dicom=dicom)
+
+
+def _walk(
+    folder: Path, top: Path, leave_out: Path | None, depth: int = 0
+) -> Iterator[tuple[Path, tuple[list[Path], list[Path]]]]:
+    """A folder and those below it, each with its scan files and other files; one that cannot be opened is a scan."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if _is_followed(entry, top))
     except OSError:
-        yield folder  # read_volume says why; to pass over it would hide a patient
+        yield folder, ([folder], [])  # read_volume says why; to pass over it would hide a patient
         return
     results = {name for entry in entries if entry.suffix == ".json" for name in read_summary(entry).get("files", [])}
     files = [entry for entry in entries if entry.is_file() and entry.name not in results]
-    if _holds_dicom(file for file in files if not scan_extension(file)):
-        yield folder
-    yield from (file for file in files if scan_extension(file.name.lower()))  # B.NII: read_volume says why not
+    scans = [file for file in files if scan_extension(file.name.lower())]  # B.NII: read_volume says why not
+    yield folder, (scans, [file for file in files if file not in scans])
     if depth < FOLDER_DEPTH:
         for entry in entries:
             if entry.is_dir() and (leave_out is None or entry.resolve() != leave_out.resolve()):
@@ -166,28 +213,19 @@ def _is_followed(entry: Path, top: Path) -> bool:
     return not entry.is_symlink() or (entry.is_file() and entry.resolve().is_relative_to(top.resolve()))
 
 
-def _holds_dicom(others: Iterable[Path]) -> bool:
-    """Whether there are DICOM images, sound or damaged, among the files of a folder that are no scan files."""
-    doubtful = []
-    with quiet_itk():
-        for file in others:
-            try:
-                if read_slices(file):
-                    return True  # one slice tells, thousands need not be read
-            except InputError:  # empty, cut short or not to be opened
-                doubtful.append(file)
-    return len(doubtful) > 1 or any(file.suffix for file in doubtful)  # a single one may be an empty README
-
-
 def _check_choice(scan: Scan) -> None:
     """InputError with the list of series where a DICOM folder has several, or not the one that was chosen."""
+    if scan.dicom is None and (scan_extension(scan.path) or not os.path.exists(scan.path)):
+        return
     try:
-        known = list_series(scan.path)
+        known = (scan.dicom or series_folder(scan.path)).series
     except InputError:
         return  # damaged: read_volume says so
+    if not known:
+        return
     if (scan.series is None and len(known) == 1) or scan.series in [one.number for one in known]:
         return
-    received = f"{len(known)} DICOM series in one folder"
+    received = f"{len(known)} DICOM series in one {'folder' if os.path.isdir(scan.path) else 'file'}"
     if scan.series is not None:
         received = f"no series number {scan.series} among {received}"
     listed = "\n".join(f"  {_printable(str(one))}" for one in known)

@@ -547,3 +547,13 @@ def test_missing_optional_attributes(tmp_path: Path) -> None:
         write_slice(tmp_path / f"{z}.dcm", scan, z, {"0020|0013": "", "0018|0088": ""})
     assert str(list_series(tmp_path)[0]).startswith("1 = no description (8×7×6 voxels of 0.9×1.1×5.2 mm)")
     assert read_volume(tmp_path).geometry_difference(scan, 1e-6) is None
+
+
+def test_copies_and_echoes_in_folders_of_their_own_stay_apart(tmp_path: Path) -> None:
+    """One SeriesInstanceUID, the same places: each folder is a whole scan."""
+    for name in ("copy", "echo"):
+        write_series(tmp_path / name, make_scan())
+    assert [one.path for one in series_of({path: sorted(path.iterdir()) for path in sorted(tmp_path.iterdir())})] == [
+        tmp_path / "copy",
+        tmp_path / "echo",
+    ]

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from femur3d.errors import FemurError, InputError, UsageError
 from femur3d.io import inputs as scan_sources
-from femur3d.io.images import read_volume, write_volume
+from femur3d.io.images import read_scan, read_volume, write_volume
 from femur3d.io.inputs import FOLDER_DEPTH, Scan, open_sources
 from tests.support.dicom_series import make_scan, write_series, write_slice
+from tests.support.enhanced_mr import enhanced, frames_of, save
 
 
 @pytest.fixture(autouse=True)
@@ -602,3 +603,33 @@ def test_two_zips_are_open_at_once(tmp_path: Path, temporary: Path) -> None:
         assert [s.path.read_bytes() for s in scans] == [b"x", b"x"]
         assert len({s.path.parent for s in scans}) == 2
     assert os.listdir(temporary) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "parts", "zip"])
+def test_a_series_over_several_folders_is_one_scan(tmp_path: Path, kind: str) -> None:
+    """As on a CD, with two files a folder; a shell makes several inputs of `cd/*`."""
+    scan = make_scan()
+    for z in range(6):
+        (tmp_path / "cd" / f"{z // 2}").mkdir(parents=True, exist_ok=True)
+        write_slice(tmp_path / "cd" / f"{z // 2}" / f"IM{z % 2}", scan, z)
+    write_series(tmp_path / "cd" / "other", scan, uid="1.2.9")
+    parts = sorted((tmp_path / "cd").iterdir())
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "cd"), "zip", tmp_path / "cd")
+    paths = {"folder": [tmp_path / "cd"], "parts": parts, "zip": [tmp_path / "cd.zip"]}[kind]
+    with open_sources(paths) as scans:
+        assert [one.name for one in scans] == ["cd", "other"]
+        for one in scans:
+            assert one.dicom is not None
+            np.testing.assert_array_equal(read_scan(one.dicom).volume.array, scan.array)
+
+
+def test_a_multi_frame_file_is_a_scan(tmp_path: Path) -> None:
+    save(enhanced(frames_of(make_scan())), tmp_path / "hip.dcm")
+    (only,) = listed(tmp_path / "hip.dcm")
+    assert (only.name, only.path) == ("hip", tmp_path / "hip.dcm")
+    echoes = [frame for time in (5.0, 9.0) for frame in frames_of(make_scan(), EffectiveEchoTime=time)]
+    save(enhanced(echoes), tmp_path / "echoes.dcm")
+    with pytest.raises(InputError, match="2 DICOM series in one file"), open_sources([tmp_path / "echoes.dcm"]):
+        pass
+    assert listed(tmp_path / "echoes.dcm", series=2)[0].series == 2

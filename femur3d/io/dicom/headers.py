@@ -5,6 +5,7 @@ The text of an attribute is what the file says, several values joined by backsla
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,7 +65,8 @@ def read_header(path: Path) -> pydicom.Dataset | None:
 
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """An attribute as printable text, '' where it is missing; '�' stands for what would upset a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in _text(dataset, keyword).strip(" \0"))
+    found = "".join(c if c.isprintable() else "�" for c in _text(dataset, keyword).strip(" \0"))
+    return sys.intern(found)  # most are the same in all slices of a series
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> UID:

@@ -7,6 +7,7 @@ points or b-values counts as several, one for each volume.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -68,12 +69,14 @@ class SeriesFolder:
         folders: all of them, in the order of their names.
         series: what they hold; empty where there is a problem.
         problem: the message of an InputError where a file is damaged; '' elsewhere.
+        damaged: the damaged files.
     """
 
     path: Path
     folders: tuple[Path, ...]
     series: tuple[Series, ...] = dataclasses.field(repr=False, default=())
     problem: str = ""
+    damaged: tuple[Path, ...] = ()
 
     def choose(self, number: int | None) -> Series:
         """The series of a number, or the only one. Raises InputError where there is a problem, or no such series."""
@@ -95,18 +98,23 @@ def series_of(tree: Mapping[Path, Sequence[Path]]) -> list[SeriesFolder]:
         tree: the files of each folder that may be slices; others among them are passed over.
 
     Returns:
-        Folders with DICOM images, sound or damaged, in the order of the tree's first folder of each; folders between
-        which no series is shared stay apart.
+        Folders with DICOM images, sound or damaged, in the order of the tree's first folder of each. Folders between
+        which no series is shared stay apart, unless the innermost folder that holds each group is the same; so do
+        copies of a series.
     """
     found = {folder: _read_all(files) for folder, files in tree.items()}
-    uids = {folder: {one.header["SeriesInstanceUID"] for one in read} for folder, (read, _) in found.items()}
-    groups = []
-    for folders in _joined(uids):
-        slices = [one for folder in folders for one in found[folder][0]]
-        problem = next((found[folder][1] for folder in folders if found[folder][1]), "")
+    by_path: dict[Path, tuple[Path, ...]] = {}
+    for folders in _joined({folder: slices for folder, (slices, _) in found.items()}):
         path = Path(os.path.commonpath(folders))
-        if slices or problem:
-            groups.append(SeriesFolder(path, folders, () if problem else _listed(path, slices), problem))
+        by_path[path] = (*by_path.get(path, ()), *folders)
+    groups = []
+    for path, folders in by_path.items():
+        slices = [one for folder in folders for one in found[folder][0]]
+        problems = {file: problem for folder in folders for file, problem in found[folder][1].items()}
+        if problems:
+            groups.append(SeriesFolder(path, folders, (), next(iter(problems.values())), tuple(problems)))
+        elif slices:
+            groups.append(SeriesFolder(path, folders, _listed(path, slices)))
     return groups
 
 
@@ -119,7 +127,7 @@ def series_folder(path: Path) -> SeriesFolder:
     if not path.is_dir():
         return _of_one_file(path)
     found = series_of(_tree(path))
-    own = [one for one in found if path in one.folders] or found
+    own = [one for one in found if path in (one.path, *one.folders)] or found
     if len(own) != 1:
         raise _no_images(path)
     if own[0].problem:
@@ -199,15 +207,15 @@ def _files(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
-def _read_all(files: Iterable[Path]) -> tuple[list[Slice], str]:
-    """The slices among files, and what is wrong with the first damaged file."""
-    slices, problem = [], ""
+def _read_all(files: Iterable[Path]) -> tuple[list[Slice], dict[Path, str]]:
+    """The slices among files, and what is wrong with each damaged file."""
+    slices, problems = [], {}
     for path in files:
         try:
             slices += read_slices(path)
         except InputError as error:
-            problem = problem or str(error)
-    return slices, problem
+            problems[path] = str(error)
+    return slices, problems
 
 
 def _no_images(folder: Path) -> InputError:
@@ -217,16 +225,37 @@ def _no_images(folder: Path) -> InputError:
     return InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")
 
 
-def _joined(uids: Mapping[Path, set[str]]) -> list[tuple[Path, ...]]:
-    """The folders in groups that share a series, in their order."""
-    groups: list[tuple[list[Path], set[str]]] = []
-    for folder, own in uids.items():
-        sharing = [group for group in groups if group[1] & own - {""}]
-        groups = [group for group in groups if group not in sharing]
-        members = [one for group in sharing for one in group[0]]
-        groups.append(([*members, folder], own.union(*(group[1] for group in sharing))))
-    order = list(uids)
-    return sorted((tuple(sorted(g[0], key=order.index)) for g in groups), key=lambda members: order.index(members[0]))
+def _joined(slices: Mapping[Path, Sequence[Slice]]) -> list[tuple[Path, ...]]:
+    """The folders in groups that hold parts of the same series, in their order.
+
+    Folders whose slices of a series lie at just the same places hold copies of it, its echoes or its time points, each
+    for itself.
+    """
+    places = {folder: _places_by_series(own) for folder, own in slices.items()}
+    sharing: dict[str, list[Path]] = {}
+    for folder, own in places.items():
+        for uid in own:
+            sharing.setdefault(uid, []).append(folder)
+    first_of = {folder: folder for folder in slices}  # the first folder of the group of each
+    for uid, folders in sharing.items():
+        for one, other in itertools.combinations(folders, 2):
+            mine, theirs = first_of[one], first_of[other]
+            if mine != theirs and places[one][uid] != places[other][uid]:
+                first_of = {folder: mine if first == theirs else first for folder, first in first_of.items()}
+    groups: dict[Path, list[Path]] = {}
+    for folder, first in first_of.items():
+        groups.setdefault(first, []).append(folder)
+    return [tuple(group) for group in groups.values()]
+
+
+def _places_by_series(slices: Sequence[Slice]) -> dict[str, set[tuple[float, ...]]]:
+    """Where the slices of each series lie, mm, rounded; pictures lie nowhere."""
+    places: dict[str, set[tuple[float, ...]]] = {}
+    for one in slices:
+        if not one.is_picture and one.header["SeriesInstanceUID"]:
+            place = tuple(np.round(one.position_mm, 2).tolist())
+            places.setdefault(one.header["SeriesInstanceUID"], set()).add(place)
+    return places
 
 
 # ---- the series of some slices
