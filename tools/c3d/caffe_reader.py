@@ -174,7 +174,7 @@ def dimensions(shape: Sequence[int]) -> str:
 
 
 def short(value: object) -> str:
-    """The value's repr in at most about a hundred characters, whatever a file has put there."""
+    """The value's repr in at most about a hundred characters, however long the file's own text is."""
     writer = reprlib.Repr()
     writer.maxstring = writer.maxother = 60
     return writer.repr(value)

@@ -268,7 +268,7 @@ def check_paths(weights: str | None, output: str | None) -> tuple[Path, Path]:
     return Path(weights), Path(output)
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
     """Not at import: other tools use the functions above, and have flags of the same names."""
     flags.DEFINE_string("weights", None, "C3D's weight file, or one of the same format.")
     flags.DEFINE_string("output", None, "HDF5 file to write.", short_name="o")
@@ -284,5 +284,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     cli.run(main)
