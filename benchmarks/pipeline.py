@@ -27,7 +27,7 @@ from absl import flags
 from femur3d import cli
 from femur3d.config import HEADS, Loss, Network, Preprocessing, Training, from_dict, to_dict
 from femur3d.data.augmentation import VARIANTS, variant
-from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter
+from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.patches import random_origin
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import InputError, UsageError
@@ -86,7 +86,7 @@ def write_synthetic(path: Path, size: Sequence[str], patch: int) -> str:
         ) from None
     image, label = make_phantom(0, (x, y, z))
     scaled = (image.array - image.array.mean()) / image.array.std()
-    with PackedWriter(path, "synthetic", to_dict(preprocessing)) as writer:
+    with create_packed_file(path, "synthetic", to_dict(preprocessing)) as writer:
         for number in VARIANTS:
             entry = Entry("phantom", 1, number, "train", "synthetic")
             writer.add(entry, variant(scaled, number), variant(label.array, number), image)

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import SimpleITK as sitk
 
-from femur3d.config import Preprocessing
+from femur3d.config import IGNORED, Preprocessing
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume, bounding_box, signed_distance_mm
@@ -28,7 +28,7 @@ class Hip:
     Attributes:
         label_value: the femur's value in the dataset's label map (e.g. 1 = left).
         image: float32, zero mean and unit variance over the volume.
-        label: uint8, 0 background, 1 femur; same grid as `image`.
+        label: uint8, 0 background, 1 femur, IGNORED; same grid as `image`.
     """
 
     label_value: int
@@ -43,19 +43,26 @@ def prepare_scan(scan: Volume, preprocessing: Preprocessing) -> Volume:
     return normalise(resampled, preprocessing.normalisation)
 
 
-def prepare_case(scan: Volume, label: Volume, preprocessing: Preprocessing) -> list[Hip]:
+def prepare_case(
+    scan: Volume, label: Volume, preprocessing: Preprocessing, ignored: np.ndarray | None = None
+) -> list[Hip]:
     """A scan and its label map as one `Hip` for every femur, cut out with the margin and ascending by label value.
 
     Args:
         scan: any orientation and spacing.
         label: integers on the scan's grid; 0 background, every other value one femur.
         preprocessing: orientation, spacing, margin.
+        ignored: bool (z, y, x) on the scan's grid, what counts for nothing; None where there is no such voxel.
     """
     image = prepare_scan(scan, preprocessing)
     oriented = orient(label, preprocessing.orientation)
     values = [int(v) for v in np.unique(label.array) if v]
     masks = {v: resample_mask(oriented.with_array(oriented.array == v), preprocessing.spacing_mm) for v in values}
     femurs = image.with_array(np.any([m.array for m in masks.values()], axis=0).astype(np.uint8))
+    if ignored is not None:
+        oriented = orient(label.with_array(ignored.astype(np.uint8)), preprocessing.orientation)
+        where = resample_mask(oriented.with_array(oriented.array == 1), preprocessing.spacing_mm)
+        femurs.array[where.array & (femurs.array == 0)] = IGNORED
     boxes = hip_boxes({v: m.array for v, m in masks.items()}, preprocessing)
     kind = preprocessing.normalisation
     return [Hip(v, normalise(cut(image, box), kind), cut(femurs, box)) for v, box in boxes.items()]
