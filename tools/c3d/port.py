@@ -1,6 +1,6 @@
 """Ports C3D's weights into the layout of femur3d's encoder, and proves that the ported layers compute the same.
 
-    python -m tools.c3d.port --weights FILE -o data/c3d_encoder.h5
+    python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5
 
 FILE is conv3d_deepnetA_sport1m_iter_1900000, as its authors published it, or a file of the same format and any width.
 Writes HDF5 with conv1a/kernel (z, y, x, in, out), conv1a/bias (out), … conv4b/bias, float32; where they came from
