@@ -4,8 +4,8 @@
     kernel, bias = net.layers["conv1a"].blobs  # (out, in, length, height, width), float32
 
 The nine fields that matter are described to the protobuf library here, in about 30 lines. A .proto file and the module
-that protoc makes of it would be longer, and worse: generated code asks for a protobuf at least as new as its protoc, and
-registers its messages for the whole process, where a real Caffe has others. Everything wrong with a file ends in a
+that protoc makes of it would be longer, and worse: generated code asks for a protobuf at least as new as its protoc,
+and registers its messages for the whole process, where a real Caffe has others. Everything wrong with a file ends in a
 BlobError, after at most seconds and with at most about twice the file's size in memory.
 """
 
