@@ -23,6 +23,7 @@ setup(
         "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading
         "numpy>=1.26,<3",
         "SimpleITK>=2.4,<3",
+        "nibabel>=5.2,<6",  # NIfTI headers
         "pydicom>=3.0.1,<4",  # DICOM headers, and single frames
         "scipy>=1.15,<2",
         "h5py>=3.11,<4",
@@ -46,7 +47,6 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.9,<1",
             "mypy>=1.13,<3",
-            "nibabel>=5.2,<6",
             HIGHDICOM,
             JAX,
             OPENVINO,

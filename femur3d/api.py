@@ -13,7 +13,7 @@ import numpy as np
 from femur3d.errors import InputError
 from femur3d.inference.saved_model import SHIPPED, load_model, read_config
 from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
-from femur3d.io.geometry import straightened
+from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, read_scan, volume_from_sitk
 from femur3d.volume import IDENTITY, Volume
 
@@ -92,7 +92,7 @@ def _usable(what: str, volume: Volume) -> ScanFile:
     array = volume.array
     if min(array.shape) < 2 or array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{what} has shape {array.shape} and {array.dtype}.\nExpected real numbers, axes (z, y, x).")
-    straight, notes = straightened(what, volume)
+    straight, notes = orthonormalise(what, volume)
     return ScanFile(straight, notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from femur3d.errors import InputError, UsageError
 from femur3d.export.case_results import Case, Wanted, made_earlier, possible_files
-from femur3d.io.digest import scan_sha256
+from femur3d.io.images import scan_sha256
 from femur3d.io.inputs import Scan
 from femur3d.io.integrity import check_name
 

@@ -24,7 +24,7 @@ from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
 from femur3d.inference.quality_limits import RED, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
 from femur3d.inference.sliding_window import Spread, patch_count, patches_at, predict_volume
-from femur3d.io.images import NiftiGeometry, write_volume
+from femur3d.io.images import Nifti1Header, write_volume
 from femur3d.network.unet import head_probabilities
 from femur3d.volume import Volume
 
@@ -51,7 +51,7 @@ class Segmentation:
     probability: Volume
     seconds: dict[str, float]
     quality: dict[str, Flag] = dataclasses.field(default_factory=dict)
-    nifti: NiftiGeometry | None = None
+    nifti: Nifti1Header | None = None
 
     @property
     def volumes_ml(self) -> dict[int, float]:

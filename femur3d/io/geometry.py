@@ -29,7 +29,7 @@ def nearest_rotation(direction: np.ndarray) -> np.ndarray:
     return left @ right
 
 
-def straight_affine(affine: np.ndarray) -> np.ndarray:
+def orthogonal_affine(affine: np.ndarray) -> np.ndarray:
     """A 4×4 matrix (i, j, k, 1) → mm with its axes put at right angles; voxel sizes and first voxel stay."""
     sizes_mm = np.linalg.norm(affine[:3, :3], axis=0)
     straight = affine.copy()
@@ -50,7 +50,15 @@ def farthest_mm(size: Sequence[int], first: np.ndarray, second: np.ndarray) -> f
     return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())
 
 
-def straightened(what: str | Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
+def orientation_unknown(missing: str) -> str:
+    """The note on a header that does not say how its axes lie in the body. `missing`: what it lacks, 'no qform'."""
+    return (
+        f"its header has {missing}, so it does not say how the scan lies in the body: the axes i, j, k were taken to "
+        "point left, backwards and up (as ITK does), and left and right may be exchanged"
+    )
+
+
+def orthonormalise(what: str | Path, volume: Volume) -> tuple[Volume, tuple[str, ...]]:
     """The volume with a direction that is a rotation or reflection, and notes: one where that moves its voxels.
 
     Args:
@@ -77,10 +85,10 @@ def straightened(what: str | Path, volume: Volume) -> tuple[Volume, tuple[str, .
     if moved_mm > LIMIT_VOXELS * min(volume.spacing_mm):
         message = f"{what}: its axes are not at right angles (righting them would move a corner by {moved_mm:.2f} mm)"
         raise InputError(f"{message}.\nUp to half a voxel is accepted: resample the scan to an orthogonal grid.")
-    return straight, (_straightening(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
+    return straight, (_orthonormalised_note(direction, moved_mm),) if lean > SHEAR_ROUNDING else ()
 
 
-def _straightening(direction: np.ndarray, moved_mm: float) -> str:
+def _orthonormalised_note(direction: np.ndarray, moved_mm: float) -> str:
     """The note on a direction that was put right."""
     lengths = np.linalg.norm(direction, axis=0)
     cosines = np.abs((direction / lengths).T @ (direction / lengths) - np.eye(3)).max()

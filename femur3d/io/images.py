@@ -1,17 +1,11 @@
-"""Scan files and DICOM folders to `Volume` and back.
-
-SimpleITK lives here, in scan_checks.py, the DICOM modules and preprocess.py.
-"""
+"""Scan files and DICOM folders to `Volume` and back. A scan is read in one trip, which finds all there is to know."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import gzip
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +13,29 @@ import SimpleITK as sitk
 
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
-from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_folder
-from femur3d.io.geometry import SHEAR_KEPT, shear, straightened
+from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_files, series_folder
+from femur3d.io.geometry import orthonormalise
 from femur3d.io.integrity import (
-    CHUNK,
-    check_file,
+    METAIMAGE,
+    NIFTI,
+    NRRD,
     check_name,
-    check_voxel_count,
-    damaged,
+    check_regular,
     is_dicom_file,
     itk_error,
+    kind_of_scan,
     not_finite,
     quiet_itk,
     reading,
 )
-from femur3d.io.nifti import NiftiGeometry, NiftiHeader, check_nifti, placement, put_geometry
+from femur3d.io.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
+from femur3d.io.text_headers import data_files, read_text_headed
+from femur3d.io.voxels import Files, file_state, sha256_of
 from femur3d.volume import Volume
 
 __all__ = [
     "SCAN_EXTENSIONS",
-    "NiftiGeometry",
+    "Nifti1Header",
     "ScanFile",
     "Series",
     "case_name",
@@ -46,6 +43,7 @@ __all__ = [
     "read_scan",
     "read_volume",
     "scan_extension",
+    "scan_sha256",
     "sitk_from_volume",
     "volume_from_sitk",
     "write_image",
@@ -55,7 +53,7 @@ __all__ = [
 SCAN_EXTENSIONS = (".nii.gz", ".nhdr", ".nrrd", ".mha", ".mhd", ".nii")  # longest first
 TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
 _WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # types that the file formats lack
-_NIFTI = (".nii", ".nii.gz")
+_KIND_OF_NAME = {".nii": NIFTI, ".nii.gz": NIFTI, ".nrrd": NRRD, ".nhdr": NRRD, ".mha": METAIMAGE, ".mhd": METAIMAGE}
 _NOT_WHOLE = "what was written is not whole; is the disk full?"
 
 
@@ -67,14 +65,18 @@ class ScanFile:
         volume: voxels and geometry; the direction is a rotation or reflection.
         notes: what the user ought to know about how the geometry was understood or put right; a sentence each, without
             the path and a full stop; mostly none.
-        nifti: geometry of a NIfTI file as stored, for `write_volume(…, like=…)`; None for other files.
+        nifti: header of a NIfTI file as stored, for `write_volume(…, like=…)`; None for other files.
         dicom: the DICOM series, with its files and headers; None for other files.
+        sha256: hexadecimal digest of the bytes that were read, of all files; '' for what was never a file.
+        files: the scan file and those of its voxels, or the slices of the series by position.
     """
 
     volume: Volume
     notes: tuple[str, ...] = ()
-    nifti: NiftiGeometry | None = None
+    nifti: Nifti1Header | None = None
     dicom: Series | None = None
+    sha256: str = ""
+    files: tuple[Path, ...] = ()
 
 
 def scan_extension(path: str | os.PathLike[str]) -> str:
@@ -154,7 +156,22 @@ def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> V
     return _read(Path(path), series).volume
 
 
-def write_volume(volume: Volume, path: str | os.PathLike[str], like: NiftiGeometry | None = None) -> None:
+def scan_files(path: str | os.PathLike[str], series: int | None = None) -> list[Path]:
+    """`ScanFile.files` of a scan, its voxels unread. Raises InputError where they cannot be told."""
+    path = Path(path)
+    check_regular(path)
+    return series_files(path, series) if path.is_dir() or _is_dicom(path) else [path, *data_files(path)]
+
+
+def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
+    """`ScanFile.sha256` of a scan that is not read otherwise: it tells a changed scan from one that is done.
+
+    Raises InputError where the files cannot be told or read.
+    """
+    return sha256_of(scan_files(path, series))
+
+
+def write_volume(volume: Volume, path: str | os.PathLike[str], like: Nifti1Header | None = None) -> None:
     """Writes .nii, .nii.gz, .nrrd or .mha: to a temporary name first, then renamed; compressed where the format can.
 
     NRRD and MetaImage keep the geometry to about 1e-15. NIfTI stores it as float32: spacing, origin and direction come
@@ -177,10 +194,10 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], like: NiftiGeomet
         written = ", ".join(e for e in SCAN_EXTENSIONS if e not in TWO_FILES)
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
     check_name(Path(os.path.realpath(path)))
-    image = sitk_from_volume(straightened(path, volume)[0])
+    image = sitk_from_volume(orthonormalise(path, volume)[0])
     try:
         with quiet_itk(), replacing(path) as temporary:
-            if like is None or extension not in _NIFTI:
+            if like is None or _KIND_OF_NAME[extension] != NIFTI:
                 write_image(image, temporary)
             else:
                 _write_like(image, temporary, like)
@@ -215,17 +232,10 @@ def _without_infinity(array: np.ndarray) -> np.ndarray:
 def _read(path: Path, series: int | None) -> ScanFile:
     """A file or DICOM folder, its voxels checked and its direction put right."""
     check_name(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
+    check_regular(path)
     if path.is_dir() or _is_dicom(path):
         return _put_right(path, _read_series(series_folder(path), series))
     return _put_right(path, _read_file(path))
-
-
-def _read_series(folder: SeriesFolder, number: int | None) -> ScanFile:
-    chosen = folder.choose(number)
-    volume, notes = read_series(chosen)
-    return ScanFile(volume, notes, dicom=chosen)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -237,81 +247,35 @@ def _is_dicom(path: Path) -> bool:
 def _put_right(path: Path, stored: ScanFile) -> ScanFile:
     """The scan with finite voxels and axes at right angles. Raises InputError where it cannot have them."""
     _check_finite(path, stored.volume.array)
-    volume, notes = straightened(path, stored.volume)
+    volume, notes = orthonormalise(path, stored.volume)
     return dataclasses.replace(stored, volume=volume, notes=stored.notes + notes)
 
 
-def _write_like(image: sitk.Image, path: Path, like: NiftiGeometry) -> None:
-    """Writes NIfTI with the geometry of another file, by way of an uncompressed file beside it."""
-    plain = path.with_name(path.name.removesuffix(".gz"))
-    try:
-        write_image(image, plain, compressed=False)
-        put_geometry(plain, like)
-        if plain != path:
-            _pack(plain, path)
-    finally:
-        if plain != path:
-            plain.unlink(missing_ok=True)
-
-
-def _pack(plain: Path, packed: Path) -> None:
-    """A file packed by gzip, without its name and time: the same bytes whenever it is written."""
-    with (
-        plain.open("rb") as source,
-        packed.open("wb") as stream,
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=stream, mtime=0) as target,
-    ):
-        shutil.copyfileobj(source, target, CHUNK)
+def _read_series(folder: SeriesFolder, number: int | None) -> ScanFile:
+    """A DICOM series, whose files must not change while they are read and hashed."""
+    chosen = folder.choose(number)
+    before = [file_state(file) for file in chosen.files]
+    volume, notes = read_series(chosen)
+    sha256 = sha256_of(chosen.files)
+    if [file_state(file) for file in chosen.files] != before:
+        raise InputError(f"{chosen.path}: its files were changed while they were read.\nTry again when they are whole.")
+    return ScanFile(volume, notes, dicom=chosen, sha256=sha256, files=chosen.files)
 
 
 def _read_file(path: Path) -> ScanFile:
-    """A single scan file, checked before its voxels take memory; the direction as stored."""
-    extension = scan_extension(path)
-    if not extension:
+    """A single scan file, read by what it holds, whatever of a scan's names it has; the direction as stored."""
+    if not scan_extension(path):
         raise _unknown_extension(path)
-    check_file(path, extension)
-    if extension in _NIFTI:
-        return _read_nifti(path)
-    return ScanFile(_read_image(path))
-
-
-def _read_nifti(path: Path) -> ScanFile:
-    """A NIfTI file: voxels by SimpleITK, geometry by its header.
-
-    SimpleITK refuses a file whose only transform is a little sheared, and in the permissive mode of ITK 5.4 it takes
-    the transpose of the right direction.
-    """
-    header = check_nifti(path)
-    with _permissive_nifti() if _is_refused_by_itk(header) else contextlib.nullcontext():
-        array = _read_image(path).array
-    affine, notes = placement(path, header)
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    direction = (affine[:3, :3] / sizes).ravel()
-    if np.allclose(sizes, header.voxel_mm[:3], rtol=1e-4, atol=0):
-        sizes = np.array(header.voxel_mm[:3])  # the same without the rounding of the matrix
-    volume = Volume(array, _tuple3(sizes), _tuple3(affine[:3, 3]), tuple(direction.tolist()))
-    return ScanFile(volume, notes, header.geometry)
-
-
-def _is_refused_by_itk(header: NiftiHeader) -> bool:
-    """Whether SimpleITK may find no right-angled transform in a NIfTI header."""
-    if header.sform is None or header.qform is not None:
-        return False
-    sizes = np.linalg.norm(header.sform[:3, :3], axis=0)
-    return sizes.min() == 0 or shear(header.sform[:3, :3] / sizes) > SHEAR_KEPT
-
-
-def _read_image(path: Path) -> Volume:
-    """A scan file as SimpleITK reads it, its header checked before its voxels are read."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        with quiet_itk():
-            reader.ReadImageInformation()
-            _check_header(path, reader)
-            return volume_from_sitk(reader.Execute())
-    except RuntimeError as error:
-        raise damaged(path, itk_error(error)) from error
+    files, expected, header = Files(), _KIND_OF_NAME[scan_extension(path)], None
+    content = files.read(path)
+    kind = kind_of_scan(path, content, nifti_head(path, content), expected)
+    if kind == NIFTI:
+        volume, notes, header = read_nifti(path, files)
+    else:
+        volume, notes = read_text_headed(path, kind, files)
+    if kind != expected:
+        notes += (f"its name is that of a {expected} file, but it holds {kind}: it was read as that",)
+    return ScanFile(volume, notes, header, sha256=files.sha256, files=tuple(files.paths))
 
 
 def _unknown_extension(path: Path) -> InputError:
@@ -319,35 +283,6 @@ def _unknown_extension(path: Path) -> InputError:
     return InputError(
         f"{path}: not a scan by its name.\nAccepted: {accepted}, lower case, or a folder of DICOM slices."
     )
-
-
-def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
-    """InputError unless the header announces a scalar 3-D scan of a size and spacing that can be used."""
-    size, spacing = reader.GetSize(), reader.GetSpacing()
-    if reader.GetNumberOfComponents() != 1:
-        what = f"{reader.GetNumberOfComponents()} values a voxel (a colour, vector or complex image)"
-        raise InputError(f"{path}: {what}.\nA scan has one grey value a voxel: export a single channel.")
-    if len(size) != 3 or min(size) < 2:
-        what = f"{len(size)}-D image of {'×'.join(map(str, size))} voxels"
-        raise InputError(f"{path}: a {what}.\nA 3-D scan with at least 2 voxels along each axis is needed.")
-    check_voxel_count(path, size)
-    if not all(0 < mm < np.inf for mm in spacing):
-        raise InputError(f"{path}: voxel sizes {spacing} mm.\nVoxel sizes must be positive numbers: export it again.")
-
-
-@contextlib.contextmanager
-def _permissive_nifti() -> Iterator[None]:
-    """Within the block ITK reads NIfTI files whose direction is not orthonormal (an environment variable of ITK's)."""
-    name = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(name)
-    os.environ[name] = "ON"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _check_finite(path: Path, array: np.ndarray) -> None:
@@ -358,6 +293,12 @@ def _check_finite(path: Path, array: np.ndarray) -> None:
             raise not_finite(path, bad, array.size)
 
 
-def _tuple3(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
-    return x, y, z
+def _write_like(image: sitk.Image, path: Path, like: Nifti1Header) -> None:
+    """Writes NIfTI on the grid of another file; packed by gzip without a name and time: the same bytes every time."""
+    content = nifti_bytes(sitk.GetArrayViewFromImage(image), like)
+    with path.open("wb") as stream:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=stream, mtime=0) as packed:
+                packed.write(content)
+        else:
+            stream.write(content)

@@ -1,30 +1,41 @@
-"""Is a scan file whole? Answered from its bytes, before SimpleITK sees it; and the errors that say so.
-
-SimpleITK 2.5 reads a damaged compressed MetaImage without an error and fills the rest with whatever was in memory.
-NIfTI has its own checks in nifti.py, DICOM in dicom_header.py.
-"""
+"""Is a file what it claims to be, and whole? And the errors that say so, alike for every kind of file."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import math
+import os
 import re
+import stat
+import struct
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
 
 MAX_VOXELS = 2**29  # 2 GiB as float32
+MAX_FILE_BYTES = 8 * MAX_VOXELS + (1 << 28)  # as float64, and some room for a header
+MAX_JSON_BYTES = 64 << 20
 CHUNK = 1 << 20
-_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
-_META_BY_AXIS = {"DimSize", "TransformMatrix", "Rotation", "Offset", "Origin", "Position", "Orientation"}
-_META_BY_AXIS |= {"CenterOfRotation", "ElementSpacing", "ElementSize", "AnatomicalOrientation"}
+NIFTI, NRRD, METAIMAGE = "NIfTI", "NRRD", "MetaImage"
+_NIFTI_STARTS = {struct.pack(order, size) for size in (348, 540) for order in ("<i", ">i")}
+_META_START = re.compile(rb"^[ \t]*(ObjectType|NDims|ObjectSubType)[ \t]*=", re.MULTILINE)
+_NO_SCANS = (  # what goes by the name of a scan: how it begins, what it is, what to do
+    (re.compile(rb"version https://git-lfs"), "a Git-LFS pointer: the scan itself is not here", "Run git lfs pull"),
+    (re.compile(rb"\S*/annex/objects/"), "a git-annex pointer: the scan itself is not here", "Run git annex get"),
+    (re.compile(rb"\s*(<!--|<!doctype html|<html|<head)", re.I), "a web page", "Download the scan again"),
+    (re.compile(rb"\s*<\?xml"), "an XML text, perhaps an error of a server", "Download the scan again"),
+    (re.compile(rb"\s*\{\s*\""), "a JSON text, perhaps an error of a server", "Download the scan again"),
+    (re.compile(rb"PK\x03\x04"), "a zip", "Call it .zip, or unpack it"),
+    (re.compile(rb".{128}DICM", re.S), "a single DICOM file", "Give the folder that holds all slices of its series"),
+)
 _DICOM_KIND = b"\x02\x00\x02\x00UI"  # tag (0002,0002) in explicit little endian: which kind of object a file holds
 _DICOM_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "4", "4.1", "4.4", "7")}  # CT, MR, capture
 _DICOM_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -101,20 +112,74 @@ def check_voxel_count(path: Path, size: Sequence[int]) -> None:
         )
 
 
-def check_file(path: Path, extension: str) -> None:
-    """Raises InputError where a scan file is empty or, being MetaImage or NRRD, cut short or corrupt.
+def check_regular(path: Path) -> None:
+    """Raises InputError, before anything can wait for it, where there is no file, or a pipe or device in its place."""
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        advice = "Fetch what it leads to (git annex get, datalad get), or mend the link"
+        raise InputError(f"{path}: a link that leads nowhere (to {target}).\n{advice}.")
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
+    with reading(path):
+        mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: neither a file nor a folder but a pipe or device.\nGive a file.")
+
+
+def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """All bytes of a file. Raises InputError where it cannot be read, is no file, or has more than `limit` bytes."""
+    check_regular(path)
+    with reading(path), path.open("rb") as stream:
+        n_bytes = os.fstat(stream.fileno()).st_size
+        if n_bytes > limit:
+            raise InputError(f"{path}: a file of {n_bytes:,} bytes.\nAt most {limit:,} are read.")
+        return stream.read(limit)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, in UTF-8.
+
+    Raises:
+        InputError: it is missing, unreadable, too large, or not JSON (or JSON that is nested too deep, or with numbers
+            that are too long).
+    """
+    content = read_bytes(path, MAX_JSON_BYTES)
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as text ({error}).\nA JSON file in UTF-8 is needed.") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise InputError(f"{path}: not JSON ({where}).\nCorrect the file there.") from error
+    except (RecursionError, ValueError) as error:  # a hundred thousand brackets, a number of five thousand digits
+        what = "nested too deep" if isinstance(error, RecursionError) else "a number that is too long"
+        raise InputError(f"{path}: not JSON that can be read ({what}).\nCorrect the file.") from error
+
+
+def kind_of_scan(path: Path, content: bytes, unpacked: bytes, expected: str) -> str:
+    """Which format a file holds; where it holds none of them `expected`, so that its reader says what is wrong.
 
     Args:
-        path: an existing file.
-        extension: its scan extension, such as '.mha'.
+        path: the file.
+        content: its bytes.
+        unpacked: the first of them, unpacked where they are packed.
+        expected: the format of its name.
+
+    Raises:
+        InputError: it is empty, or something else that goes by the name of a scan.
     """
-    with reading(path):
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty (0 bytes).\nCopy or export it again.")
-        if extension in (".mha", ".mhd"):
-            _check_metaimage(path)
-        elif extension == ".nrrd":
-            _check_nrrd(path)
+    if not content:
+        raise InputError(f"{path}: the file is empty (0 bytes).\nCopy or export it again.")
+    if unpacked[:4] in _NIFTI_STARTS:
+        return NIFTI
+    if content.startswith(b"NRRD"):
+        return NRRD
+    if _META_START.search(content[:1000]):
+        return METAIMAGE
+    for mark, what, advice in _NO_SCANS:
+        if mark.match(unpacked[:1000]):
+            raise InputError(f"{path}: no scan but {what}.\n{advice}.")
+    return expected
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -140,84 +205,3 @@ def dicom_kind(head: bytes) -> str:
     """Which kind of DICOM object (UID) a file says it holds in its first kilobyte; '' where it does not say."""
     field = head.partition(_DICOM_KIND)[2]
     return field[2 : 2 + int.from_bytes(field[:2], "little")].strip(b" \0").decode("latin-1")
-
-
-def _check_metaimage(path: Path) -> None:
-    """MetaImage: the header is whole, and so are the voxels, in the same file or in the one that it names."""
-    fields, start = _metaimage_header(path)
-    name = fields["ElementDataFile"]
-    if name.startswith("LIST") or "%" in name:
-        raise InputError(f"{path}: its voxels are spread over several files.\nOne scan is read from one data file.")
-    data = path if name.upper() == "LOCAL" else path.parent / name
-    if not data.is_file():
-        raise InputError(f"{path}: its data file {data} is missing.\nKeep the header and its data file together.")
-    expected = _metaimage_bytes(path, fields)
-    with data.open("rb") as stream:
-        stream.seek(start if data == path else 0)
-        left = data.stat().st_size - stream.tell()
-        if fields.get("CompressedData", "").lower() == "true":
-            size = fields.get("CompressedDataSize", "not said" if data == path else str(left))
-            if not size.isdigit() or int(size) > left:
-                raise damaged(path, f"{left:,} bytes of packed voxels, and CompressedDataSize in its header is {size}")
-            left = _zlib_length(stream, int(size))
-    if left < expected:
-        raise damaged(path, f"{left:,} bytes of voxels where its header announces {expected:,}")
-
-
-def _metaimage_header(path: Path) -> tuple[dict[str, str], int]:
-    """Fields of a MetaImage header, in their order, and the offset of the first byte after it."""
-    fields: dict[str, str] = {}
-    with path.open("rb") as stream:
-        while line := stream.readline(4096):
-            key, equals, value = line.decode("latin-1").partition("=")
-            if not equals:
-                break
-            fields[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":
-                return fields, stream.tell()
-    raise damaged(path, "its header is not one of lines 'Name = value' up to 'ElementDataFile = …'")
-
-
-def _metaimage_bytes(path: Path, fields: dict[str, str]) -> int:
-    """Least number of bytes that the voxels take. InputError for a header at which SimpleITK would complain on stderr.
-
-    Every field with a value an axis comes after NDims.
-    """
-    n_axes, sizes = fields.get("NDims", ""), fields.get("DimSize", "").split()
-    kind = fields.get("ElementType", "").removeprefix("MET_").removeprefix("U").removesuffix("_ARRAY")
-    before = set(list(fields)[: list(fields).index("NDims")]) if "NDims" in fields else set(fields)
-    if not n_axes.isdigit() or before & _META_BY_AXIS:
-        raise damaged(path, "its header does not begin with the number of axes, 'NDims = 3'")
-    if not all(fields.get(name, "True").lower() in ("true", "false") for name in ("BinaryData", "CompressedData")):
-        raise damaged(path, "its header does not say by True or False whether its voxels are binary and packed")
-    if len(sizes) != int(n_axes) or not all(size.isdigit() for size in sizes):
-        raise damaged(path, f"its header gives {n_axes} axes of {' '.join(sizes)!r:.100} voxels")
-    if kind not in _META_BYTES:
-        raise damaged(path, f"its header gives voxels of type {fields.get('ElementType', '')!r:.100}")
-    return math.prod(map(int, sizes)) * _META_BYTES[kind]
-
-
-def _zlib_length(stream: BinaryIO, left: int) -> int:
-    """Bytes that a zlib stream of `left` bytes unpacks to; zlib.error if it is corrupt, EOFError if it ends early."""
-    unpacker, total = zlib.decompressobj(), 0
-    while not unpacker.eof:
-        packed = unpacker.unconsumed_tail
-        if not packed:
-            packed = stream.read(min(CHUNK, left))
-            left -= len(packed)
-        if not packed:
-            raise EOFError("the data end too early")
-        total += len(unpacker.decompress(packed, CHUNK))  # at most so many bytes at a time, whatever the file holds
-    return total
-
-
-def _check_nrrd(path: Path) -> None:
-    """NRRD packed by gzip: unpacks to its end. In other encodings SimpleITK notices missing bytes by itself."""
-    packed = False
-    with path.open("rb") as stream:
-        while (line := stream.readline(4096).strip()) != b"":  # an empty line ends the header
-            packed = packed or line.lower().replace(b" ", b"") in (b"encoding:gzip", b"encoding:gz")
-        if packed:
-            with gzip.GzipFile(fileobj=stream) as unpacked:
-                for _ in iter(lambda: unpacked.read(CHUNK), b""):
-                    pass

@@ -1,142 +1,104 @@
-"""NIfTI-1 files: whole or not, where their scan lies, and their geometry's own bytes for another file on the same grid.
+"""NIfTI-1 and NIfTI-2 files: where their voxels are stored and lie, and files on exactly the same grid.
 
-SimpleITK 2.5 reads a truncated NIfTI file without an error and fills the rest with whatever was in memory, turns NaN
-and infinite voxels into 0, takes voxel sizes that are zero, negative or NaN for 1 mm or a mirrored axis, and writes
-transform codes of its own. The layout is that of nifti1.h (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h).
+NiBabel reads and writes the headers. Ours is which transform counts: NiBabel prefers an sform of any code, even one
+that is a registration to an atlas, and takes the axes of a file without transforms to point elsewhere than ITK, 3D
+Slicer and ITK-SNAP do; and the qform's matrix: NiBabel refuses a quaternion that rounding made longer than 1 and sets
+its first number to 0 where it is below 6e-4, which turns a scan by up to 0.07°.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
-from femur3d.io.geometry import LIMIT_VOXELS, farthest_mm, straight_affine
-from femur3d.io.integrity import CHUNK, check_voxel_count, damaged, not_finite, reading
+from femur3d.io.geometry import LIMIT_VOXELS, farthest_mm, orientation_unknown, orthogonal_affine
+from femur3d.io.integrity import damaged, reading
+from femur3d.io.voxels import GZIP_MARK, Files, Layout, check_one_scan, read_voxels
+from femur3d.volume import Volume
 
-_HEADER = np.dtype(
-    {
-        "names": ["dim", "datatype", "pixdim", "vox_offset", "units", "codes", "qform", "sform", "magic"],
-        "formats": ["8i2", "i2", "8f4", "f4", "u1", "2i2", "6f4", "12f4", "S3"],
-        "offsets": [40, 70, 76, 108, 123, 252, 256, 280, 344],
-        "itemsize": 348,
-    }
-)
-_GEOMETRY = np.dtype(  # the same places as integers: bits are copied, never numbers
-    {
-        "names": ["qfac_pixdim", "units", "codes", "qform", "sform"],
-        "formats": ["4u4", "u1", "2u2", "6u4", "12u4"],
-        "offsets": [76, 123, 252, 256, 280],
-        "itemsize": 348,
-    }
-)
-_NIFTI2_SIZE = 540
+HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _START_LIMIT = 2**31  # bytes of header and extensions before the first voxel
-_FLOATS = {16: "f4", 64: "f8"}  # datatype codes
-_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8, 1536: 16, 1792: 16}
-_BYTES |= {2048: 32, 2304: 4}  # a voxel, by datatype code; `bitpix` repeats them
-_BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _UNIT_MM = {1: 1000.0, 3: 0.001}  # metres, micrometres; all other codes are read as millimetres, as ITK does
 _SCANNER = 1  # the transform code for "scanner coordinates"
 _LPS_FROM_RAS = np.array([[-1.0], [-1.0], [1.0], [1.0]])  # signs of the rows
-_LEFT_UNKNOWN = (
-    "its header has neither a qform nor an sform, so it does not say how the scan lies in the body: the axes i, j, k "
-    "were taken to point left, backwards and up (as ITK does), and left and right may be exchanged"
-)
+_PLACE = (
+    "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NiftiGeometry:
-    """The bits of a NIfTI-1 header that place its voxels: pixdim 0-3, units, both codes, qform and sform.
-
-    Attributes:
-        size: voxels along (i, j, k).
-        bits: one record of unsigned integers in this machine's byte order, whatever the file's was.
-    """
-
-    size: tuple[int, ...]
-    bits: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class NiftiHeader:
-    """What femur3d asks of a NIfTI-1 header.
-
-    Attributes:
-        size: voxels along the file's axes (i, j, k, …).
-        voxel_mm: voxel sizes along (i, j, k, …): pixdim in millimetres.
-        dtype: of the stored voxels where these are floats, byte order included, else None.
-        start: offset of the first voxel in the (uncompressed) file, bytes.
-        n_bytes: bytes that the voxels take.
-        codes: qform_code, sform_code.
-        quaternion: b, c, d of the qform, as stored.
-        qform: 4×4 matrix, (i, j, k, 1) → LPS millimetres, float64; None where the header's code says that it has none.
-        sform: the same from the header's three rows.
-        geometry: all of it as stored.
-    """
-
-    size: tuple[int, ...]
-    voxel_mm: tuple[float, ...]
-    dtype: np.dtype | None
-    start: int
-    n_bytes: int
-    codes: tuple[int, int]
-    quaternion: tuple[float, ...]
-    qform: np.ndarray | None
-    sform: np.ndarray | None
-    geometry: NiftiGeometry
-
-
-def check_nifti(path: Path) -> NiftiHeader:
-    """The header of a .nii or .nii.gz file that is whole.
-
-    Raises:
-        InputError: no single-file NIfTI-1, cut short, corrupt, or with sizes, places or voxels that are no numbers.
-    """
+def nifti_head(path: Path, content: bytes) -> bytes:
+    """The first bytes of a file that may be NIfTI, unpacked where they are packed by gzip; '' where they do not."""
+    if not content.startswith(GZIP_MARK):
+        return content[:HEADER_BYTES]
     with reading(path):
-        header = read_nifti_header(path)
-        _check_numbers(path, header)
-        check_voxel_count(path, header.size)
-        _check_voxels(path, header)
-    return header
+        return gzip.GzipFile(fileobj=io.BytesIO(content)).read(HEADER_BYTES)
 
 
-def read_nifti_header(path: Path) -> NiftiHeader:
-    """Header of a .nii or .nii.gz file.
+def read_header(path: Path, head: bytes) -> Nifti1Header:
+    """The header of a single-file NIfTI scan; NiBabel's NIfTI-2 header is one of NIfTI-1 with other types.
 
     Raises:
-        InputError: it is no single-file NIfTI-1 header, or has impossible sizes.
-        OSError, EOFError, zlib.error: the file cannot be read or unpacked.
+        InputError: it is none, or has impossible sizes, types or places.
     """
-    with _open(path) as stream:
-        head = stream.read(_HEADER.itemsize)
-    for order in _BYTE_ORDERS:
-        size = int.from_bytes(head[:4], order)
-        if size == _NIFTI2_SIZE and head[4:7] == b"n+2":
-            raise InputError(f"{path}: a NIfTI-2 file.\nNIfTI-1 is read: convert it, for example with nibabel.")
-        if size == _HEADER.itemsize <= len(head):
-            fields = np.frombuffer(head, _HEADER.newbyteorder(order), count=1)[0]
-            if fields["magic"] == b"n+1":
-                bits = np.frombuffer(head, _GEOMETRY.newbyteorder(order), count=1)
-                with np.errstate(all="ignore"):  # whatever the numbers are, they are checked afterwards
-                    return _header(path, fields, bits, order)
+    for kind, magic in ((Nifti1Header, b"n+1"), (Nifti2Header, b"n+2")):
+        size = kind.sizeof_hdr
+        order = {size.to_bytes(4, "little"): "<", size.to_bytes(4, "big"): ">"}.get(head[:4])
+        if order and len(head) >= size:
+            header = kind(head[:size], endianness=order, check=False)
+            if bytes(header["magic"]).startswith(magic):
+                _check_stored(path, header)
+                return header
     raise damaged(path, "it does not begin with the header of a single-file NIfTI scan")
 
 
-def placement(path: Path, header: NiftiHeader) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_nifti(path: Path, files: Files) -> tuple[Volume, tuple[str, ...], Nifti1Header]:
+    """A scan with its direction as stored, notes for the user, and the header as stored.
+
+    Voxels have their stored type; with a slope or intercept float32, or float64 where they are float64: ITK's rule.
+
+    Raises:
+        InputError: the file is damaged, no 3-D scan, or its sizes, places or voxels are no numbers.
+    """
+    content = files.read(path)
+    header = read_header(path, nifti_head(path, content))
+    _check_numbers(path, header)
+    dtype, size = header.get_data_dtype(), check_one_scan(path, stored_size(header))
+    start = max(int(header["vox_offset"]), header.sizeof_hdr)
+    packed = content.startswith(GZIP_MARK)
+    layout = Layout(size, dtype, (path,), "gzip" if packed else "raw", unpacked_start=start, may_have_more=True)
+    affine, notes = placement(path, header)
+    array = _scaled(path, read_voxels(path, layout, files), header)
+    return _placed(array, affine, voxel_mm(header)), notes, header
+
+
+def stored_size(header: Nifti1Header) -> tuple[int, ...]:
+    """Voxels along (i, j, k, …)."""
+    return tuple(int(n) for n in header["dim"][1 : int(header["dim"][0]) + 1])
+
+
+def voxel_mm(header: Nifti1Header) -> tuple[float, float, float]:
+    """Voxel sizes along (i, j, k): pixdim in millimetres."""
+    i, j, k = (float(size) * _unit_mm(header) for size in header["pixdim"][1:4])
+    return i, j, k
+
+
+def placement(path: Path, header: Nifti1Header) -> tuple[np.ndarray, tuple[str, ...]]:
     """Where the voxels of a 3-D NIfTI scan lie, and notes for the user where the header leaves room for doubt.
 
     The sform counts where it gives scanner coordinates (code 1) and its voxels have right angles and the sizes of
     pixdim, to within half a voxel over the whole scan; or where there is no qform. Otherwise the qform counts: ITK's
-    rule, by which 3D Slicer and ITK-SNAP show the scan. (nibabel prefers an sform of any code.) Without either the
-    axes are taken to point to LPS, as ITK does.
+    rule, by which 3D Slicer and ITK-SNAP show the scan. Without either the axes are taken to point to LPS, as ITK does.
 
     Returns:
         4×4 matrix (i, j, k, 1) → LPS millimetres, which may be a little sheared, and the notes.
@@ -144,166 +106,177 @@ def placement(path: Path, header: NiftiHeader) -> tuple[np.ndarray, tuple[str, .
     Raises:
         InputError: the transform that counts cannot be one.
     """
-    if header.sform is None and header.qform is None:
-        return np.diag([*header.voxel_mm[:3], 1.0]), (_LEFT_UNKNOWN,)
-    if header.sform is None:
-        return _rotation(path, header), ()
-    if header.qform is None:
-        return _lone_sform(path, header, header.sform)
-    return _one_of_two(path, header, header.sform, header.qform)
+    sform, qform = lps_sform(header), lps_qform(header)
+    if sform is None and qform is None:
+        return np.diag([*voxel_mm(header), 1.0]), (orientation_unknown("neither a qform nor an sform"),)
+    if sform is None:
+        return _rotation(path, header, qform), ()
+    if qform is None:
+        return _lone_sform(path, header, sform)
+    return _one_of_two(path, header, sform, qform)
 
 
-def put_geometry(path: Path, geometry: NiftiGeometry) -> None:
-    """Replaces what places the voxels of an uncompressed NIfTI-1 file, in its own byte order; all else stays.
-
-    Raises ValueError where `path` is no such file, or has other sizes.
-    """
-    with path.open("r+b") as stream:
-        head = bytearray(stream.read(_HEADER.itemsize))
-        order = next((o for o in _BYTE_ORDERS if int.from_bytes(head[:4], o) == _HEADER.itemsize), None)
-        if order is None or len(head) < _HEADER.itemsize:
-            raise ValueError(f"{path} is no NIfTI-1 file. Received: {len(head)} bytes beginning {bytes(head[:4])!r}")
-        size = tuple(np.frombuffer(head, _HEADER.newbyteorder(order), count=1)["dim"][0, 1:4].tolist())
-        if size != geometry.size:
-            raise ValueError(f"Expected a file of {geometry.size} voxels. Received: {size}")
-        target = np.frombuffer(head, _GEOMETRY.newbyteorder(order), count=1)
-        for name in _GEOMETRY.names or ():
-            target[name] = geometry.bits[name]
-        stream.seek(0)
-        stream.write(head)
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked where its name ends in .gz."""
-    return cast(BinaryIO, gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
-
-
-def _header(path: Path, fields: np.void, bits: np.ndarray, order: Literal["little", "big"]) -> NiftiHeader:
-    n_axes = int(fields["dim"][0])
-    size = tuple(int(n) for n in fields["dim"][1 : n_axes + 1])
-    if not 1 <= n_axes <= 7 or min(size) < 1:
-        raise damaged(path, f"its header gives {n_axes} axes of {size} voxels")
-    if not abs(fields["vox_offset"]) < _START_LIMIT:
-        raise damaged(path, f"its header puts the first voxel at byte {fields['vox_offset']:g}")
-    datatype = int(fields["datatype"])
-    if datatype not in _BYTES:
-        raise damaged(path, f"its header gives voxels of type {datatype}, which NIfTI does not have")
-    floats = _FLOATS.get(datatype)
-    codes = (int(fields["codes"][0]), int(fields["codes"][1]))
-    unit_mm = _UNIT_MM.get(int(fields["units"]) & 7, 1.0)
-    return NiftiHeader(
-        size=size,
-        voxel_mm=tuple(float(x) * unit_mm for x in fields["pixdim"][1 : n_axes + 1]),
-        dtype=np.dtype(floats).newbyteorder(order) if floats else None,
-        start=max(int(fields["vox_offset"]), _HEADER.itemsize),
-        n_bytes=math.prod(size) * _BYTES[datatype],
-        codes=codes,
-        quaternion=tuple(fields["qform"][:3].tolist()),
-        qform=_qform(fields, unit_mm) if codes[0] > 0 else None,
-        sform=_sform(fields["sform"], unit_mm) if codes[1] > 0 else None,
-        geometry=NiftiGeometry(size[:3], bits.astype(_GEOMETRY)),
-    )
-
-
-def _sform(rows: np.ndarray, unit_mm: float) -> np.ndarray:
-    """The twelve numbers of an sform (right-anterior-superior) as a 4×4 matrix to LPS millimetres."""
-    affine = np.eye(4)
-    affine[:3] = np.reshape(rows, (3, 4)).astype(np.float64) * unit_mm
+def lps_sform(header: Nifti1Header) -> np.ndarray | None:
+    """The sform as a 4×4 matrix to LPS millimetres; None where the header's code says that it has none."""
+    if header["sform_code"] <= 0:
+        return None
+    affine = header.get_sform().astype(np.float64)
+    affine[:3] *= _unit_mm(header)
     return _LPS_FROM_RAS * affine
 
 
-def _qform(fields: np.void, unit_mm: float) -> np.ndarray:
-    """Quaternion, voxel sizes and offset of a qform (right-anterior-superior) as a 4×4 matrix to LPS millimetres.
+def lps_qform(header: Nifti1Header) -> np.ndarray | None:
+    """The qform as a 4×4 matrix to LPS millimetres; None where the header's code says that it has none.
 
     The quaternion's first number is not stored: it completes the others to length 1. pixdim[0] < 0 mirrors k.
     """
-    bcd = fields["qform"][:3].astype(np.float64)
-    sizes = fields["pixdim"][1:4].astype(np.float64) * (1, 1, -1 if fields["pixdim"][0] < 0 else 1)
+    if header["qform_code"] <= 0:
+        return None
+    bcd = np.array(_quaternion(header))
+    sizes = np.multiply(voxel_mm(header), (1, 1, -1 if header["pixdim"][0] < 0 else 1))
     affine = np.full((4, 4), np.nan)
     if np.isfinite(bcd).all():
-        affine[:3, :3] = Rotation.from_quat([*bcd, math.sqrt(max(1 - bcd @ bcd, 0.0))]).as_matrix() * sizes * unit_mm
-    affine[:3, 3] = fields["qform"][3:].astype(np.float64) * unit_mm
+        affine[:3, :3] = Rotation.from_quat([*bcd, math.sqrt(max(1 - bcd @ bcd, 0.0))]).as_matrix() * sizes
+    affine[:3, 3] = [float(header[f"qoffset_{axis}"]) * _unit_mm(header) for axis in "xyz"]
     affine[3] = (0, 0, 0, 1)
     return _LPS_FROM_RAS * affine
 
 
-def _check_numbers(path: Path, header: NiftiHeader) -> None:
+def nifti_bytes(array: np.ndarray, like: Nifti1Header) -> bytes:
+    """A NIfTI file, not packed, of the kind of another and on exactly its grid.
+
+    Voxel sizes, units, qform, sform and both codes are the other's bit for bit, whatever its byte order; all else is
+    that of a plain image.
+
+    Args:
+        array: voxels (z, y, x).
+        like: header of the other file, as `read_nifti` gives it.
+
+    Raises:
+        ValueError: the array has other sizes.
+    """
+    if stored_size(like)[:3] != array.shape[::-1]:
+        raise ValueError(f"Expected a file of {stored_size(like)[:3]} voxels. Received: {array.shape[::-1]}")
+    header = type(like)(endianness="<")
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape[::-1])
+    for name in _PLACE:
+        header[name] = like[name]
+    header["pixdim"] = [*like["pixdim"][:4], 0, 0, 0, 0]
+    header["vox_offset"] = header.single_vox_offset
+    if not isinstance(header, Nifti2Header):
+        header["regular"] = b"r"  # as ITK and the standard's own programs write it
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    start = bytes(header.binaryblock).ljust(header.single_vox_offset, b"\0")
+    return start + array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def _placed(array: np.ndarray, affine: np.ndarray, stated_mm: tuple[float, float, float]) -> Volume:
+    """The volume of voxels and a 4×4 matrix; `stated_mm` are its voxel sizes where they agree with the matrix."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = (affine[:3, :3] / sizes).ravel()
+    if np.allclose(sizes, stated_mm, rtol=1e-4, atol=0):
+        sizes = np.array(stated_mm)  # the same without the rounding of the matrix
+    return Volume(array, tuple(sizes.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction.tolist()))
+
+
+def _unit_mm(header: Nifti1Header) -> float:
+    return _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _quaternion(header: Nifti1Header) -> tuple[float, float, float]:
+    return float(header["quatern_b"]), float(header["quatern_c"]), float(header["quatern_d"])
+
+
+def _check_stored(path: Path, header: Nifti1Header) -> None:
+    """InputError unless sizes, place and type of the stored voxels are possible, and one grey value a voxel."""
+    n_axes, start = int(header["dim"][0]), float(header["vox_offset"])
+    if not 1 <= n_axes <= 7 or min(stored_size(header)) < 1:
+        raise damaged(path, f"its header gives {n_axes} axes of {stored_size(header)} voxels")
+    if not 0 <= abs(start) < _START_LIMIT:
+        raise damaged(path, f"its header puts the first voxel at byte {start:g}")
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        what = f"its header gives voxels of type {int(header['datatype'])}, which NIfTI does not have"
+        raise damaged(path, what) from error
+    size = stored_size(header)
+    n_values = size[4] if len(size) == 5 and size[3] == 1 else len(dtype.names or "1")  # the fifth axis is for vectors
+    if n_values > 1 or dtype.kind not in "iuf" or dtype.itemsize > 8:
+        values = f"{n_values} values a voxel" if n_values > 1 else f"voxels of type {dtype}"
+        message = f"{path}: {values} (a colour, vector or complex image)"
+        raise InputError(f"{message}.\nA scan has one grey value a voxel: export a single channel.")
+
+
+def _check_numbers(path: Path, header: Nifti1Header) -> None:
     """Voxel sizes are positive, and the transforms that the header announces are numbers."""
-    if not all(0 < mm < math.inf for mm in header.voxel_mm[:3]):
+    if not all(0 < mm < math.inf for mm in voxel_mm(header)):
         raise InputError(
-            f"{path}: voxel sizes (pixdim) {header.voxel_mm[:3]} mm.\n"
+            f"{path}: voxel sizes (pixdim) {voxel_mm(header)} mm.\n"
             "Voxel sizes must be positive numbers: convert the scan again from its DICOM files."
         )
-    for name, matrix in (("qform", header.qform), ("sform", header.sform)):
+    for name, matrix in (("qform", lps_qform(header)), ("sform", lps_sform(header))):
         if matrix is not None and not np.isfinite(matrix).all():
             message = f"{path}: its {name} holds values that are no numbers: {np.round(matrix[:3], 3).tolist()}"
             raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
 
 
-def _check_voxels(path: Path, header: NiftiHeader) -> None:
-    """All voxels are there and, where they are floats, all are numbers."""
-    found = bad = 0
-    with _open(path) as stream:
-        stream.seek(header.start)
-        for chunk in iter(lambda: stream.read(CHUNK), b""):
-            bad += _count_not_finite(chunk[: max(header.n_bytes - found, 0)], header.dtype)
-            found += len(chunk)
-    if found < header.n_bytes:
-        raise damaged(path, f"{found:,} bytes of voxels where its header announces {header.n_bytes:,}")
-    if bad:
-        raise not_finite(path, bad, math.prod(header.size))
+def _scaled(path: Path, array: np.ndarray, header: Nifti1Header) -> np.ndarray:
+    """The voxels with the header's slope and intercept applied, where it has them."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise damaged(path, f"its header gives an intercept of {header['scl_inter']}") from error
+    if slope is None or (slope, intercept) == (1, 0):
+        return array
+    with np.errstate(all="ignore"):
+        scaled = array.astype(np.float64) * slope + intercept
+        return scaled.astype(array.dtype if array.dtype == np.float64 else np.float32)
 
 
-def _count_not_finite(chunk: bytes, dtype: np.dtype | None) -> int:
-    """Number of NaN and infinite values among the whole values of a chunk; 0 for integers (dtype None)."""
-    if dtype is None:
-        return 0
-    values = np.frombuffer(chunk, dtype, count=len(chunk) // dtype.itemsize)
-    return values.size - int(np.count_nonzero(np.isfinite(values)))
-
-
-def _rotation(path: Path, header: NiftiHeader) -> np.ndarray:
+def _rotation(path: Path, header: Nifti1Header, qform: np.ndarray | None) -> np.ndarray:
     """The qform; InputError where its quaternion is longer than 1, beyond rounding."""
-    length = math.hypot(*header.quaternion)
-    if header.qform is None or length > 1.001:
-        message = f"{path}: its qform is no rotation: quaternion {header.quaternion} of length {length:.4g}"
+    length = math.hypot(*_quaternion(header))
+    if qform is None or length > 1.001:
+        message = f"{path}: its qform is no rotation: quaternion {_quaternion(header)} of length {length:.4g}"
         raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
-    return header.qform
+    return qform
 
 
-def _lone_sform(path: Path, header: NiftiHeader, sform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _lone_sform(path: Path, header: Nifti1Header, sform: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """An sform without a qform beside it: it counts, even against pixdim."""
     sizes = np.linalg.norm(sform[:3, :3], axis=0)
     if sizes.min() == 0:
         message = f"{path}: its sform matrix is not usable: {sform[:3].tolist()}"
         raise InputError(f"{message}.\nConvert the scan again from its DICOM files.")
-    if farthest_mm(header.size, sform, _resized(sform, header.voxel_mm)) <= LIMIT_VOXELS * sizes.min():
+    stated = voxel_mm(header)
+    if farthest_mm(stored_size(header), sform, _resized(sform, stated)) <= LIMIT_VOXELS * sizes.min():
         return sform, ()
-    stored = f"{np.round(sizes, 4).tolist()} mm by its sform, {np.round(header.voxel_mm[:3], 4).tolist()} mm by pixdim"
+    stored = f"{np.round(sizes, 4).tolist()} mm by its sform, {np.round(stated, 4).tolist()} mm by pixdim"
     return sform, (f"its header gives two voxel sizes, {stored}: the sform was used",)
 
 
 def _one_of_two(
-    path: Path, header: NiftiHeader, sform: np.ndarray, qform: np.ndarray
+    path: Path, header: Nifti1Header, sform: np.ndarray, qform: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Sform or qform of a header that has both (see `placement`)."""
-    size, limit_mm = header.size, LIMIT_VOXELS * min(header.voxel_mm[:3])
-    is_scanner = header.codes[1] == _SCANNER
+    size, limit_mm = stored_size(header), LIMIT_VOXELS * min(voxel_mm(header))
+    is_scanner = header["sform_code"] == _SCANNER
     apart_mm = farthest_mm(size, sform, qform)
-    both = f"its sform (code {header.codes[1]}) and qform (code {header.codes[0]}) place voxels"
+    both = f"its sform (code {header['sform_code']}) and qform (code {header['qform_code']}) place voxels"
     both += f" up to {apart_mm:.3g} mm apart"
-    if is_scanner and _misfit_mm(size, sform, header.voxel_mm) <= limit_mm:
+    if is_scanner and _misfit_mm(size, sform, voxel_mm(header)) <= limit_mm:
         return sform, (f"{both}: the sform was used",) if apart_mm > limit_mm else ()
     if is_scanner:
-        return _rotation(path, header), (f"{both}: the qform was used, as the sform is no right-angled grid",)
-    return _rotation(path, header), (f"{both}: the qform was used",) if apart_mm > limit_mm else ()
+        return _rotation(path, header, qform), (f"{both}: the qform was used, as the sform is no right-angled grid",)
+    return _rotation(path, header, qform), (f"{both}: the qform was used",) if apart_mm > limit_mm else ()
 
 
 def _misfit_mm(size: Sequence[int], sform: np.ndarray, voxel_mm: Sequence[float]) -> float:
     """How far voxels lie from a right-angled grid with the voxel sizes of pixdim, mm; infinite for no grid at all."""
     if np.linalg.norm(sform[:3, :3], axis=0).min() == 0:
         return math.inf
-    return farthest_mm(size, sform, _resized(straight_affine(sform), voxel_mm))
+    return farthest_mm(size, sform, _resized(orthogonal_affine(sform), voxel_mm))
 
 
 def _resized(affine: np.ndarray, voxel_mm: Sequence[float]) -> np.ndarray:

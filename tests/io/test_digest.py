@@ -9,9 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io.digest import scan_sha256
-from femur3d.io.images import sitk_from_volume
-from femur3d.io.summary import read_summary
+from femur3d.io.images import scan_sha256, sitk_from_volume
 from tests.support.dicom_series import make_scan, write_series
 
 
@@ -46,9 +44,3 @@ def test_no_file_and_no_series(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.nii"):
         with pytest.raises(InputError):
             scan_sha256(path)
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"files": ["a"]}', '{"model": 1, "files": [{"a": 1}]}', "[" * 100_000])
-def test_another_json_file_is_no_summary(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    assert read_summary(tmp_path / "a.json") == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from femur3d.io.geometry import farthest_mm, nearest_rotation, shear, straight_affine
+from femur3d.io.geometry import farthest_mm, nearest_rotation, orthogonal_affine, shear
 
 
 def test_shear_is_the_largest_entry_off_the_identity() -> None:
@@ -23,9 +23,9 @@ def test_nearest_rotation_shares_a_shear_among_both_axes() -> None:
     np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-12)
 
 
-def test_straight_affine_keeps_sizes_and_the_first_voxel() -> None:
+def test_orthogonal_affine_keeps_sizes_and_the_first_voxel() -> None:
     leaning = np.array([[2.0, 0.3, 0, 10], [0, 3.0, 0, 20], [0, 0, 4.0, 30], [0, 0, 0, 1]])
-    straight = straight_affine(leaning)
+    straight = orthogonal_affine(leaning)
     np.testing.assert_allclose(
         np.linalg.norm(straight[:3, :3], axis=0), np.linalg.norm(leaning[:3, :3], axis=0), atol=1e-12
     )

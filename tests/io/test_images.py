@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import os
 import re
 import struct
 from pathlib import Path
@@ -12,17 +14,19 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
+from femur3d.io import voxels
 from femur3d.io.images import (
     SCAN_EXTENSIONS,
     case_name,
     read_scan,
     read_volume,
+    scan_sha256,
     sitk_from_volume,
     volume_from_sitk,
     write_volume,
 )
 from femur3d.io.integrity import MAX_VOXELS
-from femur3d.io.nifti import read_nifti_header
+from femur3d.io.nifti import lps_qform, lps_sform, nifti_head, read_header, stored_size
 from femur3d.volume import Volume
 from tests.support.scan_files import (
     DIRECTIONS,
@@ -136,7 +140,7 @@ def test_half_read_header_with_missing_data_file(tmp_path: Path) -> None:
     refused(tmp_path / "scan.mhd", "scan.raw is missing")
     sitk.WriteImage(sitk_from_volume(make_volume()), str(tmp_path / "scan.nhdr"))
     (tmp_path / "scan.raw").unlink()
-    refused(tmp_path / "scan.nhdr", "damaged")
+    refused(tmp_path / "scan.nhdr", "scan.raw is missing")
 
 
 @pytest.mark.parametrize("name", ["scan.mhd", "scan.nhdr", "scan.png", "scan", "scan.NII.GZ"])
@@ -405,20 +409,13 @@ def test_volumes_with_leaning_axes_are_not_written(tmp_path: Path) -> None:
 def test_nifti_header_fields(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     write_volume(make_volume(), path)
-    header = read_nifti_header(path)
-    assert header.size == (7, 6, 5)
-    assert (header.start, header.n_bytes, header.dtype) == (352, 210 * 2, None)
+    header = read_header(path, nifti_head(path, path.read_bytes()))
+    assert stored_size(header) == (7, 6, 5)
+    assert (int(header["vox_offset"]), header.get_data_dtype()) == (352, np.int16)
     assert len(gzip.decompress(path.read_bytes())) == 352 + 420
-    assert header.qform is not None
-    assert header.sform is not None
-    np.testing.assert_allclose(header.qform, make_volume().affine, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(header.sform, make_volume().affine, rtol=0, atol=1e-5)
-
-
-def test_nifti2_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "scan.nii"
-    path.write_bytes(struct.pack("<i8s", 540, b"n+2\0\r\n\x1a\n") + bytes(1000))
-    refused(path, "NIfTI-2", "NIfTI-1")
+    for matrix in (lps_qform(header), lps_sform(header)):
+        assert matrix is not None
+        np.testing.assert_allclose(matrix, make_volume().affine, rtol=0, atol=1e-5)
 
 
 def test_big_endian_nifti_is_checked_too(tmp_path: Path) -> None:
@@ -448,3 +445,87 @@ def test_real_scans_survive_a_round_trip(hips_dir: Path, tmp_path: Path) -> None
         back = read_volume(tmp_path / f"scan{extension}")
         np.testing.assert_array_equal(back.array, scan.array)
         assert back.geometry_difference(scan, 1e-5) is None
+
+
+# A file is what it holds, not what it is called
+
+
+def test_packed_or_not_and_another_format_are_seen_from_the_bytes(tmp_path: Path) -> None:
+    volume = make_volume()
+    write_volume(volume, tmp_path / "a.nii")
+    write_volume(volume, tmp_path / "a.nrrd")
+    plain, nrrd = (tmp_path / "a.nii").read_bytes(), (tmp_path / "a.nrrd").read_bytes()
+    for name, data in (("plain.nii.gz", plain), ("packed.nii", gzip.compress(plain)), ("other.nii.gz", nrrd)):
+        (tmp_path / name).write_bytes(data)
+        scan = read_scan(tmp_path / name)
+        np.testing.assert_array_equal(scan.volume.array, volume.array)
+        assert scan.volume.geometry_difference(volume, 1e-5) is None
+    assert scan.notes == ("its name is that of a NIfTI file, but it holds NRRD: it was read as that",)
+
+
+@pytest.mark.parametrize("extension", SCAN_EXTENSIONS)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git-LFS pointer"),
+        (b"/annex/objects/SHA256E-s20--ab.nii.gz\n", "a git-annex pointer"),
+        (b"../../.git/annex/objects/xX/SHA256E-s20--ab.nii.gz", "a git-annex pointer"),
+        (b"\n<!DOCTYPE html>\n<html><title>Log in</title></html>", "a web page"),
+        (b"<HTML><body>404</body></HTML>", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML text"),
+        (b'{"message": "not found"}', "a JSON text"),
+        (b"PK\x03\x04" + bytes(40), "a zip"),
+        (bytes(128) + b"DICM" + bytes(40), "a single DICOM file"),
+    ],
+)
+def test_what_goes_by_the_name_of_a_scan_is_named(tmp_path: Path, extension: str, content: bytes, words: str) -> None:
+    path = tmp_path / f"scan{extension}"
+    path.write_bytes(content)
+    refused(path, f"no scan but {words}")
+
+
+def test_pipes_and_links_to_nothing_do_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    refused(tmp_path / "pipe.nii.gz", "a pipe or device")
+    (tmp_path / "link.nii").symlink_to("../annex/key")
+    refused(tmp_path / "link.nii", "a link that leads nowhere (to ../annex/key)")
+    (tmp_path / "data.mhd").write_bytes(
+        b"NDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_CHAR\nElementDataFile = pipe\n"
+    )
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="missing"):
+        read_volume(tmp_path / "data.mhd")
+
+
+def test_digest_is_that_of_the_bytes_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file is replaced between reading and the rest of the work."""
+    path = tmp_path / "scan.nii.gz"
+    write_volume(make_volume(), path)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    read = voxels.read_bytes
+
+    def replaced(file: Path) -> bytes:
+        content = read(file)
+        write_volume(make_volume(DIRECTIONS["axial"]), file)
+        return content
+
+    monkeypatch.setattr(voxels, "read_bytes", replaced)
+    scan = read_scan(path)
+    assert scan.sha256 == before != scan_sha256(path)
+    assert scan.volume.geometry_difference(make_volume(), 1e-5) is None
+    assert scan.files == (path,)
+
+
+def test_bytes_behind_the_voxels_of_nifti_are_no_voxels(tmp_path: Path) -> None:
+    """The header says where voxels begin, and some programs fill their files up."""
+    write_volume(make_volume(), tmp_path / "a.nii")
+    (tmp_path / "a.nii").write_bytes((tmp_path / "a.nii").read_bytes() + bytes(352))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii").array, make_volume().array)
+
+
+def test_a_small_file_that_unpacks_to_far_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voxels, "_SURPLUS_LIMIT", 1 << 22)
+    write_volume(make_volume(), tmp_path / "a.nii")
+    data = (tmp_path / "a.nii").read_bytes() + bytes(1 << 23)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(data))
+    refused(tmp_path / "a.nii.gz", "unpacks to far more")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
 from femur3d.io.images import ScanFile, read_scan, read_volume, write_volume
-from femur3d.io.nifti import put_geometry
 
 nib = pytest.importorskip("nibabel", reason="nibabel is in the extra 'dev'")
 
@@ -229,6 +229,41 @@ def test_lone_sform_against_pixdim_is_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
+@pytest.mark.parametrize("transforms", [(SFORM, QFORM), (SFORM, None), (None, QFORM), (None, None)])
+def test_nifti2_is_read_and_answered_in_kind(tmp_path: Path, name: str, transforms: tuple[Any, Any]) -> None:
+    header = nib.Nifti2Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((7, 6, 5))
+    header.set_zooms(SIZES)
+    for matrix, put in zip(transforms, (header.set_sform, header.set_qform), strict=True):
+        if matrix is not None:
+            put(matrix, 1)
+    nib.save(nib.Nifti2Image(np.arange(210, dtype=np.int16).reshape(7, 6, 5), None, header), tmp_path / name)
+    scan = read_scan(tmp_path / name)
+    np.testing.assert_array_equal(scan.volume.array, np.arange(210).reshape(7, 6, 5).transpose())
+    if any(matrix is not None for matrix in transforms):
+        used = transforms[0] if transforms[0] is not None else transforms[1]
+        np.testing.assert_allclose(scan.volume.affine, LPS_FROM_RAS @ used, rtol=0, atol=1e-9)
+    assert_same_geometry(tmp_path / name, written_like(scan, tmp_path / "label.nii.gz"))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (2.5, -1), (0, 3), (1, 5)])
+def test_slope_and_intercept_give_what_itk_gives(tmp_path: Path, dtype: str, slope: float, intercept: float) -> None:
+    source = save(tmp_path / "a.nii", SFORM)
+    data = bytearray(source.read_bytes())
+    code, bits = {"u1": (2, 8), "i2": (4, 16), "i4": (8, 32), "f4": (16, 32), "f8": (64, 64)}[dtype]
+    data[70:74] = np.array([code, bits], "<i2").tobytes()
+    data[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    source.write_bytes(data[:352] + np.arange(210).astype(f"<{dtype}").tobytes())
+    found, theirs = read_volume(source).array, sitk.GetArrayFromImage(sitk.ReadImage(str(source)))
+    if slope == 0:  # the standard: no scaling; ITK adds the intercept
+        theirs = np.arange(210).astype(dtype).reshape(5, 6, 7)
+    assert found.dtype == theirs.dtype
+    np.testing.assert_array_equal(found, theirs)
+
+
 def test_qform_that_is_no_rotation(tmp_path: Path) -> None:
     source = save(tmp_path / "scan.nii", None, QFORM, (0, 1))
     data = bytearray(source.read_bytes())
@@ -259,8 +294,6 @@ def test_like_is_of_no_effect_in_other_formats_and_asks_for_the_same_size(tmp_pa
         written_like(smaller, tmp_path / "label.nii.gz")
     assert not list(tmp_path.glob("*label.nii*"))
     assert scan.nifti is not None
-    with pytest.raises(ValueError, match="no NIfTI-1 file"):
-        put_geometry(tmp_path / "label.nrrd", scan.nifti)
 
 
 def save_smaller(tmp_path: Path) -> Path:
