@@ -88,8 +88,8 @@ phantom: $(READY)  ## write 20 synthetic hip scans with exact labels to data/pha
 	@$(BIN)/python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
 
 c3d: $(READY)  ## download C3D's weights (320 MB, CC BY-NC 3.0) and port them into data/c3d_encoder.h5
-	@$(BIN)/python -m tools.c3d.fetch -o data/conv3d_deepnetA_sport1m_iter_1900000
-	@$(BIN)/python -m tools.c3d.port --weights data/conv3d_deepnetA_sport1m_iter_1900000 -o data/c3d_encoder.h5
+	@$(BIN)/python tools/fetch_c3d.py -o data/conv3d_deepnetA_sport1m_iter_1900000
+	@$(BIN)/python tools/port_c3d.py --weights data/conv3d_deepnetA_sport1m_iter_1900000 -o data/c3d_encoder.h5
 
 train-transfer: EXPERIMENT = experiments/transfer.py
 train-transfer: $(READY)  ## the paper's experiment: the encoder starts from C3D weights; DATASET= RUN= SET=
@@ -109,7 +109,7 @@ cross-validate: $(READY)  ## EXPERIMENT= by patient, every one held out once, th
 
 surrogate: $(READY)  ## a stand-in for C3D, trained on procedural clips, into data/surrogate_encoder.h5; WIDTH=
 	@$(BIN)/python -m experiments.surrogate.pretrain -o data/surrogate_weights --width $(WIDTH)
-	@$(BIN)/python -m tools.c3d.port --weights data/surrogate_weights -o data/surrogate_encoder.h5
+	@$(BIN)/python tools/port_c3d.py --weights data/surrogate_weights -o data/surrogate_encoder.h5
 
 ablation: EXPERIMENT = experiments/scratch.py
 ablation: RUN = runs/ablation

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -24,10 +23,11 @@ import h5py
 import numpy as np
 from absl import flags
 
+from benchmarks.benchmark_process import machine
 from femur3d import cli
 from femur3d.config import HEADS, Loss, Network, Preprocessing, Training, from_dict, to_dict
 from femur3d.data.augmentation import VARIANTS, variant
-from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter
+from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.patches import random_origin
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import InputError, UsageError
@@ -86,7 +86,7 @@ def write_synthetic(path: Path, size: Sequence[str], patch: int) -> str:
         ) from None
     image, label = make_phantom(0, (x, y, z))
     scaled = (image.array - image.array.mean()) / image.array.std()
-    with PackedWriter(path, "synthetic", to_dict(preprocessing)) as writer:
+    with create_packed_file(path, "synthetic", to_dict(preprocessing)) as writer:
         for number in VARIANTS:
             entry = Entry("phantom", 1, number, "train", "synthetic")
             writer.add(entry, variant(scaled, number), variant(label.array, number), image)
@@ -212,17 +212,6 @@ def _quick_train_step(training: Training, width: float) -> Any:
 # ---- output ----------------------------------------------------------------------------------------------------------
 
 
-def machine() -> str:
-    """Cores, processor, load and versions of this machine."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
-    name = (names or [platform.processor() or platform.machine()])[0]
-    versions = f"Python {platform.python_version()}, h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
-    return f"{cores} cores, {name}, {load} at the start; {versions}"
-
-
 def report(sampler: PatchSampler, folder: Path) -> None:
     """Measures and prints the three answers."""
     z, y, x = sampler.patch_size
@@ -244,7 +233,7 @@ def main(argv: Sequence[str]) -> int:
         what = str(path) if PACKED.value else write_synthetic(path, SIZE.value, PATCH.value)
         with PackedDataset(path) as packed:
             sampler = open_sampler(packed, path)
-            print(f"Machine   {machine()}")
+            print(f"Machine   {machine()}\nVersions  h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}")
             print(f"Data      {what}; {len(sampler.volumes)} training volumes", flush=True)
             report(sampler, folder)
     return 0

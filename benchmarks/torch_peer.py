@@ -1,4 +1,4 @@
-"""The network of femur3d in PyTorch, layer by layer: the peer of bench_network.py (`pip install '.[bench]'`)."""
+"""The network of femur3d in PyTorch, layer by layer: the peer of network.py (`pip install '.[bench]'`)."""
 
 from __future__ import annotations
 

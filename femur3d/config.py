@@ -19,6 +19,7 @@ from femur3d.errors import InputError, UsageError
 POOLINGS = 3
 DOWNSAMPLING = 2**POOLINGS
 HEADS = ("lower", "mid", "upper")
+IGNORED = 255  # label of packed voxels that count for nothing, neither in the loss nor in the Dice: nnU-Net's "ignore"
 MIN_BFLOAT16_SLICES = 24  # with 16 z is 2 voxels at the bottom, where oneDNN (TensorFlow 2.21) loses the gradient
 MAX_FILTERS = 1024  # a network from a file takes 2 GB at most
 

@@ -15,12 +15,14 @@ from femur3d import cli
 from femur3d.cli import load_experiment
 from femur3d.config import with_settings
 from femur3d.data.nnunet_dataset import find_cases
-from femur3d.data.packing import pack_dataset
+from femur3d.data.packing import describe_packing, pack_dataset
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout", required=True)
 flags.DEFINE_string("output", None, "HDF5 file to write", short_name="o", required=True)
 flags.DEFINE_string("experiment", "experiments/scratch.py", "experiment whose preprocessing and variants are used")
+flags.DEFINE_integer("fold", 0, "which entry of splits_final.json, from 0", lower_bound=0)
+flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 
@@ -28,13 +30,14 @@ def main(argv: Sequence[str]) -> int:
     """Parses, packs, prints."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
+    print(describe_packing(FLAGS.dataset, FLAGS.fold, FLAGS.femur_labels))
     with tqdm(total=len(find_cases(FLAGS.dataset)), unit="case", desc="packing", disable=None) as bar:
 
         def progress(name: str) -> None:
             bar.set_postfix_str(name)
             bar.update()
 
-        count = pack_dataset(FLAGS.dataset, FLAGS.output, experiment, progress)
+        count = pack_dataset(FLAGS.dataset, FLAGS.output, experiment, progress, FLAGS.fold, FLAGS.femur_labels)
     size = os.path.getsize(FLAGS.output) / 1e6
     print(f"{FLAGS.output}: {count} volumes, {size:,.0f} MB")
     return 0

@@ -2,7 +2,7 @@
 
     python tools/make_phantom.py -o data/phantom --cases 20 --seed 0
 
-For demonstrations and tests: whatever is measured on it says that the code works, not how good a model is on patients.
+For demonstrations and tests: numbers measured on it say that the code works, not how good a model is on patients.
 """
 
 from __future__ import annotations

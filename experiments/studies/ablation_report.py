@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import femur3d
+from experiments.studies.training_runs import read_run
+from femur3d.config import Experiment
 from femur3d.errors import InputError
 from femur3d.evaluation.tables import COLUMNS
 from femur3d.io.atomic import replacing
@@ -83,24 +86,28 @@ class Comparison:
 def load_run(arm: str, seed: int, folder: Path) -> Run:
     """Reads a run directory that has been evaluated. Raises InputError where a file is missing or damaged."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        experiment, notes = read_run(folder)
         model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
         femurs = read_femurs(folder / "evaluation/metrics.csv")
         curve = {int(row.pop("step")): _numbers(row) for row in _rows(folder / "metrics.csv")}
-        source = dict(config["encoder_source"])
+        source = dict(notes["encoder_source"])
         label = f"{arm} ({source['source_kind']})" if source else arm.replace("_", " ")
-        provenance, training, network = model["provenance"], config["training"], config["network"]
-        setting = (
-            f"{provenance['dataset']}: {len(provenance['training_cases'])} cases to train on, {training['steps']:,} "
-            f"updates of {training['batch_size']} patches of {tuple(config['preprocessing']['patch_size'])} voxels of "
-            f"{tuple(config['preprocessing']['spacing_mm'])} mm; filters {tuple(network['encoder_filters'])} and "
-            f"{tuple(network['decoder_filters'])}; experiment {config['name']!r}"
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        setting = _setting(experiment, model["provenance"])
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}: cannot be read as a finished run ({error!r}).\nRemove it and run again."
         ) from error
     return Run(arm, seed, label, femurs, curve, setting, source)
+
+
+def _setting(experiment: Experiment, provenance: Mapping[str, Any]) -> str:
+    """Dataset, steps and network in words."""
+    preprocessing, training, network = experiment.preprocessing, experiment.training, experiment.network
+    return (
+        f"{provenance['dataset']}: {len(provenance['training_cases'])} cases to train on, {training.steps:,} updates "
+        f"of {training.batch_size} patches of {preprocessing.patch_size} voxels of {preprocessing.spacing_mm} mm; "
+        f"filters {network.encoder_filters} and {network.decoder_filters}; experiment {experiment.name!r}"
+    )
 
 
 def read_femurs(path: Path) -> Femurs:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from femur3d import cli
 from femur3d.config import Experiment, from_dict
@@ -16,17 +17,27 @@ from femur3d.errors import InputError
 from femur3d.training.run_directory import NOTES
 
 
+def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment of a run, and the notes beside it in config.json; runs of earlier versions are read too.
+
+    Raises:
+        InputError, OSError, ValueError, AttributeError: there is no run in the folder, or its file is damaged.
+    """
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    notes = {name: value for name, value in stored.items() if name in NOTES}
+    values = {name: value for name, value in stored.items() if name not in NOTES}
+    return from_dict(Experiment, values, str(folder)), notes
+
+
 def is_trained(folder: Path, experiment: Experiment) -> bool:
     """Whether the run in a folder has made all its updates, with just this experiment."""
     try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        stored, _ = read_run(folder)
         model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
         step = model["provenance"]["step"]
-        stored = {name: value for name, value in stored.items() if name not in NOTES}
-        same = from_dict(Experiment, stored, str(folder)) == experiment
     except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return same and step == experiment.training.steps
+    return stored == experiment and step == experiment.training.steps
 
 
 def call(command: Sequence[str]) -> None:

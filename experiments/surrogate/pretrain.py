@@ -4,7 +4,7 @@
 
 The network has C3D's layers (8 convolutions, 5 poolings, 3 inner products), `--width` times as wide; it learns to tell
 the ten kinds of motion of `motion_clips.py`. The file has the format of C3D's own Caffe, so it goes through the same
-port and proof: `python -m tools.c3d.port --weights data/surrogate_weights -o data/surrogate_encoder.h5`. Its network is
+port and proof: `python tools/port_c3d.py --weights data/surrogate_weights -o data/surrogate_encoder.h5`. Its network is
 called `surrogate-…`, and so is every file and table that it gets into. Stop it and the same command goes on.
 """
 

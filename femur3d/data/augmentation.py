@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from femur3d.config import IGNORED
+
 # Variant v: rotation by 90°·(v mod 4) in the plane of array axes (1, 2), then for v ≥ 4 a flip along axis 1.
 VARIANTS = tuple(range(8))
 MIRROR = 6  # 180° and a flip along y: a flip along x, which turns a left hip into a right one
@@ -132,8 +134,11 @@ def distort(
             values, distortion.matrix, offset, output_shape=patch_size, order=1, mode="nearest"
         )
 
-    mask = sample(label)
-    return _change_contrast(sample(image), mask, distortion), (mask > 0.5).astype(np.uint8)
+    mask = sample(label == 1)
+    changed = (mask > 0.5).astype(np.uint8)
+    if (label == IGNORED).any():
+        changed[sample(label == IGNORED) > 0.5] = IGNORED
+    return _change_contrast(sample(image), mask, distortion), changed
 
 
 def _rotation(axis: int, radians: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from femur3d.volume import Volume
 
 GEOMETRY_TOLERANCE = 1e-3  # mm of spacing and origin, and direction cosines
 MAX_LABEL = 255  # label maps are uint8 throughout
+MAX_JSON_BYTES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,13 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, int]:
     return labels
 
 
+def count_folds(folder: str | os.PathLike[str]) -> int:
+    """How many folds splits_final.json has; 0 without that file."""
+    path = Path(folder) / "splits_final.json"
+    content = _read_json(path) if path.exists() else []
+    return len(content) if isinstance(content, list) else 0
+
+
 def read_split(folder: str | os.PathLike[str], fold: int = 0) -> Split:
     """The cases to train on and to validate with, from splits_final.json; without that file all cases train.
 
@@ -94,6 +102,8 @@ def read_split(folder: str | os.PathLike[str], fold: int = 0) -> Split:
     known = [case.name for case in find_cases(folder)]
     path = Path(folder) / "splits_final.json"
     if not path.exists():
+        if fold:
+            raise InputError(f"{path}: no such file, so there is no fold {fold}.\nLeave --fold out, or write the file.")
         return Split(train=known, val=[])
     split = _fold(path, _read_json(path), fold)
     _check_split(path, split, known)
@@ -184,6 +194,10 @@ def _check_pairs(folder: Path, images: dict[str, Path], labels: dict[str, Path])
 def _read_json(path: Path) -> Any:
     """The content of a JSON file. InputError where it is missing, unreadable or not JSON."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("no regular file")  # reading a named pipe would wait for ever
+        if path.exists() and path.stat().st_size > MAX_JSON_BYTES:
+            raise OSError(f"{path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} are expected")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.\nA dataset folder has imagesTr, labelsTr and dataset.json.") from error
@@ -192,6 +206,8 @@ def _read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise InputError(f"{path}: not JSON ({where}).\nCorrect the file there.") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise InputError(f"{path}: JSON that cannot be read ({error}).\nCorrect the file.") from error
 
 
 def _is_label(value: object) -> bool:

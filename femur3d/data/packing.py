@@ -9,8 +9,17 @@ import numpy as np
 
 from femur3d.config import Experiment, Preprocessing, to_dict
 from femur3d.data.augmentation import variant
-from femur3d.data.nnunet_dataset import CasePaths, find_cases, fingerprint, load_case, read_labels, read_split
-from femur3d.data.packed_dataset import Entry, PackedWriter
+from femur3d.data.label_roles import LabelRoles, label_roles
+from femur3d.data.nnunet_dataset import (
+    CasePaths,
+    count_folds,
+    find_cases,
+    fingerprint,
+    load_case,
+    read_labels,
+    read_split,
+)
+from femur3d.data.packed_dataset import Entry, PackedWriter, create_packed_file
 from femur3d.data.preprocessing import Hip, prepare_case
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
@@ -19,17 +28,24 @@ Progress = Callable[[str], None]
 
 
 def pack_dataset(
-    folder: str | os.PathLike[str], output: str | os.PathLike[str], experiment: Experiment, progress: Progress
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    experiment: Experiment,
+    progress: Progress,
+    fold: int = 0,
+    femur_labels: Sequence[str] = (),
 ) -> int:
     """Packs the training volumes with their variants, and the validation volumes as they are.
 
     Every case is read, checked and prepared before the file appears; a mistake in any leaves nothing behind.
 
     Args:
-        folder: nnU-Net layout, see `dataset_folder`.
+        folder: nnU-Net layout, see `nnunet_dataset`.
         output: the HDF5 file to write or replace.
         experiment: preprocessing and variants.
         progress: called with each case's name before it is worked on.
+        fold: of the dataset's splits_final.json.
+        femur_labels: see `nnunet_dataset.label_roles`.
 
     Returns:
         The number of volumes packed.
@@ -38,31 +54,46 @@ def pack_dataset(
         InputError: names the case and what was found.
     """
     labels = read_labels(folder)
-    split = read_split(folder)
+    roles = label_roles(labels, femur_labels)
+    split = read_split(folder, fold)
     cases = {case.name: case for case in find_cases(folder)}
     jobs = [(cases[name], "train") for name in split.train] + [(cases[name], "val") for name in split.val]
+    name, preprocessing = os.path.basename(os.path.realpath(folder)), to_dict(experiment.preprocessing)
     count = 0
     with (
         replacing(output) as temporary,
-        PackedWriter(
-            temporary,
-            os.path.basename(os.path.realpath(folder)),
-            to_dict(experiment.preprocessing),
-            fingerprint(folder),
-        ) as writer,
+        create_packed_file(temporary, name, preprocessing, fingerprint(folder), fold) as writer,
     ):
         for case, part in jobs:
             progress(case.name)
             variants = experiment.training.variants if part == "train" else (0,)
-            for hip in _hips(case, labels, experiment.preprocessing):
+            for hip in _hips(case, labels, roles, experiment.preprocessing):
                 count += _add_variants(writer, hip, case, part, variants)
     return count
 
 
-def _hips(case: CasePaths, labels: dict[str, int], preprocessing: Preprocessing) -> list[Hip]:
+def describe_packing(folder: str | os.PathLike[str], fold: int = 0, femur_labels: Sequence[str] = ()) -> str:
+    """What `pack_dataset` will take, on one line: the fold, its cases, and labels that are not learnt."""
+    split, roles = read_split(folder, fold), label_roles(read_labels(folder), femur_labels)
+    folds = count_folds(folder)
+    where = f"fold {fold} of {folds} (splits_final.json)" if folds else "no splits_final.json"
+    words = [f"{where}: {len(split.train)} cases train, {len(split.val)} validate"]
+    if roles.left_out:
+        words.append(f"labels that count as background: {', '.join(roles.left_out)}")
+    if roles.ignored is not None:
+        words.append(f"label {roles.ignored} (ignore) counts for nothing")
+    return "; ".join(words)
+
+
+def _hips(case: CasePaths, labels: dict[str, int], roles: LabelRoles, preprocessing: Preprocessing) -> list[Hip]:
     scan, label = load_case(case, labels)
-    hips = prepare_case(scan, label, preprocessing)
-    lost = set(np.unique(label.array).tolist()) - {0, *(hip.label_value for hip in hips)}
+    femurs = label.with_array(np.where(np.isin(label.array, roles.femurs), label.array, 0).astype(np.uint8))
+    if not femurs.array.any():
+        raise InputError(f"{case.name}: {case.label} holds no femur (label {', '.join(map(str, roles.femurs))}).\n"
+                         "Draw the femur in it, or take the case out of imagesTr and labelsTr.")  # fmt: skip
+    ignored = label.array == roles.ignored if roles.ignored is not None else np.zeros(1, bool)
+    hips = prepare_case(scan, femurs, preprocessing, ignored if ignored.any() else None)
+    lost = set(np.unique(femurs.array).tolist()) - {0, *(hip.label_value for hip in hips)}
     if lost:
         raise InputError(
             f"{case.name}: label {min(lost)} has too few voxels to be seen at {preprocessing.spacing_mm} mm.\n"

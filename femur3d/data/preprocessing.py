@@ -11,12 +11,13 @@ import dataclasses
 import numpy as np
 import SimpleITK as sitk
 
-from femur3d.config import Preprocessing
+from femur3d.config import IGNORED, Preprocessing
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 AIR = 0.1
+PADDING_GAP, PADDING_VALUES = 0.5, 16  # (ours) see `without_padding`
 MAX_VOXELS = 2**29  # 2 GiB of float32
 
 
@@ -27,7 +28,7 @@ class Hip:
     Attributes:
         label_value: the femur's value in the dataset's label map (e.g. 1 = left).
         image: float32, zero mean and unit variance over the volume.
-        label: uint8, 0 background, 1 femur; same grid as `image`.
+        label: uint8, 0 background, 1 femur, IGNORED; same grid as `image`.
     """
 
     label_value: int
@@ -37,23 +38,31 @@ class Hip:
 
 def prepare_scan(scan: Volume, preprocessing: Preprocessing) -> Volume:
     """A scan as the network takes it: oriented, resampled, normalised; float32 (z, y, x), its geometry kept right."""
-    resampled = resample_image(orient(scan, preprocessing.orientation), preprocessing.spacing_mm)
+    oriented = orient(scan.with_array(without_padding(scan.array)), preprocessing.orientation)
+    resampled = resample_image(oriented, preprocessing.spacing_mm)
     return normalise(resampled, preprocessing.normalisation)
 
 
-def prepare_case(scan: Volume, label: Volume, preprocessing: Preprocessing) -> list[Hip]:
+def prepare_case(
+    scan: Volume, label: Volume, preprocessing: Preprocessing, ignored: np.ndarray | None = None
+) -> list[Hip]:
     """A scan and its label map as one `Hip` for every femur, cut out with the margin and ascending by label value.
 
     Args:
         scan: any orientation and spacing.
         label: integers on the scan's grid; 0 background, every other value one femur.
         preprocessing: orientation, spacing, margin.
+        ignored: bool (z, y, x) on the scan's grid, what counts for nothing; None where there is no such voxel.
     """
     image = prepare_scan(scan, preprocessing)
     oriented = orient(label, preprocessing.orientation)
     values = [int(v) for v in np.unique(label.array) if v]
     masks = {v: resample_mask(oriented.with_array(oriented.array == v), preprocessing.spacing_mm) for v in values}
     femurs = image.with_array(np.any([m.array for m in masks.values()], axis=0).astype(np.uint8))
+    if ignored is not None:
+        oriented = orient(label.with_array(ignored.astype(np.uint8)), preprocessing.orientation)
+        where = resample_mask(oriented.with_array(oriented.array == 1), preprocessing.spacing_mm)
+        femurs.array[where.array & (femurs.array == 0)] = IGNORED
     boxes = hip_boxes({v: m.array for v, m in masks.items()}, preprocessing)
     kind = preprocessing.normalisation
     return [Hip(v, normalise(cut(image, box), kind), cut(femurs, box)) for v, box in boxes.items()]
@@ -91,6 +100,26 @@ def rounded(volume: Volume) -> Volume:
 def orient(volume: Volume, code: str) -> Volume:
     """Axes permuted and flipped, without interpolation, so that index axes (i, j, k) point as `code` says, e.g. LPS."""
     return volume_from_sitk(sitk.DICOMOrient(sitk_from_volume(volume), code))
+
+
+def without_padding(array: np.ndarray) -> np.ndarray:
+    """A scan (z, y, x) whose lowest value, where it is padding, is replaced by the lowest real intensity **(ours)**.
+
+    Padding is a value of its own, such as -2000 outside a circle: further below all others than half of their range
+    (1st to 99th percentile). Air is none: intensities begin close above it. An image of few values (fewer than 16) has
+    no padding. The array itself is returned where there is none.
+    """
+    lowest = array.min()
+    thinned = array[:: max(1, array.shape[0] // 32), ::2, ::2]
+    others = thinned[thinned > lowest].astype(np.float64)
+    if np.unique(others).size < PADDING_VALUES:
+        return array
+    darkest, bright = np.percentile(others, (1, 99))
+    if not darkest - float(lowest) > PADDING_GAP * (bright - darkest):
+        return array
+    real = array[array > lowest].min()
+    is_apart = float(real) - float(lowest) > PADDING_GAP * (bright - darkest)
+    return np.where(array == lowest, real, array) if is_apart else array
 
 
 def resample_image(volume: Volume, spacing_mm: tuple[float, ...]) -> Volume:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from femur3d.errors import InputError
+
 TEMPORARY = ".writing-"  # how the names of files that are being written begin
+SEAL = b"\nSHA-256 of all above: "  # the digest follows, in 64 digits
+SEAL_BYTES = len(SEAL) + 64
 
 
 @contextlib.contextmanager
@@ -74,3 +79,39 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.rglob(f"{TEMPORARY}*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+def seal(path: str | os.PathLike[str]) -> None:
+    """Appends the SHA-256 of a file to it. HDF5 and zip files stay what they are with something behind their end."""
+    digest = _digest(path, os.path.getsize(path))
+    with open(path, "ab") as file:
+        file.write(SEAL + digest.encode())
+
+
+def check_seal(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is sealed, and so is just what was written; one of an earlier version is not.
+
+    Raises:
+        InputError: it is sealed but was changed since.
+    """
+    size = os.path.getsize(path)
+    if size < SEAL_BYTES:
+        return False
+    with open(path, "rb") as file:
+        file.seek(size - SEAL_BYTES)
+        end = file.read()
+    if not end.startswith(SEAL):
+        return False
+    if _digest(path, size - SEAL_BYTES).encode() != end[len(SEAL) :]:
+        raise InputError(f"{path}: damaged: not the bytes that were written (SHA-256).\nCopy or make it again.")
+    return True
+
+
+def _digest(path: str | os.PathLike[str], size: int) -> str:
+    """SHA-256 of the first `size` bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while size and (block := file.read(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()

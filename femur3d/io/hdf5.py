@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import h5py
@@ -11,6 +13,8 @@ import numpy as np
 
 from femur3d.errors import FemurError, InputError
 from femur3d.io.atomic import replacing
+
+OPENING_SECONDS = 6.0
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
@@ -26,6 +30,34 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
                 "Wait for it, or set HDF5_USE_FILE_LOCKING=FALSE in the environment."
             ) from error
         raise InputError(f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({error})") from error
+
+
+def open_in_child(path: str | os.PathLike[str]) -> None:
+    """Raises InputError where HDF5 crashes or hangs over a file, found out in a process of its own; for old files.
+
+    What else is wrong with it is left to `open_hdf5` and `reading_hdf5`.
+    """
+    code = "import sys; from femur3d.io import hdf5; print(flush=True); hdf5.look_through(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, os.fspath(path)],
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as child:  # fmt: skip
+        child.stdout.readline()  # type: ignore[union-attr]  # Python has started: from here on the time counts
+        try:
+            code_of_end = child.wait(timeout=OPENING_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code_of_end = -1
+    if code_of_end < 0:
+        raise InputError(f"{path}: damaged, HDF5 cannot open it.\nCopy or make the file again.")
+
+
+def look_through(path: str) -> None:
+    """Reads all names and attributes of a file."""
+    with h5py.File(path, "r") as file:
+        plain_datasets(file, path)
+        file.visititems(lambda _, item: list(item.attrs.items()) and None)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def check_encoder_weights(path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"{path}: no C3D encoder weights here, and this experiment starts from them.\n"
             "Run `make c3d` (320 MB), or get C3D's weight file by hand and port it: "
-            "python -m tools.c3d.port --weights FILE -o data/c3d_encoder.h5"
+            "python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5"
         )
 
 

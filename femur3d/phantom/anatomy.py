@@ -1,6 +1,6 @@
 """Signed distances (mm, negative inside) to the parts of a hip: femur, pelvis, muscles, vessels, skin.
 
-Everything is written once, for the hip frame of `phantom_patient`: a left hip reads world x as lateral, a right one
+Each part is written once, for the hip frame of `patient`: a left hip reads world x as lateral, a right one
 minus world x.
 """
 

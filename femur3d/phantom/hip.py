@@ -1,6 +1,6 @@
-"""A synthetic T1-weighted hip scan whose femur is known exactly.
+"""Makes a synthetic T1-weighted hip scan whose femur is known exactly.
 
-The anatomy (`phantom_anatomy`) is a set of signed distances; here they get grey values and pass through a scanner:
+`anatomy` describes the hip by signed distances and `tissue` gives them grey values; here they pass through a scanner:
 partial volume, a smooth bias field, Rician noise. Numbers measured on phantoms say that the code works; only real
 scans say how good a model is.
 """
@@ -46,7 +46,7 @@ def make_phantom(
         spacing_mm: voxel size along (x, y, z). By default the field of view is 220×170×180 mm, 400 mm wide for both.
         noise: standard deviation of the noise in each channel, as a part of the intensity of fat.
         bias: standard deviation of the logarithm of the bias field.
-        texture: 1 for fibres, septa and trabeculae as usual, 0 for uniform tissues.
+        texture: 1 for fibres, septa and trabeculae as in a patient, 0 for uniform tissues.
 
     Returns:
         The image, int16, never negative, and the label map, uint8 on the same grid: 1 left femur, 2 right femur,
@@ -64,7 +64,7 @@ def make_phantom(
     axes = [o + s * np.arange(n) for o, s, n in zip(origin, spacing, size, strict=True)]
     signal, label = _scan(patient_anatomy(seed), axes, spacing, smooth_textures(seed, axes, texture))
     image = _acquire(signal, seed, axes, noise, bias)
-    geometry = Volume(image, _triple(spacing), _triple(origin))
+    geometry = Volume(image, tuple(spacing.tolist()), tuple(origin.tolist()))
     if side == "right":
         geometry, label = _mirrored(geometry), np.array([0, 2, 1], np.uint8)[label[:, :, ::-1]]
     return geometry, geometry.with_array(label)
@@ -88,11 +88,6 @@ def _check(size: tuple[int, ...], side: str, spacing: tuple[float, ...] | None, 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, stream))))
-
-
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
-    return x, y, z
 
 
 def _mirrored(volume: Volume) -> Volume:

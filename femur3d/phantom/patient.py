@@ -1,4 +1,4 @@
-"""Who lies in the scanner: sizes and angles of a synthetic patient's femora and body, drawn within anatomical ranges.
+"""The synthetic patient: sizes and angles of femora and body, drawn within anatomical ranges.
 
 Points and vectors are given in the *hip frame*, in which left and right look the same: millimetres from the centre of
 the femoral head, axes (lateral, posterior, superior).

@@ -1,4 +1,4 @@
-"""Grey values of a synthetic hip: paints the tissues of `phantom_anatomy` over one another, from the skin inwards."""
+"""Grey values of a synthetic hip: paints the tissues of `anatomy` over one another, from the skin inwards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Textures:
     Attributes:
         fibres: streaks along the body, for most muscles.
         oblique: streaks that run down and outwards, for the gluteus maximus.
-        trabeculae: grain of about a millimetre, for marrow.
+        trabeculae: speckle of about a millimetre, for marrow.
         patches: clouds of about a centimetre, for marrow and the septa of fat.
         waves: swells of a few centimetres, for the borders of fat and muscle.
     """
@@ -173,9 +173,9 @@ def _paint_vessels(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape
 
 def _paint_pelvis(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape, textures: Textures) -> None:
     distance = anatomy.pelvis_distance(grid, shape, body)
-    grain = np.float32(0.04) * textures.trabeculae + np.float32(0.05) * textures.patches
+    speckle = np.float32(0.04) * textures.trabeculae + np.float32(0.05) * textures.patches
     brush.paint(distance, T1.cortex)
-    brush.paint(distance + np.float32(1.5), T1.pelvic_marrow + grain)
+    brush.paint(distance + np.float32(1.5), T1.pelvic_marrow + speckle)
     brush.paint(anatomy.labrum_distance(grid, shape, body), T1.tendon)
 
 

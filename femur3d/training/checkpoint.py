@@ -1,13 +1,13 @@
 """Checkpoints: all weights, the optimiser's state and the step in one file that no other backend or version minds.
 
-A checkpoint is an uncompressed .npz of plain arrays (nothing in it can run), written to a temporary name and renamed;
+A checkpoint is an uncompressed .npz of plain arrays (nothing in it can run), written to a temporary name and renamed,
+with its SHA-256 behind its end;
 the newest two are kept, and a damaged newest one is passed over for the one before.
 """
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.io.atomic import replacing
+from femur3d.io.atomic import check_seal, replacing, seal
 
 KEPT = 2
 
@@ -33,6 +33,7 @@ def save_checkpoint(folder: Path, step: int, network: keras.Model, optimizer: ke
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _state(network, optimizer)}
     with replacing(path) as temporary:
         np.savez(temporary, step=np.int64(step), **arrays)
+        seal(temporary)
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
     return path
@@ -56,16 +57,18 @@ def restore_latest(folder: Path, network: keras.Model, optimizer: keras.optimize
     for path in reversed(found):
         try:
             arrays = _read(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            step = int(arrays["step"])
+        except Exception:  # zipfile and NumPy raise anything over a damaged file, NotImplementedError for one
             continue
         _assign(arrays, network, optimizer, path)
-        return int(arrays["step"])
+        return step
     if found:
         raise InputError(f"{found[-1]}: damaged, and no older checkpoint is sound.\nStart again with another --run.")
     return 0
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    check_seal(path)
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 

@@ -7,27 +7,42 @@ from typing import Any
 
 from keras import ops
 
+from femur3d.config import IGNORED
+
+CERTAINLY_NOT = -1e4  # softplus and sigmoid of it are 0
+
 
 def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
     """Equation (1): cross-entropy of the softmax, averaged over voxels **(ours: the paper sums)**.
 
     Args:
-        labels: (batch, z, y, x), 0 background, 1 femur, any dtype.
+        labels: (batch, z, y, x), 0 background, 1 femur, IGNORED: counts for nothing; any dtype.
         logits: (batch, z, y, x, 2), float.
 
     Returns:
         Scalar, float32.
     """
-    femur, margin = ops.cast(labels, "float32"), _margin(logits)
-    return ops.mean(ops.softplus(margin) - femur * margin)  # -log softmax is softplus of the margin's wrong side
+    femur, margin, known = _known(labels, logits)
+    mean = ops.mean(ops.softplus(margin) - femur * margin)  # -log softmax is softplus of the margin's wrong side
+    return mean / ops.maximum(ops.mean(known), 1e-6)  # the mean over the known voxels: the others have added nothing
 
 
 def soft_dice_loss(labels: Any, logits: Any) -> Any:
     """1 - soft Dice of the femur, over the batch as one; not in the paper. Arguments as `voxel_cross_entropy`."""
-    femur = ops.cast(labels, "float32")
-    probability = ops.sigmoid(_margin(logits))
+    femur, margin, _ = _known(labels, logits)
+    probability = ops.sigmoid(margin)
     both = ops.sum(probability * femur)
     return 1.0 - (2.0 * both + 1.0) / (ops.sum(probability) + ops.sum(femur) + 1.0)
+
+
+def _known(labels: Any, logits: Any) -> tuple[Any, Any, Any]:
+    """1 where the femur is, the margin of the logits, 1 where the label is known; float32 (batch, z, y, x).
+
+    Where it is IGNORED, the margin says background with certainty and no gradient: neither loss counts the voxel.
+    """
+    labels = ops.cast(labels, "float32")
+    known = ops.cast(ops.not_equal(labels, IGNORED), "float32")
+    return ops.where(known > 0, labels, 0.0), ops.where(known > 0, _margin(logits), CERTAINLY_NOT), known
 
 
 def _margin(logits: Any) -> Any:

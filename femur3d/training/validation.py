@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from femur3d.config import IGNORED
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import make_normalise
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -41,6 +42,7 @@ def validate(
         entry = packed.entries[number]
         image, label = packed.read_volume(number)
         prediction = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise) > 0.5
-        reference = label.array > 0
+        prediction &= label.array != IGNORED
+        reference = label.array == 1
         score = dice(count_overlap(reference, prediction))
         yield Validated(f"{entry.case}/{entry.label_value}", image, reference, prediction, score)

@@ -284,3 +284,14 @@ def test_real_dataset(hips_dir: Path) -> None:
     image, label = load_case(cases[0], labels)
     assert image.array.shape == label.array.shape
     assert set(np.unique(label.array)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"labels": {"background": 0, "femur": ' + "9" * 5000 + "}}", " " * 10_000_001]
+)
+def test_json_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    make_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_labels(tmp_path)
+    check_message(caught, "dataset.json")

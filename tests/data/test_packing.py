@@ -1,16 +1,19 @@
+import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
 
-from femur3d.config import with_settings
+from femur3d.config import IGNORED, with_settings
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import find_cases
-from femur3d.data.packed_dataset import Entry, PackedDataset
-from femur3d.data.packing import pack_dataset
+from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
+from femur3d.data.packing import describe_packing, pack_dataset
 from femur3d.errors import InputError
+from femur3d.io.atomic import SEAL_BYTES
 from femur3d.io.images import read_volume, write_volume
+from femur3d.volume import Volume
 from tests.support.ellipsoids import write_dataset
 
 
@@ -90,6 +93,111 @@ def test_wrong_dataset_is_refused_and_nothing_is_left(tmp_path, tiny_experiment,
     assert "case_1" in str(caught.value)
     assert str(caught.value).count("\n") <= 1
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def relabelled(folder, names, value):
+    """A dataset whose last label has another name, and a block of it beside the femurs in every case."""
+    (folder / "dataset.json").write_text(json.dumps({"labels": {"background": 0, **names}}))
+
+    def block(scan, label):
+        array = label.array.copy()
+        array[10:20, 12:18, 18:20] = value  # touches no femur: their centres lie at x = 10 and 29
+        return scan, label.with_array(array)
+
+    for case in find_cases(folder):
+        spoil(folder, case.name, block)
+    return folder
+
+
+def test_ignored_voxels_are_marked_and_no_femur(tmp_path, tiny_experiment, packed_file):
+    folder = relabelled(write_dataset(tmp_path / "d"), {"femur_left": 1, "femur_right": 2, "ignore": 3}, 3)
+    wide = with_settings(tiny_experiment, ["preprocessing.margin_mm=30"])
+    assert pack_dataset(folder, tmp_path / "p.h5", wide, lambda name: None) == 10
+    with PackedDataset(tmp_path / "p.h5") as packed:
+        _, label = packed.read_volume(0)
+        assert set(np.unique(label.array)) == {0, 1, IGNORED}
+        assert (label.array == IGNORED).sum() == 10 * 6 * 2
+        assert (label.array[tuple(packed.femur_voxels(0).T)] == 1).all()
+    assert {1, 2} == {e.label_value for e in packed.entries}
+
+
+def test_labels_that_are_no_femur_are_refused_or_left_out_by_name(tmp_path, tiny_experiment):
+    names = {"femur_left": 1, "femur_right": 2, "acetabulum": 3}
+    folder = relabelled(write_dataset(tmp_path / "d"), names, 3)
+    with pytest.raises(InputError, match="acetabulum"):
+        pack_dataset(folder, tmp_path / "p.h5", tiny_experiment, lambda name: None)
+    chosen = ["femur_left", "femur_right"]
+    pack_dataset(folder, tmp_path / "p.h5", tiny_experiment, lambda name: None, femur_labels=chosen)
+    with PackedDataset(tmp_path / "p.h5") as packed:
+        assert {e.label_value for e in packed.entries} == {1, 2}
+        assert all(packed.read_volume(i)[1].array.max() == 1 for i in range(len(packed.entries)))
+    assert "acetabulum" in describe_packing(folder, femur_labels=chosen)
+
+
+def test_the_fold_says_who_validates(tmp_path, tiny_experiment):
+    folder = write_dataset(tmp_path / "d")
+    splits = [{"train": ["case_0", "case_1"], "val": ["case_2"]}, {"train": ["case_2"], "val": ["case_0"]}]
+    (folder / "splits_final.json").write_text(json.dumps(splits))
+    pack_dataset(folder, tmp_path / "p.h5", tiny_experiment, lambda name: None, fold=1)
+    with PackedDataset(tmp_path / "p.h5") as packed:
+        assert packed.fold == 1
+        assert {(e.case, e.split) for e in packed.entries} == {("case_2", "train"), ("case_0", "val")}
+    assert describe_packing(folder, 1) == "fold 1 of 2 (splits_final.json): 1 cases train, 1 validate"
+    with pytest.raises(InputError, match="no fold 2"):
+        describe_packing(folder, 2)
+    (folder / "splits_final.json").unlink()
+    with pytest.raises(InputError, match="no fold 1"):
+        describe_packing(folder, 1)
+
+
+def test_voxels_that_are_not_finite_are_not_packed_and_stop_a_patch(tmp_path, packed_file):
+    image, label = np.zeros((4, 4, 4)), np.ones((4, 4, 4), np.uint8)
+    grid = Volume(image)
+    for wrong in (np.nan, 1e5):  # 1e5 is beyond float16
+        with pytest.raises(InputError, match="case a"), create_packed_file(tmp_path / "p.h5", "d", {}) as writer:
+            writer.add(Entry("a", 1, 0, "train", "a.nii"), np.full_like(image, wrong), label, grid)
+    with pytest.raises(InputError, match="other than"), create_packed_file(tmp_path / "p.h5", "d", {}) as writer:
+        writer.add(Entry("a", 1, 0, "train", "a.nii"), image, label * 2, grid)
+    with PackedDataset(packed_file) as packed:
+        packed._images[0] = np.full(packed.shape(0), np.inf, np.float16)
+        with pytest.raises(InputError, match="case case_0: intensities are not finite"):
+            packed.read_patch(0, (0, 0, 0), (8, 8, 8))
+
+
+def unsealed(packed_file, path):
+    """The file as earlier versions wrote it: without the SHA-256 behind its end."""
+    path.write_bytes(packed_file.read_bytes()[:-SEAL_BYTES])
+    return path
+
+
+def test_voxels_of_a_file_of_an_earlier_version_are_compared_with_their_hash(tmp_path, packed_file):
+    path = unsealed(packed_file, tmp_path / "old.h5")
+    PackedDataset(path).close()
+    with h5py.File(path, "r+") as file:
+        file["volumes/00003/image"][2, 2, 2] = np.nan
+    with pytest.raises(InputError, match="not those that were written"):
+        PackedDataset(path)
+
+
+@pytest.mark.parametrize("flips", [20, pytest.param(400, marks=pytest.mark.slow)])
+def test_flipped_bits_are_told(tmp_path, packed_file, flips):
+    """In new files every flip is noticed; in old ones what is read is what was written, or it is told."""
+    random, sound = np.random.default_rng(0), packed_file.read_bytes()
+    with PackedDataset(packed_file) as packed:
+        content, entries = packed.content, packed.entries
+    for number in range(flips):
+        old = number % 10 == 0
+        data = bytearray(sound[:-SEAL_BYTES] if old else sound)
+        place = int(random.integers(len(data) if number % 2 else 4096))  # half of them in the headers
+        data[place] ^= 1 << int(random.integers(8))
+        (tmp_path / "p.h5").write_bytes(data)
+        try:
+            with PackedDataset(tmp_path / "p.h5") as packed:
+                assert old or place >= len(sound) - SEAL_BYTES
+                assert packed.content == content
+                assert [(e.case, e.variant) for e in packed.entries] == [(e.case, e.variant) for e in entries] or old
+        except InputError:
+            pass  # told; any other error fails the test
 
 
 def test_femur_too_small_to_be_seen_is_an_error(tmp_path, tiny_experiment):

@@ -375,6 +375,15 @@ def test_finished_run_is_read(run_folder):
         assert words in run.setting
 
 
+def test_run_of_an_earlier_version_is_read(run_folder):
+    now = ablation_report.load_run("scratch", 0, run_folder).setting
+    config = json.loads((run_folder / "config.json").read_text())
+    config["preparation"] = config.pop("preprocessing")
+    config["training"]["femur_share"] = config["training"].pop("foreground_probability")
+    (run_folder / "config.json").write_text(json.dumps(config))
+    assert ablation_report.load_run("scratch", 0, run_folder).setting == now
+
+
 @pytest.mark.parametrize(("arm", "label"), [("scratch", "scratch"), ("no_deep_supervision", "no deep supervision")])
 def test_label_without_transferred_weights(run_folder, arm, label):
     config = json.loads((run_folder / "config.json").read_text())

@@ -550,10 +550,13 @@ def test_missing_optional_attributes(tmp_path: Path) -> None:
 
 
 def test_copies_and_echoes_in_folders_of_their_own_stay_apart(tmp_path: Path) -> None:
-    """One SeriesInstanceUID, the same places: each folder is a whole scan."""
+    """One SeriesInstanceUID, the same places: each folder is a whole scan, and so are the parts of a copy together."""
     for name in ("copy", "echo"):
         write_series(tmp_path / name, make_scan())
-    assert [one.path for one in series_of({path: sorted(path.iterdir()) for path in sorted(tmp_path.iterdir())})] == [
-        tmp_path / "copy",
-        tmp_path / "echo",
-    ]
+    for z in range(6):
+        (tmp_path / "cd" / f"{z // 3}").mkdir(parents=True, exist_ok=True)
+        write_slice(tmp_path / "cd" / f"{z // 3}" / f"IM{z}", make_scan(), z)
+    folders = sorted(path for path in tmp_path.rglob("*") if path.is_dir())
+    found = series_of({folder: [file for file in sorted(folder.iterdir()) if file.is_file()] for folder in folders})
+    assert [one.path.name for one in found] == ["cd", "copy", "echo"]
+    assert [one.series[0].size for one in found] == [(8, 7, 6)] * 3

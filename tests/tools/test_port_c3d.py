@@ -238,7 +238,7 @@ def test_stages_of_two_widths_are_refused(tmp_path, name, into):
 
 def run(*words):
     """The command as a user types it."""
-    command = [sys.executable, "-m", "tools.c3d.port", *map(str, words)]
+    command = [sys.executable, "tools/port_c3d.py", *map(str, words)]
     return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
 
 

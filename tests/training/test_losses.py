@@ -1,10 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from femur3d.config import Network
+from femur3d.config import IGNORED, Network
 from femur3d.network.unet import build_network
 from femur3d.training import losses
+from femur3d.training.losses import soft_dice_loss, voxel_cross_entropy
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random((2, 4, 4, 4)) < 0.3).astype(np.uint8)
@@ -69,3 +71,22 @@ def test_dice_weight_adds_a_dice_loss_of_each_head():
     both = losses.total_loss(LABELS, LOGITS, [], ALPHA, 0.0, dice_weight=2.0)
     extra = 2.0 * sum(a * float(losses.soft_dice_loss(LABELS, LOGITS[h])) for h, a in ALPHA.items())
     assert float(both["loss"]) - float(plain["loss"]) == pytest.approx(extra, rel=1e-5)
+
+
+def test_ignored_voxels_count_for_nothing():
+    """The loss is that of the known half alone, and the ignored half has no gradient."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(1, 4, 2, 2, 2)).astype(np.float32)
+    labels = rng.integers(0, 2, (1, 4, 2, 2)).astype(np.uint8)
+    masked = labels.copy()
+    masked[:, 2:] = IGNORED
+    for loss in (voxel_cross_entropy, soft_dice_loss):
+        half = float(loss(labels[:, :2], logits[:, :2]))
+        assert float(loss(masked, logits)) == pytest.approx(half, rel=1e-6)
+        with tf.GradientTape() as tape:
+            variable = tf.Variable(logits)
+            value = loss(masked, variable)
+        gradient = np.asarray(tape.gradient(value, variable))
+        assert not gradient[:, 2:].any()
+        assert gradient[:, :2].all()
+    assert float(voxel_cross_entropy(np.full_like(labels, IGNORED), logits)) == 0

@@ -1,10 +1,13 @@
 """Downloads the C3D (Sports-1M) weights that the encoder of the transfer experiment starts from.
 
-    python -m tools.c3d.fetch -o data/conv3d_deepnetA_sport1m_iter_1900000
+    python tools/fetch_c3d.py -o data/conv3d_deepnetA_sport1m_iter_1900000
 
 320 MB from where their authors published them, checked by size and SHA-256. What has come so far lies in FILE.part: a
 download that broke goes on from there when the command is given again. A file that is there already stays as it is.
 Their licence is CC BY-NC 3.0: no commercial use.
+
+Written here and not left to pooch: pooch 1.9 verifies a file but begins each download anew, and 320 MB over a poor line
+need to go on where they broke.
 """
 
 from __future__ import annotations

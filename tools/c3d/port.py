@@ -1,6 +1,6 @@
 """Ports C3D's weights into the layout of femur3d's encoder, and proves that the ported layers compute the same.
 
-    python -m tools.c3d.port --weights FILE -o data/c3d_encoder.h5
+    python tools/port_c3d.py --weights FILE -o data/c3d_encoder.h5
 
 FILE is conv3d_deepnetA_sport1m_iter_1900000, as its authors published it, or a file of the same format and any width.
 Writes HDF5 with conv1a/kernel (z, y, x, in, out), conv1a/bias (out), … conv4b/bias, float32; where they came from
@@ -268,7 +268,7 @@ def check_paths(weights: str | None, output: str | None) -> tuple[Path, Path]:
     return Path(weights), Path(output)
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
     """Not at import: other tools use the functions above, and have flags of the same names."""
     flags.DEFINE_string("weights", None, "C3D's weight file, or one of the same format.")
     flags.DEFINE_string("output", None, "HDF5 file to write.", short_name="o")
@@ -284,5 +284,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     cli.run(main)

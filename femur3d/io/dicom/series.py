@@ -228,7 +228,7 @@ def _no_images(folder: Path) -> InputError:
 def _joined(slices: Mapping[Path, Sequence[Slice]]) -> list[tuple[Path, ...]]:
     """The folders in groups that hold parts of the same series, in their order.
 
-    Folders whose slices of a series lie at just the same places hold copies of it, its echoes or its time points, each
+    A folder whose slices of a series all lie where another's lie holds a copy of it, an echo or a time point, and stays
     for itself.
     """
     places = {folder: _places_by_series(own) for folder, own in slices.items()}
@@ -240,7 +240,8 @@ def _joined(slices: Mapping[Path, Sequence[Slice]]) -> list[tuple[Path, ...]]:
     for uid, folders in sharing.items():
         for one, other in itertools.combinations(folders, 2):
             mine, theirs = first_of[one], first_of[other]
-            if mine != theirs and places[one][uid] != places[other][uid]:
+            here, there = places[one][uid], places[other][uid]
+            if mine != theirs and not (here <= there or there <= here):
                 first_of = {folder: mine if first == theirs else first for folder, first in first_of.items()}
     groups: dict[Path, list[Path]] = {}
     for folder, first in first_of.items():

@@ -1,0 +1,62 @@
+import pytest
+
+from femur3d.data.label_roles import LabelRoles, label_roles
+from femur3d.errors import InputError, UsageError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "femur",
+        "femur_left",
+        "FemurR",
+        "Proximal Femur",
+        "Fémur droit",
+        "left-femurs",
+        "femoral_head",
+        "Oberschenkelknochen",
+    ],
+)
+def test_names_of_femurs(name):
+    assert label_roles({"background": 0, name: 3}).femurs == (3,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "acetabulum",
+        "femoral_artery",
+        "femoral_cartilage",
+        "femur_implant",
+        "femur and pelvis",
+        "not femur",
+        "tibia",
+        "1",
+        "",
+    ],
+)
+def test_names_of_what_is_no_femur_are_refused(name):
+    with pytest.raises(InputError, match="do not say femur") as caught:
+        label_roles({"background": 0, "femur": 1, name: 2})
+    assert repr(name) in str(caught.value)
+    assert "--femur_labels=femur" in str(caught.value)
+    assert str(caught.value).count("\n") == 1
+
+
+def test_ignore_is_never_learnt():
+    labels = {"background": 0, "femur_left": 1, "femur_right": 2, "ignore": 3}
+    assert label_roles(labels) == LabelRoles((1, 2), 3, ())
+    with pytest.raises(UsageError, match="no label 'ignore'"):
+        label_roles(labels, ["ignore"])
+
+
+def test_the_setting_says_what_is_learnt():
+    labels = {"background": 0, "Knochen": 1, "acetabulum": 2}
+    assert label_roles(labels, ["Knochen"]) == LabelRoles((1,), None, ("acetabulum",))
+    with pytest.raises(UsageError, match="no label 'bone'"):
+        label_roles(labels, ["bone"])
+
+
+def test_a_dataset_without_femurs():
+    with pytest.raises(InputError, match="none but 'background'"):
+        label_roles({"background": 0, "ignore": 1})
