@@ -98,4 +98,11 @@ def test_scalars_are_those_of_before_the_update():
     np.testing.assert_allclose(rates, [1e-2, 5e-3, 2.5e-3])
     scalars = step(IMAGES, LABELS)
     assert set(scalars) == {"loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "learning_rate", "gradient_norm"}
-    assert float(scalars["gradient_norm"]) > 0
+
+
+def test_gradient_norm_is_the_length_of_the_first_update_over_its_rate():
+    network, step = setup(l2=0.005)
+    before = [np.asarray(v) for v in network.trainable_variables]
+    norm = float(step(IMAGES, LABELS)["gradient_norm"])
+    change = [np.asarray(v) - old for v, old in zip(network.trainable_variables, before, strict=True)]
+    assert norm == pytest.approx(np.sqrt(sum((c.astype(float) ** 2).sum() for c in change)) / 1e-2, rel=1e-4)
