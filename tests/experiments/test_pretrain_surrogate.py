@@ -147,6 +147,7 @@ def test_batches_depend_on_seed_and_number_only(tiny):
             np.testing.assert_array_equal(ka, kb)
 
 
+@pytest.mark.slow
 def test_stopped_training_goes_on_as_if_it_had_not_been(tiny, tmp_path):
     """Killed after the checkpoint of update 2: weights, Adam's state and dropout's go on, and so do the clips."""
 
@@ -171,6 +172,7 @@ def test_stopped_training_goes_on_as_if_it_had_not_been(tiny, tmp_path):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
 
 
+@pytest.mark.slow
 def test_training_learns(tiny, tmp_path, monkeypatch, capfd):
     """One batch over and over is learnt by heart; the loss is printed with each checkpoint."""
     batch = pretrain._batch(0, 0)

@@ -117,7 +117,7 @@ def test_below_is_where_the_patient_says():
     assert quality.border_contact_cm2(volume(boxes(np.s_[0:3, 1:3, 3:5]), head_first)) == pytest.approx(2.0)
     coronal = (1.0, 0, 0, 0, 0, 1.0, 0, -1.0, 0)  # index axis j points down
     assert quality.border_contact_cm2(volume(boxes(np.s_[1:3, 3:5, 3:5]), coronal)) == 0
-    assert quality.border_contact_cm2(volume(boxes(np.s_[1:3, 0:2, 3:5]), coronal)) == pytest.approx(0.8)  # 2·2 of 10 mm × 2 mm
+    assert quality.border_contact_cm2(volume(boxes(np.s_[1:3, 0:2, 3:5]), coronal)) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
