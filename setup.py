@@ -37,6 +37,7 @@ setup(
         "matplotlib>=3.8,<4",  # figures
     ],
     extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
         "dicomseg": [HIGHDICOM],
         "jax": [JAX],
         "openvino": [OPENVINO],

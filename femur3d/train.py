@@ -30,6 +30,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
 flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout, or a file of femur3d.pack", required=True)
 flags.DEFINE_string("run", None, "run directory, e.g. runs/scratch; an existing one goes on", required=True)
+flags.DEFINE_integer(
+    "fold", None, "which entry of the dataset's splits_final.json, from 0 (the default)", lower_bound=0
+)
+flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 
@@ -38,10 +42,15 @@ def main(argv: Sequence[str]) -> int:
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
     engine.make_repeatable()
-    run = open_run_directory(Path(FLAGS.run))
-    run.check_experiment(experiment)
-    if experiment.encoder_weights and not run.stored():
+    begun = RunDirectory(Path(FLAGS.run))  # what is refused leaves no empty run directory
+    begun.check_experiment(experiment)
+    if experiment.encoder_weights and not begun.stored():
         check_encoder_weights(experiment.encoder_weights)
+    if not Path(FLAGS.dataset).exists():
+        raise InputError(
+            f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
+        )
+    run = open_run_directory(Path(FLAGS.run))
     with PackedDataset(_packed_file(Path(FLAGS.dataset), run, experiment)) as packed:
         _check_packed(packed, experiment)
         trainer = Trainer(experiment, packed, run)
@@ -57,25 +66,30 @@ def _packed_file(dataset: Path, run: RunDirectory, experiment: Experiment) -> Pa
 
     Whether the voxels are still those that the run was begun with is for the trainer to see.
     """
-    if not dataset.exists():
-        raise InputError(
-            f"{dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
-        )
     if dataset.is_file():
         return dataset
     from femur3d.data.nnunet_dataset import fingerprint  # these need SimpleITK; to train on a packed file needs none
-    from femur3d.data.packing import pack_dataset
+    from femur3d.data.packing import describe_packing, pack_dataset
 
+    fold = FLAGS.fold or 0
+    run.say(f"{dataset}: {describe_packing(dataset, fold, FLAGS.femur_labels)}")
     if run.packed.exists() and run.stored():
-        with PackedDataset(run.packed) as packed:
-            if packed.source == fingerprint(dataset):
-                return run.packed
+        try:
+            with PackedDataset(run.packed) as packed:
+                if packed.source == fingerprint(dataset) and packed.fold == fold:
+                    return run.packed
+        except InputError as error:  # cut off, say: the dataset is at hand to make it again
+            run.say(str(error).partition("\n")[0])
     run.say(f"Packing {dataset} into {run.packed}")
-    pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True))
+    pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True), fold, FLAGS.femur_labels)
     return run.packed
 
 
 def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
+    if FLAGS.fold not in (None, packed.fold):
+        raise InputError(
+            f"The packed dataset is fold {packed.fold}, not {FLAGS.fold}.\nPack that fold, or leave --fold out."
+        )
     if packed.preprocessing != to_dict(experiment.preprocessing):
         wanted = to_dict(experiment.preprocessing)
         name = next((n for n in wanted if packed.preprocessing.get(n) != wanted[n]), "an unknown field")
