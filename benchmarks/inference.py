@@ -101,7 +101,7 @@ def mirrored(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.starting():  # as femur3d.infer does
-        from femur3d.engines import backend as engine
+        from femur3d.engines.backend import ENGINE
 
     import keras
 
@@ -110,7 +110,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmenter
     from femur3d.network.unet import build_network
 
-    engine.make_repeatable(training=False)
+    ENGINE.make_repeatable(training=False)
     keras.ops.matmul(keras.ops.ones((8, 8)), keras.ops.ones((8, 8)))  # wakes it: what it takes when idle is not ours
     idle_mib = _peak_mib()
     trained = load_model(Path(subject.model)) if subject.model else None
@@ -119,13 +119,13 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     patch = preprocessing.patch_size
     model = TrainedModel(network, config, preprocessing, {}, "")
     array = functools.cache(lambda: volume_array(subject, preprocessing))  # not before the first tile, which is timed
-    segmenter = functools.cache(lambda mode: Segmenter(model, mode))
+    segmenter = functools.cache(lambda mode: Segmenter(model, ENGINE, mode))
 
     def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
-        return lambda: segmenter(mode)._predict(np.zeros((1, *patch), np.float32)).shape
+        return lambda: segmenter(mode)._prepared.predict(np.zeros((1, *patch), np.float32)).shape
 
     return {
-        "version": lambda: ", ".join(f"{name} {version}" for name, version in engine.VERSIONS.items()),
+        "version": lambda: ", ".join(f"{name} {version}" for name, version in ENGINE.versions.items()),
         "weights": lambda: {layer.name: layer.get_weights() for layer in network.layers if layer.weights},
         "preprocessing": lambda: preprocessing,
         "first tile": first_tile(EXACT),

@@ -70,14 +70,14 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
         import tensorflow as tf
     import keras
 
-    from femur3d.engines.backend import BatchNormalization, make_predict
-    from femur3d.engines.fused_for_inference import fold_network
+    from femur3d.engines.backend import ENGINE
+    from femur3d.inference.segmenter import EXACT
     from femur3d.network.unet import build_network
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    network = build_network(experiment.network, normalisation=BatchNormalization)  # as in femur3d.training.trainer
+    network = build_network(experiment.network)
     images, _ = draw_batch(experiment)
-    predict = make_predict(fold_network(network, experiment.network))  # as in femur3d.inference.segmenter
+    predict = ENGINE.prepare(network, EXACT).predict
     return {
         "version": lambda: f"TensorFlow {tf.__version__}, Keras {keras.__version__}",
         "parameters": lambda: sum(int(np.prod(v.shape)) for v in network.trainable_variables),
@@ -91,11 +91,12 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
 def _femur3d_training(network: Any, experiment: Experiment) -> Callable[[], dict[str, float]]:
     import tensorflow as tf
 
+    from femur3d.engines.backend import ENGINE
     from femur3d.training.optimizer import make_optimizer
-    from femur3d.training.train_step import make_train_step
 
     alphas = dict(zip(HEADS, experiment.loss.head_weights, strict=True))
-    train_step = make_train_step(network, make_optimizer(experiment.training, network), alphas, experiment.loss.l2)
+    optimizer = make_optimizer(experiment.training, network)
+    train_step = ENGINE.make_train_step(network, optimizer, alphas, experiment.loss.l2)
     images, labels = draw_batch(experiment)
     batch = tf.constant(images[..., np.newaxis]), tf.constant(labels)
     return lambda: {name: float(value) for name, value in train_step(*batch).items()}

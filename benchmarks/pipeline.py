@@ -195,18 +195,17 @@ def waiting_share(sampler: PatchSampler, width: float, steps: int) -> tuple[floa
 
 
 def _quick_train_step(training: Training, width: float) -> Any:
-    from femur3d.engines.backend import BatchNormalization
+    from femur3d.engines.backend import ENGINE
     from femur3d.network.unet import build_network
     from femur3d.training.optimizer import make_optimizer
-    from femur3d.training.train_step import make_train_step
 
     paper, loss = Network(), Loss()
     encoder, decoder = (
         tuple(max(1, round(width * f)) for f in filters) for filters in (paper.encoder_filters, paper.decoder_filters)
     )
-    network = build_network(Network(encoder, decoder, initialisation="he"), normalisation=BatchNormalization)
+    network = build_network(Network(encoder, decoder, initialisation="he"))
     alphas = dict(zip(HEADS, loss.head_weights, strict=True))
-    return make_train_step(network, make_optimizer(training, network), alphas, loss.l2)
+    return ENGINE.make_train_step(network, make_optimizer(training, network), alphas, loss.l2)
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import numpy as np
 
 from femur3d.config import Network
 from femur3d.errors import UsageError
-from femur3d.network.blocks import Deconv3D
 from femur3d.network.unet import build_network
 
 
@@ -53,7 +52,7 @@ def _placed(layer: keras.layers.Layer, narrow: list[np.ndarray], found: np.ndarr
             "Expected a wider network, or random weights."
         )
     bias[:count] = narrow[1]
-    if isinstance(layer, Deconv3D):
+    if isinstance(layer, keras.layers.Conv3DTranspose):
         kernel[..., np.arange(count)[:, None], found] = narrow[0]  # (2, 2, 2, out, in)
     else:
         kernel[..., found[:, None], np.arange(count)] = narrow[0]  # (3, 3, 3, in, out)

@@ -21,5 +21,4 @@ def __getattr__(name: str) -> Any:
 
     with cli.quiet_imports():
         from femur3d.api import segment
-        from femur3d.engines import backend as engine  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
     return segment

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from femur3d.engines.backend import ENGINE  # first: it says what is wrong with KERAS_BACKEND
 from femur3d.errors import InputError
 from femur3d.inference.saved_model import SHIPPED, load_model, read_config
 from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
@@ -61,7 +62,7 @@ def segment(
 @functools.lru_cache(maxsize=2)
 def _segmenter(folder: Path, weights_sha256: str, fast: bool) -> Segmenter:
     """The loaded model; the checksum makes a folder that was replaced another one."""
-    return Segmenter(load_model(folder), FAST if fast else EXACT)
+    return Segmenter(load_model(folder), ENGINE, FAST if fast else EXACT)
 
 
 def _read(

@@ -71,7 +71,8 @@ class Network:
     Attributes:
         encoder_filters: conv1a, conv2a, conv3a-b, conv4a-b: C3D's first four widths, so that its weights fit.
         decoder_filters: the lower, middle and upper level **(ours)**.
-        initialisation: 'normal' is N(0, 0.01) (section 3); 'he' is He's normal.
+        initialisation: 'normal' (section 3.3), or 'he', He's normal for ReLU.
+        initial_deviation: σ of 'normal', N(0, 0.01); section 3.3.
         bn_momentum: decay of batch normalisation's moving mean and variance (Keras's default) **(ours)**.
         bn_epsilon: what batch normalisation adds to the variance (Keras's default) **(ours)**.
     """
@@ -79,6 +80,7 @@ class Network:
     encoder_filters: tuple[int, ...] = (64, 128, 256, 512)
     decoder_filters: tuple[int, ...] = (256, 128, 64)
     initialisation: str = "normal"
+    initial_deviation: float = 0.01
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
 
@@ -89,6 +91,8 @@ class Network:
             _check(good, f"{name}: expected {count} numbers of 1 to {MAX_FILTERS}. Received: {filters}")
         known = self.initialisation in ("normal", "he")
         _check(known, f"initialisation: expected 'normal' or 'he'. Received: {self.initialisation!r}")
+        deviation = self.initial_deviation
+        _check(0 < deviation <= 1, f"initial_deviation: expected more than 0, at most 1. Received: {deviation}")
         _check(0 < self.bn_momentum < 1, f"bn_momentum: expected 0 < m < 1. Received: {self.bn_momentum}")
         _check(
             0 < self.bn_epsilon <= 0.1, f"bn_epsilon: expected more than 0, at most 0.1. Received: {self.bn_epsilon}"

@@ -27,7 +27,7 @@ from absl import flags
 from femur3d import cli
 
 with cli.starting():
-    from femur3d.engines import backend as engine
+    from femur3d.engines.backend import ENGINE
 
 import keras
 from tqdm import tqdm
@@ -82,13 +82,13 @@ def main(argv: Sequence[str]) -> int:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         check_results_replace_nothing(scans, cases, [_wanted(case.path) for case in cases])
         check_folder(folder)
-        engine.make_repeatable(training=False)
+        ENGINE.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
         mode = _mode()
         todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and _is_done(scans[i], cases[i], model))]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
-        segmenter, failed = Segmenter(model, mode), 0
+        segmenter, failed = Segmenter(model, ENGINE, mode), 0
         for number, (i, reading) in enumerate(_read_ahead([(i, scans[i]) for i in todo]), start=1):
             print(f"[{number}/{len(todo)}] {scans[i].source}", flush=True)
             failed += not _attempt(scans[i], cases[i], reading, segmenter, model)
@@ -161,7 +161,7 @@ def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segme
     case.file(".json").unlink(missing_ok=True)  # it would tell of other files from here on
     files = write_results(result, read, case, _wanted(case.path), model.weights_sha256)
     seconds = {**marks, **result.seconds, "total": time.perf_counter() - start}
-    versions = {**engine.VERSIONS, **segmenter.versions}
+    versions = segmenter.versions
     write_summary(case, _summary(scan, case, read, result, model, files, seconds, versions))
     _say(result, case.folder / files[0], seconds)
 

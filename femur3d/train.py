@@ -14,7 +14,7 @@ from absl import flags
 from femur3d import cli
 
 with cli.starting():
-    from femur3d.engines import backend as engine
+    from femur3d.engines.backend import ENGINE
 
 from tqdm import tqdm
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Parses, prepares the data, trains."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
-    engine.make_repeatable()
+    ENGINE.make_repeatable()
     begun = RunDirectory(Path(FLAGS.run))  # what is refused leaves no empty run directory
     begun.check_experiment(experiment)
     if experiment.encoder_weights and not begun.stored():
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     run = open_run_directory(Path(FLAGS.run))
     with PackedDataset(_packed_file(Path(FLAGS.dataset), run, experiment)) as packed:
         _check_packed(packed, experiment)
-        trainer = Trainer(experiment, packed, run)
+        trainer = Trainer(experiment, packed, run, ENGINE)
         signal.signal(signal.SIGINT, trainer.stop)
         signal.signal(signal.SIGTERM, trainer.stop)
         with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", disable=None) as bar:

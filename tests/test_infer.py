@@ -14,14 +14,11 @@ from absl import flags
 
 from femur3d import cli, infer
 from femur3d.config import Network, Preprocessing
-from femur3d.engines import backend as engine
-from femur3d.engines import coarse_to_fine
-from femur3d.engines import openvino_predictor as predictor_openvino
-from femur3d.engines import tensorflow_predictor as predictor
+from femur3d.engines import coarse_to_fine, openvino_predictor
+from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
 from femur3d.export import case_results as results
 from femur3d.inference import quality
-from femur3d.inference import segmenter as segmentation
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import TrainedModel, load_model
 from femur3d.inference.segmenter import FAST, Mode, Segmenter, air_below
@@ -30,6 +27,7 @@ from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
 from tests.support.dicom_series import write_scan
 from tests.support.ellipsoids import scan_and_label
+from tests.support.stand_in_engine import StandInEngine
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def model(threshold_model):
 
 @pytest.fixture(scope="module")
 def segmenter(model):
-    return Segmenter(load_model(model))
+    return Segmenter(load_model(model), ENGINE)
 
 
 @pytest.fixture
@@ -92,17 +90,19 @@ def test_scan_smaller_than_a_patch(segmenter):
 def test_progress_and_overlap(model):
     seen = []
     scan, _ = scan_and_label()
-    Segmenter(load_model(model), Mode(overlap=0.0))(scan, progress=lambda done, total: seen.append((done, total)))
+    Segmenter(load_model(model), ENGINE, Mode(overlap=0.0))(
+        scan, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen[-1] == (3 * 2 * 3, 18)
 
 
 @pytest.mark.parametrize("with_openvino", [True, False])
 def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with_openvino):
-    installed = predictor_openvino.is_installed() and with_openvino
-    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: installed)
+    installed = openvino_predictor.is_installed() and with_openvino
+    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: installed)
     scan, _ = scan_and_label()
-    quick = Segmenter(load_model(model), FAST)
-    assert set(quick.versions) == ({"openvino"} if installed else set())
+    quick = Segmenter(load_model(model), ENGINE, FAST)
+    assert set(quick.versions) == {"tensorflow"} | ({"openvino"} if installed else set())
     exact, fast = (s(scan, "sides").labels.array for s in (segmenter, quick))
     for value in (1, 2):
         assert dice(exact == value, fast == value) > 0.99
@@ -111,30 +111,30 @@ def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with
 @pytest.mark.parametrize(
     ("on_cpu", "with_openvino", "function"),
     [
-        (True, False, predictor.make_function),
-        (True, True, predictor_openvino.make_function),
+        (True, False, ENGINE.make_function),
+        (True, True, openvino_predictor.make_function),
         (False, True, None),
     ],
 )
 def test_fast_mode_looks_at_a_patch_twice_on_cpus(model, monkeypatch, on_cpu, with_openvino, function):
-    monkeypatch.setattr(engine, "on_cpu", lambda: on_cpu)
-    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: with_openvino)
-    monkeypatch.setattr(predictor_openvino, "version", lambda: "2026.1.0")
+    monkeypatch.setattr(ENGINE, "on_cpu", lambda: on_cpu, raising=False)
+    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: with_openvino)
+    monkeypatch.setattr(openvino_predictor, "version", lambda: "2026.1.0")
     made = []
     monkeypatch.setattr(coarse_to_fine, "make_predict", lambda _, make_function: made.append(make_function))
     trained = load_model(model)
-    Segmenter(trained)
+    Segmenter(trained, ENGINE)
     assert made == []
-    Segmenter(trained, FAST)
+    Segmenter(trained, ENGINE, FAST)
     assert made == ([function] if function else [])
 
 
 def test_fast_mode_without_functions_of_any_shape_looks_once(model, monkeypatch):
     """As on JAX."""
-    monkeypatch.setattr(predictor_openvino, "is_installed", lambda: False)
-    monkeypatch.setattr(engine, "make_function", None)
-    monkeypatch.setattr(engine, "make_predict", lambda _: "once")
-    assert Segmenter(load_model(model), FAST)._predict == "once"
+    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: False)
+    monkeypatch.setattr(ENGINE, "takes_any_shape", False)
+    monkeypatch.setattr(ENGINE, "make_predict", lambda _: "once")
+    assert ENGINE.prepare(load_model(model).network, FAST).predict == "once"
 
 
 def test_fast_mode_looks_closer_only_where_something_was_found(model):
@@ -143,8 +143,9 @@ def test_fast_mode_looks_closer_only_where_something_was_found(model):
     array[5, 5, 5] = 1000.0
     counts = []
     for mode in (dataclasses.replace(FAST, focus=None), FAST):
-        segmenter, seen = Segmenter(load_model(model), mode), []
-        segmenter._predict = lambda patches, seen=seen: (seen.append(1), (patches > 10).astype(np.float32))[1]
+        seen = []
+        engine = StandInEngine(lambda patches, seen=seen: (seen.append(1), (patches > 10).astype(np.float32))[1])
+        segmenter = Segmenter(load_model(model), engine, mode)
         found = segmenter._slide(array, (16, 16, 16), None)
         assert np.argwhere(found > 0.5).tolist() == [[5, 5, 5]]
         counts.append(len(seen))
@@ -162,7 +163,7 @@ def test_air_is_what_stays_below_a_tenth_of_the_range():
 
 def test_out_of_memory_is_tried_again_with_smaller_patches(model):
     """Patches of 64³ are too much, 32³ are not; below that there is nothing left to try."""
-    segmenter, tried = Segmenter(load_model(model)), []
+    tried = []
 
     def predict(patches):
         tried.append(patches.shape[1:])
@@ -170,7 +171,7 @@ def test_out_of_memory_is_tried_again_with_smaller_patches(model):
             raise MemoryError
         return np.zeros_like(patches)
 
-    segmenter._predict = predict
+    segmenter = Segmenter(load_model(model), StandInEngine(predict))
     array = np.random.default_rng(0).standard_normal((70, 70, 70)).astype(np.float32)
     limit = 32
     assert segmenter._slide(array, (64, 64, 64), None).shape == array.shape
@@ -539,7 +540,7 @@ def test_heads_are_not_measured_where_memory_runs_out(segmenter, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(segmentation, "head_probabilities", fail)
+    monkeypatch.setattr(segmenter, "_prepared", dataclasses.replace(segmenter._prepared, predict_heads=fail))
     found = segmenter(scan_and_label()[0]).quality
     assert set(found) == set(quality.NAMES) - {"head_disagreement"}
 
@@ -554,7 +555,9 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
     """Needs no trained model: any network must give the same femurs for a DICOM folder and its NIfTI twin."""
     config = Network((2, 2, 2, 2), (2, 2, 2), initialisation="he")
     preprocessing = Preprocessing(spacing_mm=(4.0, 4.0, 4.0), patch_size=(32, 32, 32))
-    twin = Segmenter(TrainedModel(build_network(config, seed=1), config, preprocessing, {}, ""), Mode(overlap=0.0))
+    twin = Segmenter(
+        TrainedModel(build_network(config, seed=1), config, preprocessing, {}, ""), ENGINE, Mode(overlap=0.0)
+    )
     for folder in sorted((hips_dir / "dicom").iterdir()):
         nifti = read_volume(hips_dir / "imagesTr" / f"{folder.name}_0000.nii.gz")
         dicom = read_volume(folder)

@@ -26,6 +26,7 @@ from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
 with cli.quiet_imports():
+    from femur3d.engines.backend import ENGINE
     from femur3d.inference.saved_model import SHIPPED, load_model
     from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
 
@@ -92,7 +93,7 @@ def _define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Compares scan after scan, and prints the table."""
     model = load_model(Path(FLAGS.model))
-    exact, fast = Segmenter(model, EXACT), Segmenter(model, FAST)
+    exact, fast = Segmenter(model, ENGINE, EXACT), Segmenter(model, ENGINE, FAST)
     found = dict[str, list[Agreement]]()
     with tqdm(unit="segmentation", disable=None) as bar:
         for number, path in enumerate([*FLAGS.input, *argv[1:]]):

@@ -39,7 +39,7 @@ from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
 with cli.quiet_imports():
-    from femur3d.engines import backend as engine
+    from femur3d.engines.backend import ENGINE
     from femur3d.inference.saved_model import load_model, read_config
     from femur3d.inference.segmenter import Segmenter
 
@@ -264,7 +264,7 @@ def run_folds(folders: Sequence[Path], cases: Sequence[CasePaths], cache: Path, 
     with tqdm(total=total, unit="segmentation", disable=None) as bar, cache.open("a", encoding="utf-8") as lines:
         for folder, some in todo.items():
             model = load_model(folder)
-            segmenter = Segmenter(dataclasses.replace(model, quality={}))
+            segmenter = Segmenter(dataclasses.replace(model, quality={}), ENGINE)
             for case in some:
                 scan, reference = read_volume(case.image), without_specks(read_volume(case.label))
                 for kind, strength in plan(numbers[case.name], rounds):
@@ -291,7 +291,7 @@ def _define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Segments what is left to do, prints the table, and writes the limits."""
     cli.no_arguments(argv)
-    engine.make_repeatable(training=False)
+    ENGINE.make_repeatable(training=False)
     cv = Path(FLAGS.cv)
     folders = sorted(path.parent for path in cv.glob("fold*/model/config.json"))
     if len(folders) < 2:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import femur3d
 from experiments.surrogate.motion_clips import KINDS, make_clip
 from femur3d import cli
+from femur3d.config import Network
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
 from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
@@ -31,7 +32,7 @@ from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 with cli.quiet_imports():
     import keras
 
-    from femur3d.engines.fused_for_inference import folded_weights
+    from femur3d.engines.fused_for_inference import fused_weights
     from femur3d.network.blocks import BlockOptions, conv_block
     from femur3d.training.checkpoint import restore_latest, save_checkpoint
 
@@ -53,7 +54,7 @@ def build_classifier(width: float, clip_shape: Sequence[int], classes: int, seed
     order of Caffe's fc6-1. C3D has no batch normalisation; here it stands behind each convolution, since without it
     three of four trainings stayed at chance, and `caffe_layers` folds it away.
     """
-    options = BlockOptions("he", seed=seed)
+    options = BlockOptions(Network(initialisation="he"), seed)
     inputs = x = keras.Input(tuple(clip_shape), name="clip")
     for stage, names in enumerate(CONVOLUTIONS):
         for name in names:
@@ -120,7 +121,7 @@ def caffe_layers(model: keras.Model) -> dict[str, tuple[int, np.ndarray, np.ndar
     """Type, kernel and bias of every layer of C3D, in its order and in Caffe's layout of five dimensions."""
     layers = {}
     for name in (*(n for stage in CONVOLUTIONS for n in stage), *INNER_PRODUCTS):
-        kernel, bias = folded_weights(model, model.get_layer(name.replace("-", "_")))
+        kernel, bias = fused_weights(model, name.replace("-", "_"))
         convolution = kernel.ndim == 5
         stored = kernel.transpose(4, 3, 0, 1, 2) if convolution else kernel.T[None, None, None]
         layers[name] = (CONVOLUTION3D if convolution else INNER_PRODUCT, stored, bias[None, None, None, None])

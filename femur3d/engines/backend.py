@@ -1,28 +1,19 @@
-"""The engine that computes: TensorFlow, the default and the reference, or JAX (`KERAS_BACKEND=jax`).
+"""Which engine computes: TensorFlow, the default and the reference, or JAX (`KERAS_BACKEND=jax`).
 
-Everything that differs between the two is picked here, once a process, by Keras's backend; nothing else of training and
-inference knows which it is, and neither engine has to be installed for the other. Importing this module raises
-UsageError for a backend that is neither, or not installed.
-
-Names:
-    make_train_step: see `train_step` and `train_step_jax`.
-    make_predict: see `predictor` and `predictor_jax`.
-    make_function: see `predictor`; None on JAX, which would compile it anew for every shape.
-    patch_stream: see `dataset` and `prefetch`.
-    BatchNormalization: the layer to train with; see `fused_normalisation`.
-    ERRORS: what an update or a forward pass may raise that is neither a user's mistake nor ours.
-    VERSIONS: of the engine, for the provenance of what it made.
+It is picked here, once a process, by Keras's backend; training and inference are handed it and do not know which it
+is, and neither has to be installed for the other. Importing this module raises UsageError for a backend that is
+neither, or not installed. Where OpenVINO computes instead, see `KerasEngine.prepare`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from femur3d.errors import UsageError
+
+if TYPE_CHECKING:  # importing it imports Keras, of whose backend the first word is said here
+    from femur3d.engines.keras_engine import KerasEngine
 
 INSTALL = {"tensorflow": "pip install tensorflow", "jax": "pip install jax"}
 
@@ -49,52 +40,14 @@ def _backend() -> str:
     return name
 
 
-BACKEND = _backend()
-ERRORS: tuple[type[Exception], ...]
-make_function: Callable[[list[Any], list[Any]], Callable[..., list[np.ndarray]]] | None
+def _make_engine(backend: str) -> KerasEngine:
+    if backend == "jax":
+        from femur3d.engines.jax_engine import JaxEngine
 
-if BACKEND == "jax":
-    import jax
-    from keras.layers import BatchNormalization
+        return JaxEngine()
+    from femur3d.engines.tensorflow_engine import TensorFlowEngine
 
-    from femur3d.engines.jax_predictor import make_predict
-    from femur3d.engines.jax_train_step import make_train_step
-    from femur3d.engines.prefetch import patch_stream
-
-    make_function = None
-    ERRORS = (jax.errors.JaxRuntimeError, OSError)  # OSError: of the packed file; tf.data makes an OpError of it
-    VERSIONS = {"jax": jax.__version__}
-else:
-    import tensorflow as tf
-
-    from femur3d.engines import tensorflow_predictor as predictor
-    from femur3d.engines.fused_batch_norm import BatchNormalization
-    from femur3d.engines.tensorflow_predictor import make_predict
-    from femur3d.training.tf_dataset import patch_stream
-    from femur3d.training.train_step import make_train_step
-
-    make_function = predictor.make_function
-    ERRORS = (tf.errors.OpError,)
-    VERSIONS = {"tensorflow": tf.__version__}
-
-__all__ = ["BACKEND", "ERRORS", "VERSIONS", "BatchNormalization", "make_predict", "make_repeatable", "make_train_step"]
-__all__ += ["make_function", "on_cpu", "patch_stream"]
+    return TensorFlowEngine()
 
 
-def on_cpu() -> bool:
-    """Whether there is no GPU or TPU that the engine would compute on."""
-    import keras
-
-    return all(device.startswith("cpu") for device in keras.distribution.list_devices())
-
-
-def make_repeatable(training: bool = True) -> None:
-    """Has the engine give the same bits every time; to be called before anything is computed.
-
-    TensorFlow: one operator at a time, at no cost (DESIGN section 4), and on a GPU, to train, deterministic operators.
-    JAX needs nothing on a CPU; on a GPU it is up to the user: `XLA_FLAGS=--xla_gpu_deterministic_ops=true`.
-    """
-    if BACKEND == "tensorflow":
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        if training and tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.enable_op_determinism()
+ENGINE = _make_engine(_backend())

@@ -33,12 +33,12 @@ def make_predict(
     """P(femur): float32 (batch, z, y, x) normalised patches → float32 (batch, z, y, x).
 
     Args:
-        network: of `network.folded.fold_network`, or another of `network.unet.build_network`.
-        make_function: of a predictor module. Its functions meet arrays of many shapes.
+        network: of `fused_for_inference`, or another of `network.unet.build_network`.
+        make_function: of an engine. Its functions meet arrays of many shapes.
     """
     features, logits = network.get_layer(LOWER_FEATURES).output, network.output
     look = make_function([network.input], [logits["lower"], features])
-    look_closer = make_function([network.input, features], [logits["upper"]])
+    refine = make_function([network.input, features], [logits["upper"]])
 
     def predict_one(patch: np.ndarray) -> np.ndarray:
         """(z, y, x) → (z, y, x)."""
@@ -47,7 +47,7 @@ def make_predict(
         box = unsure_box(found)
         if box is not None:
             z, y, x = (slice(axis.start // SCALE, axis.stop // SCALE) for axis in box)
-            (fine,) = look_closer(_batch(patch[box]), np.ascontiguousarray(seen[:, z, y, x]))
+            (fine,) = refine(_batch(patch[box]), np.ascontiguousarray(seen[:, z, y, x]))
             found[box] = probability(fine[0])
         return found
 

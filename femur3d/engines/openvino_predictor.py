@@ -1,4 +1,4 @@
-"""A folded network as a plain function of NumPy arrays, computed by OpenVINO: on CPUs the faster way in bfloat16.
+"""A fused network as a plain function of NumPy arrays, computed by OpenVINO: on CPUs the faster way in bfloat16.
 
 Optional (`pip install '.[openvino]'`). The network is built anew from OpenVINO's operators and the Keras layers'
 weights, so no model file is converted or read. OpenVINO's telemetry, part of its conversion tools, is never loaded.
@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from femur3d.network.blocks import Deconv3D
 from femur3d.network.heads import probability
 
 
@@ -42,10 +41,10 @@ def version() -> str:
 
 
 def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """P(femur) by UpperCls, as `predictor.make_predict`: float32 (batch, z, y, x) → float32 (batch, z, y, x).
+    """P(femur) by UpperCls, as `TensorFlowEngine.make_predict`: float32 (batch, z, y, x) → float32 (batch, z, y, x).
 
     Args:
-        network: of `network.folded.fold_network` in bfloat16, or another without batch normalisation and Winograd.
+        network: of `fused_for_inference` in bfloat16, or another without batch normalisation and Winograd.
     """
     function = make_function([network.input], [network.output["upper"]])
 
@@ -53,13 +52,13 @@ def make_predict(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def make_function(inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
-    """A part of a network, as `predictor.make_function`.
+    """A part of a network, as `TensorFlowEngine.make_function`.
 
     Computes in bfloat16 where the processor has it, otherwise in float32. The function keeps the weights of now. It
     raises MemoryError where OpenVINO runs out of memory, and takes one call at a time.
 
     Raises:
-        TypeError: a layer is of a kind that a folded network does not have.
+        TypeError: a layer is of a kind that a fused network does not have.
     """
     core = _openvino().Core()
     has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -100,7 +99,7 @@ def _between(inputs: list[Any], outputs: list[Any]) -> list[keras.layers.Layer]:
 
 
 def _node(layer: keras.layers.Layer, inputs: list[Any]) -> Any:
-    """One Keras layer as OpenVINO's operators. Raises TypeError for a kind that a folded network does not have."""
+    """One Keras layer as OpenVINO's operators. Raises TypeError for a kind that a fused network does not have."""
     ops = _openvino().opset13
     same = ([1, 1, 1], [1, 1, 1], [1, 1, 1])
     if isinstance(layer, keras.layers.Concatenate):
@@ -113,7 +112,7 @@ def _node(layer: keras.layers.Layer, inputs: list[Any]) -> Any:
         raise TypeError(f"OpenVINO: no operator for {type(layer).__name__} {layer.name!r}")
     kernel, bias = (np.asarray(w, np.float32) for w in layer.get_weights())
     kernel = np.ascontiguousarray(kernel.transpose(4, 3, 0, 1, 2))  # (out, in, …), or (in, out, …) of a deconvolution
-    if isinstance(layer, Deconv3D):
+    if isinstance(layer, keras.layers.Conv3DTranspose):
         product = ops.convolution_backprop_data(*inputs, kernel, [2, 2, 2])
     else:
         product = ops.convolution(*inputs, kernel, [1, 1, 1], *same)

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from femur3d.network.heads import CLASSES
+
 MIN_CHANNELS = 32  # of the input; with fewer, the sums take the time that the products save
 TILE = 4  # m
 KERNEL = (  # the matrix G: from the three taps of a kernel to its m + 2 factors
@@ -27,13 +29,28 @@ KERNEL = (  # the matrix G: from the three taps of a kernel to its m + 2 factors
 )
 
 
-def is_faster(inputs: Any) -> bool:
-    """Whether a convolution of a tensor (batch, z, y, x, channels) gains by it: on CPUs, in float32, if not too narrow.
+def with_winograd(network: keras.Model) -> keras.Model:
+    """The same network with Winograd's convolutions where they are faster; these keep the weights of now.
 
-    What it does on GPUs has not been measured; their libraries have ways of their own.
+    They are on CPUs, in float32, if the input is not too narrow, and for a classifier never. What they do on GPUs has
+    not been measured; their libraries have ways of their own.
     """
-    on_cpu = all(device.startswith("cpu") for device in keras.distribution.list_devices())
-    return on_cpu and inputs.dtype == "float32" and inputs.shape[-1] >= MIN_CHANNELS
+    if any(not device.startswith("cpu") for device in keras.distribution.list_devices()):
+        return network
+    return keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=_call)
+
+
+def _call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(layer, keras.layers.Conv3D) or layer.filters <= CLASSES:
+        return layer(*args, **kwargs)
+    (inputs,) = args
+    if inputs.dtype != "float32" or inputs.shape[-1] < MIN_CHANNELS:
+        return layer(inputs)
+    kernel, bias = layer.get_weights()
+    twin = WinogradConv3D(layer.filters, name=layer.name)
+    outputs = twin(inputs)
+    twin.set_weights([twin.transformed(kernel), bias])
+    return outputs
 
 
 class WinogradConv3D(keras.layers.Layer):

@@ -159,7 +159,7 @@ def load_model(folder: Path) -> TrainedModel:
     network = build_network(network_config, seed=None)
     with reading_hdf5(folder / WEIGHTS):
         check_weights(folder / WEIGHTS, network)
-        network.load_weights(folder / WEIGHTS)
+        _load_weights(folder / WEIGHTS, network)
     if not all(np.isfinite(w).all() for w in network.get_weights()):
         raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
     return TrainedModel(network, network_config, preprocessing, config["provenance"], digest, limits)
@@ -187,9 +187,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_weights(path: Path, network: keras.Model) -> None:
     """Raises InputError unless the file holds just the network's arrays, of the right shapes, float, in itself."""
-    expected = _expected_datasets(network)
+    expected = {name: tuple(variable.shape) for name, variable in _datasets(network).items()}
     with open_hdf5(path) as file:
-        found = plain_datasets(file, path)
+        found = {_current_path(name): info for name, info in plain_datasets(file, path).items()}
     for name in sorted(set(expected) ^ set(found)):
         raise InputError(f"{path}: {name} is {'missing' if name in expected else 'unknown'}.\n{_EXPECTED}")
     for name, shape in expected.items():
@@ -202,26 +202,34 @@ def check_weights(path: Path, network: keras.Model) -> None:
 _EXPECTED = f"Expected the weights of the network in {CONFIG}."
 
 
-# What Keras's weights file calls the layers that have weights.
-_KINDS = {
-    "Conv3D": "conv3d",
-    "Deconv3D": "deconv3d",
-    "BatchNormalization": "batch_normalization",
-}
+# What Keras's weights file calls the layers that have weights; deconvolutions were of a class Deconv3D once.
+_KINDS = {"Conv3D": "conv3d", "Conv3DTranspose": "conv3d_transpose", "BatchNormalization": "batch_normalization"}
 
 
-def _expected_datasets(network: keras.Model) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in Keras's weights file: `layers/conv3d_1/vars/0`, numbered by class in the order of layers."""
+def _current_path(name: str) -> str:
+    return name.replace("/deconv3d", "/conv3d_transpose")
+
+
+def _datasets(network: keras.Model) -> dict[str, keras.Variable]:
+    """The variable of every dataset of Keras's weights file: `layers/conv3d_1/vars/0`, numbered in layers' order."""
     counts: dict[str, int] = {}
-    expected = {}
+    found = {}
     for layer in network.layers:
         if not layer.weights:
             continue
         kind = _KINDS[type(layer).__name__]
         counts[kind] = counts.get(kind, -1) + 1
         name = f"{kind}_{counts[kind]}" if counts[kind] else kind
-        expected.update({f"layers/{name}/vars/{i}": tuple(w.shape) for i, w in enumerate(layer.weights)})
-    return expected
+        found.update({f"layers/{name}/vars/{i}": variable for i, variable in enumerate(layer.weights)})
+    return found
+
+
+def _load_weights(path: Path, network: keras.Model) -> None:
+    """Sets the network's weights from a file that `check_weights` has seen to be sound."""
+    variables = _datasets(network)
+    with open_hdf5(path) as file:
+        for name in plain_datasets(file, path):
+            variables[_current_path(name)].assign(file[name][...])
 
 
 def _meaning_sha256(network: Network, preprocessing: Preprocessing, provenance: Any) -> str:

@@ -7,31 +7,26 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
+import keras
 import numpy as np
 
 from femur3d.config import DOWNSAMPLING
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import air_level, prepare_scan, restore, rounded
-from femur3d.engines import backend as engine
-from femur3d.engines import coarse_to_fine
-from femur3d.engines import openvino_predictor as predictor_openvino
-from femur3d.engines.fused_for_inference import fold_network
 from femur3d.errors import InputError
 from femur3d.inference.postprocessing import label_map
 from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
 from femur3d.inference.quality_limits import RED, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
-from femur3d.inference.sliding_window import Spread, patch_count, patches_at, predict_volume
+from femur3d.inference.sliding_window import Predict, Spread, patch_count, patches_at, predict_volume
 from femur3d.io.images import Nifti1Header, write_volume
-from femur3d.network.unet import head_probabilities
 from femur3d.volume import Volume
 
 Progress = Callable[[int, int], None]
 SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little
 SMALLEST_SHARE = 1 / 4  # of a patch, along each axis, that a scan must fill: beyond that its reflections outweigh it
-NOT_COMPUTED: tuple[type[Exception], ...] = (MemoryError, *engine.ERRORS)
 STAGES = ("preprocessing", "network", "postprocessing", "quality")
 
 
@@ -97,29 +92,48 @@ EXACT = Mode()
 FAST = Mode(dtype="bfloat16", skip_air=True, focus=0.005, coarse_to_fine=True, allow_openvino=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A trained network ready for scans.
+
+    Attributes:
+        predict: P(femur) by UpperCls: float32 (batch, z, y, x) normalised patches → float32 (batch, z, y, x).
+        predict_heads: the same by all heads, 'lower', 'mid' and 'upper'; see `network.unet.head_probabilities`.
+        versions: of what computes.
+        errors: what both raise besides MemoryError where they cannot compute.
+    """
+
+    predict: Predict
+    predict_heads: Callable[[np.ndarray], dict[str, np.ndarray]]
+    versions: dict[str, str]
+    errors: tuple[type[Exception], ...]
+
+
+class Engine(Protocol):
+    """What computes: `femur3d.engines.backend.ENGINE`, or one of the reader's own."""
+
+    def prepare(self, network: keras.Model, mode: Mode) -> Prepared:
+        """The network ready for scans, as fast as the mode allows."""
+
+
 class Segmenter:
     """A loaded model, ready for any number of scans.
 
     Args:
         model: what `load_model` returns.
+        engine: what computes.
         mode: overlap of the patches and how the network computes.
         batch_size: patches a forward pass.
 
     Attributes:
-        versions: of what computes beside the engine.
+        versions: of what computes.
     """
 
-    def __init__(self, model: TrainedModel, mode: Mode = EXACT, batch_size: int = 1) -> None:
+    def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preprocessing = model.preprocessing
         self._limits = model.quality
-        self._network = fold_network(model.network, model.network_config, mode.dtype)
-        by_openvino = mode.allow_openvino and engine.on_cpu() and predictor_openvino.is_installed()
-        computes = predictor_openvino if by_openvino else engine
-        if mode.coarse_to_fine and engine.on_cpu() and computes.make_function is not None:
-            self._predict = coarse_to_fine.make_predict(self._network, computes.make_function)
-        else:
-            self._predict = computes.make_predict(self._network)
-        self.versions = {"openvino": predictor_openvino.version()} if by_openvino else {}
+        self._prepared = engine.prepare(model.network, mode)
+        self.versions = self._prepared.versions
         self._mode = mode
         self._batch_size = batch_size
 
@@ -161,11 +175,12 @@ class Segmenter:
         centres_mm = tile_centres_mm(femurs_of(result))
         if not len(centres_mm):
             return None
+        not_computed: tuple[type[Exception], ...] = (MemoryError, *self._prepared.errors)
         try:
             normalise = make_normalise(self._preprocessing.normalisation)
             patches = patches_at(prepared.array, prepared.index_zyx(centres_mm), patch_size, normalise)
-            return head_probabilities(self._network, patches)
-        except NOT_COMPUTED:
+            return self._prepared.predict_heads(patches)
+        except not_computed:
             return None
 
     def _slide(
@@ -182,7 +197,7 @@ class Segmenter:
         try:
             return predict_volume(
                 array,
-                self._predict,
+                self._prepared.predict,
                 patch_size,
                 stride,
                 batch_size=self._batch_size,

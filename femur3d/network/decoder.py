@@ -1,4 +1,4 @@
-"""The decoder: three levels of upsampling with skip connections from the encoder (section 2.1, Fig. 1)."""
+"""The decoder: three levels of upsampling with skip connections from the encoder (section 2, Fig. 1)."""
 
 from __future__ import annotations
 

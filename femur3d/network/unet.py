@@ -1,4 +1,4 @@
-"""The whole network: encoder, decoder and three heads as one Keras functional model (section 2.1, Fig. 1)."""
+"""The whole network: encoder, decoder and three heads as one Keras functional model (section 2, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,19 @@ from femur3d.network.heads import classify, probability
 LOWER_FEATURES = "lower_conv_b_relu"  # the layer that the decoder's lower level ends in, see `decoder.decode`
 
 
-def build_network(
-    config: Network,
-    seed: int | None = 0,
-    precision: str = "float32",
-    folded: bool = False,
-    normalisation: type[keras.layers.BatchNormalization] = keras.layers.BatchNormalization,
-) -> keras.Model:
+def build_network(config: Network, seed: int | None = 0, precision: str = "float32") -> keras.Model:
     """The network of Fig. 1, freshly initialised.
 
     Args:
         config: filters and initialisation.
         seed: of the initial kernels; None: zeros, in less time, for weights that are about to be set.
-        precision: Keras's dtype policy of the blocks: 'float32', 'mixed_bfloat16' (weights stay float32) or 'bfloat16'.
-        folded: as inference runs it, see `network.folded`.
-        normalisation: the layer for it, e.g. the one that trains fastest on an engine.
+        precision: Keras's dtype policy of the blocks: 'float32', or 'mixed_bfloat16' (weights stay float32).
 
     Returns:
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
         each (batch, z, y, x, 2), float32.
     """
-    options = BlockOptions(config.initialisation, config.bn_momentum, config.bn_epsilon, seed, folded, normalisation)
+    options = BlockOptions(config, seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

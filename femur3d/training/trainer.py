@@ -6,7 +6,8 @@ import math
 import platform
 import signal
 import time
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
@@ -16,9 +17,9 @@ import femur3d
 from femur3d.config import HEADS, Experiment
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
-from femur3d.engines import backend as engine
 from femur3d.errors import EXIT_INTERNAL, FemurError
 from femur3d.inference.saved_model import save_model
+from femur3d.inference.sliding_window import Predict
 from femur3d.network.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import checkpoints, restore_latest, save_checkpoint
@@ -34,6 +35,34 @@ COLUMNS = (
 STEP_PER_FORWARD = 4.0  # time of an update over that of a forward pass of its batch; measured, for the forecast only
 
 
+class Engine(Protocol):
+    """What computes the updates: `femur3d.engines.backend.ENGINE`, or one of the reader's own.
+
+    Attributes:
+        errors: what an update may raise that is neither a user's mistake nor ours.
+        versions: of the engine, for the provenance of the model.
+    """
+
+    errors: tuple[type[Exception], ...]
+    versions: ClassVar[dict[str, str]]
+
+    def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> Iterable:
+        """See `tf_dataset.patch_stream`."""
+
+    def make_train_step(
+        self,
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        head_weights: dict[str, float],
+        l2: float,
+        dice_weight: float,
+    ) -> Callable[[Any, Any], dict[str, Any]]:
+        """See `train_step.make_train_step`."""
+
+    def make_predict(self, network: keras.Model) -> Predict:
+        """See `inference.sliding_window.Predict`; sees the weights of each call."""
+
+
 class TrainingError(FemurError):
     """An update failed, or something is not finite any more."""
 
@@ -47,21 +76,19 @@ class Trainer:
         step: updates made so far.
     """
 
-    def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory) -> None:
-        self.experiment, self.packed, self.run = experiment, packed, run
+    def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory, engine: Engine) -> None:
+        self.experiment, self.packed, self.run, self.engine = experiment, packed, run, engine
         training = experiment.training
         self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size)
-        self.network = build_network(
-            experiment.network, training.seed, precision=training.precision, normalisation=engine.BatchNormalization
-        )
+        self.network = build_network(experiment.network, training.seed, training.precision)
         self.optimizer = make_optimizer(training, self.network)
         self._source = self._encoder_source()
         run.write_config(experiment, self._source, packed.content)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
         loss = experiment.loss
         weights = dict(zip(HEADS, loss.head_weights, strict=True))
-        self.train_step = engine.make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
-        self.predict = engine.make_predict(self.network)
+        self.train_step = self.engine.make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
+        self.predict = self.engine.make_predict(self.network)
         self._stopping = False
 
     def _encoder_source(self) -> dict[str, str]:
@@ -96,7 +123,7 @@ class Trainer:
         window = _Window()
         with open_tensorboard_log(self.run.path, self.step) as board:
             board.hyperparameters(self.experiment)
-            batches = iter(engine.patch_stream(self.sampler, self.step, training.steps))
+            batches = iter(self.engine.patch_stream(self.sampler, self.step, training.steps))
             while self.step < training.steps and not self._stopping:
                 window.add(self._update(batches, window))
                 bar.update()
@@ -122,7 +149,7 @@ class Trainer:
             with window.waiting():
                 images, labels = next(batches)
             scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
-        except engine.ERRORS as error:  # the packed file cannot be read, or memory runs out
+        except self.engine.errors as error:  # the packed file cannot be read, or memory runs out
             message = str(getattr(error, "message", error))  # TensorFlow's has the line alone, without the graph
             raise TrainingError(self._obituary(message.strip().partition("\n")[0])) from error
         for name in ("loss", "gradient_norm"):
@@ -173,7 +200,7 @@ class Trainer:
             "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),
             "femur3d": femur3d.__version__,
             "keras": keras.__version__,
-            **engine.VERSIONS,
+            **self.engine.versions,
             "python": platform.python_version(),
         }
         save_model(self.run.model, self.network, self.experiment.network, self.experiment.preprocessing, provenance)

@@ -6,8 +6,8 @@ import pytest
 
 from femur3d.config import Network
 from femur3d.engines import coarse_to_fine
-from femur3d.engines.fused_for_inference import fold_network
-from femur3d.engines.tensorflow_predictor import make_function
+from femur3d.engines.backend import ENGINE
+from femur3d.engines.fused_for_inference import fuse_for_inference
 from femur3d.network.unet import build_network, head_probabilities
 
 CONFIG = Network((4, 6, 8, 8), (8, 6, 4), initialisation="he")
@@ -17,7 +17,7 @@ HEADS = ("lower_cls", "mid_cls", "upper_cls")
 
 @pytest.fixture
 def network() -> keras.Model:
-    return fold_network(build_network(CONFIG), CONFIG)
+    return fuse_for_inference(build_network(CONFIG))
 
 
 def set_background(network: keras.Model, logit: float, heads: tuple[str, ...] = HEADS) -> None:
@@ -31,7 +31,7 @@ def test_unsure_everywhere_is_the_upper_head(network: keras.Model) -> None:
     patches = RNG.normal(0, 0.1, (2, 16, 8, 24)).astype(np.float32)
     expected = head_probabilities(network, patches)
     assert all(((p > 0.1) & (p < 0.9)).all() for p in expected.values())
-    found = coarse_to_fine.make_predict(network, make_function)(patches)
+    found = coarse_to_fine.make_predict(network, ENGINE.make_function)(patches)
     assert (found.dtype, found.shape) == (np.float32, patches.shape)
     np.testing.assert_allclose(found, expected["upper"], atol=1e-6)
 
@@ -39,7 +39,7 @@ def test_unsure_everywhere_is_the_upper_head(network: keras.Model) -> None:
 def test_where_lower_cls_is_sure_it_has_the_last_word(network: keras.Model) -> None:
     set_background(network, 9.0)
     patches = RNG.normal(0, 0.1, (1, 16, 16, 16)).astype(np.float32)
-    found = coarse_to_fine.make_predict(network, make_function)(patches)
+    found = coarse_to_fine.make_predict(network, ENGINE.make_function)(patches)
     np.testing.assert_allclose(found, head_probabilities(network, patches)["lower"], atol=1e-6)
     assert found.max() < 0.1
 
@@ -99,7 +99,7 @@ def test_inside_a_wide_margin_the_box_changes_nothing(network: keras.Model, monk
     sizes = []
 
     def counting(inputs: list, outputs: list) -> coarse_to_fine.Function:
-        function = make_function(inputs, outputs)
+        function = ENGINE.make_function(inputs, outputs)
 
         def counted(*arrays: np.ndarray) -> list[np.ndarray]:
             sizes.append(arrays[0].size)

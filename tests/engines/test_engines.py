@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from femur3d.config import Training, with_settings
-from femur3d.engines import jax_predictor as predictor_jax
+from femur3d.engines import jax_engine
+from femur3d.engines.backend import ENGINE
 from femur3d.inference.saved_model import load_model
 from femur3d.inference.segmenter import Segmenter
 from femur3d.io.images import read_volume, write_volume
@@ -189,7 +190,7 @@ def test_predictions_of_both_engines_agree(relay, on_engine, tmp_path):
     command = ["-m", "femur3d.infer", "-i", tmp_path / "scan.nii.gz", "--model", model, "--probability"]
     on_engine(*command, "-o", out)
     on_engine(*command, "-o", tmp_path / "fast", "--fast")
-    expected = Segmenter(load_model(model))(read_volume(tmp_path / "scan.nii.gz")).probability.array
+    expected = Segmenter(load_model(model), ENGINE)(read_volume(tmp_path / "scan.nii.gz")).probability.array
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(read_volume(out / "scan_prob.nii.gz").array, expected, atol=1e-4)
     np.testing.assert_allclose(read_volume(tmp_path / "fast" / "scan_prob.nii.gz").array, expected, atol=0.05)
@@ -221,6 +222,6 @@ def test_out_of_memory_is_a_memory_error(monkeypatch, message, error):
     def compiled(*_):
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(predictor_jax.jax, "jit", lambda _: compiled)
+    monkeypatch.setattr(jax_engine.jax, "jit", lambda _: compiled)
     with pytest.raises(error):
-        predictor_jax.make_predict(build_network(NETWORK))(np.zeros((1, 16, 16, 16), np.float32))
+        jax_engine.JaxEngine().make_predict(build_network(NETWORK))(np.zeros((1, 16, 16, 16), np.float32))

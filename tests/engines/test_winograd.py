@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network
-from femur3d.engines.fused_for_inference import fold_network
-from femur3d.engines.winograd import KERNEL, MIN_CHANNELS, WinogradConv3D, _input_factors, _outputs
+from femur3d.engines.fused_for_inference import fuse_for_inference
+from femur3d.engines.winograd import KERNEL, MIN_CHANNELS, WinogradConv3D, _input_factors, _outputs, with_winograd
 from femur3d.network.unet import build_network
 
 RNG = np.random.default_rng(0)
@@ -52,21 +52,29 @@ def test_any_size_goes_through_one_functional_model():
     assert model(np.zeros((1, 5, 4, 3, 3))).shape == (1, 5, 4, 3, 2)
 
 
-def test_the_folded_network_uses_it_where_the_input_is_wide_and_float32():
-    wide = Network((4, MIN_CHANNELS, 64, 4), (4, 4, 4), initialisation="he")
-    network = build_network(wide)
-    assert not any(isinstance(layer, WinogradConv3D) for layer in network.layers)
-    folded = fold_network(network, wide)
-    names = {layer.name for layer in folded.layers if isinstance(layer, WinogradConv3D)}
-    assert names == {"conv3a", "conv3b", "conv4a", "lower_conv_a", "mid_conv_a"}
-    assert not any(isinstance(layer, WinogradConv3D) for layer in fold_network(network, wide, "bfloat16").layers)
+WIDE = Network((4, MIN_CHANNELS, 64, 4), (4, 4, 4), initialisation="he")
+
+
+def winograd_layers(network):
+    return {layer.name for layer in network.layers if isinstance(layer, WinogradConv3D)}
+
+
+def test_a_network_gets_it_where_the_input_is_wide_and_float32():
+    fused = fuse_for_inference(build_network(WIDE))
+    faster = with_winograd(fused)
+    assert winograd_layers(faster) == {"conv3a", "conv3b", "conv4a", "lower_conv_a", "mid_conv_a"}
+    assert winograd_layers(fused) == set()
+    assert winograd_layers(with_winograd(fuse_for_inference(build_network(WIDE), "bfloat16"))) == set()
     x = RNG.normal(size=(1, 16, 8, 24, 1)).astype(np.float32)
-    for head, logits in network(x, training=False).items():
-        np.testing.assert_allclose(folded(x)[head], logits, atol=1e-4 * np.abs(logits).max())
+    for head, logits in fused(x).items():
+        np.testing.assert_allclose(faster(x)[head], logits, atol=1e-4 * np.abs(logits).max())
+
+
+def test_a_classifier_stays_as_it_is():
+    network = build_network(Network((4, 4, 4, 4), (MIN_CHANNELS, 4, MIN_CHANNELS)))
+    assert winograd_layers(with_winograd(network)) == {"lower_conv_a", "lower_conv_b", "upper_conv_a", "upper_conv_b"}
 
 
 def test_on_an_accelerator_its_own_convolutions_stay(monkeypatch):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "gpu:0"])
-    wide = Network((32, 4, 4, 4), (4, 4, 4))
-    folded = fold_network(build_network(wide), wide)
-    assert not any(isinstance(layer, WinogradConv3D) for layer in folded.layers)
+    assert winograd_layers(with_winograd(build_network(WIDE))) == set()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import compare_modes
+from femur3d.engines.backend import ENGINE
 from femur3d.inference.quality_limits import Flag
 from femur3d.inference.saved_model import load_model
 from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
@@ -43,6 +44,6 @@ def test_changes_differ_from_scan_to_scan() -> None:
 def test_modes_agree_on_a_model_that_knows_intensities_only(threshold_model: pathlib.Path) -> None:
     scan, label = scan_and_label()
     model = load_model(threshold_model)
-    found = compare_modes.compare(Segmenter(model, EXACT)(scan), Segmenter(model, FAST)(scan))
+    found = compare_modes.compare(Segmenter(model, ENGINE, EXACT)(scan), Segmenter(model, ENGINE, FAST)(scan))
     assert label.array.any()
     assert found.dice > 0.95

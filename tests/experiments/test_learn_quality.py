@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import learn_quality
+from femur3d.engines.backend import ENGINE
 from femur3d.errors import UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.inference.saved_model import load_model, save_model
@@ -77,7 +78,7 @@ def test_specks_of_the_reference_are_no_femurs():
 
 
 def test_corrupted_scans_are_compared_with_what_there_is_to_find(threshold_model):
-    segmenter, (scan, label) = Segmenter(load_model(threshold_model)), scan_and_label()
+    segmenter, (scan, label) = Segmenter(load_model(threshold_model), ENGINE), scan_and_label()
     examine = learn_quality.examine
     dice, measures = examine(segmenter, scan, label, "as it is", 0.0, 0)
     assert dice > 0.9

@@ -22,6 +22,7 @@ from experiments.studies import training_runs as trainings
 from femur3d.cli import load_experiment
 from femur3d.config import to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
+from femur3d.engines.backend import ENGINE
 from femur3d.errors import FemurError, InputError, UsageError
 from femur3d.network.encoder import STAGES
 from femur3d.training.run_directory import open_run_directory
@@ -107,7 +108,7 @@ def test_arms_begin_alike_and_see_the_same_patches(tiny_experiment, packed_file,
     with PackedDataset(packed_file) as packed:
         for job in run_ablation.jobs(tiny_experiment, [], str(surrogate), 1, tmp_path):
             run = open_run_directory(job.folder)
-            trainers[job.arm] = Trainer(job.experiment, packed, run)
+            trainers[job.arm] = Trainer(job.experiment, packed, run, ENGINE)
             run.close()
         batches = [[trainer.sampler.batch(step) for step in range(6)] for trainer in trainers.values()]
     for first, *others in zip(*batches, strict=True):

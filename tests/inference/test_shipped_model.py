@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from experiments.studies import check_robustness
 from femur3d.data.preprocessing import cut, orient
+from femur3d.engines.backend import ENGINE
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
 from femur3d.inference.saved_model import SHIPPED, load_model
@@ -27,7 +28,7 @@ def scores(found: Volume, expected: Volume, sides: tuple[int, ...] = (LEFT, RIGH
 def test_femurs_of_a_real_scan_however_it_is_stored(hips_dir: pathlib.Path) -> None:
     scan = read_volume(hips_dir / "imagesTr" / "hip_07_0000.nii.gz")
     model = load_model(SHIPPED)
-    exact, fast = (functools.partial(Segmenter(model, mode), labels="sides") for mode in (EXACT, FAST))
+    exact, fast = (functools.partial(Segmenter(model, ENGINE, mode), labels="sides") for mode in (EXACT, FAST))
     result = exact(scan)
     labels = result.labels
     assert np.unique(labels.array).tolist() == [0, LEFT, RIGHT]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from femur3d.config import Network, Training
-from femur3d.engines import backend as engine
+from femur3d.engines.backend import ENGINE
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
@@ -40,10 +40,10 @@ def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
     """Makes a recipe's updates from the checkpoint in `start`/recipe, saves one to `end`; returns their scalars."""
     count, settings, dice_weight = RECIPES[recipe]
     training = Training(**settings)
-    network = build_network(NETWORK, precision=training.precision, normalisation=engine.BatchNormalization)
+    network = build_network(NETWORK, precision=training.precision)
     optimizer = make_optimizer(training, network)
     restore_latest(start / recipe, network, optimizer)
-    train_step = engine.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
+    train_step = ENGINE.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
     images = IMAGES
     if "rounded" in recipe:  # each voxel off by as much as bfloat16 may be
         images = IMAGES * np.random.default_rng(1).choice([1 - ROUNDED_BY, 1 + ROUNDED_BY], IMAGES.shape)

@@ -5,6 +5,7 @@ import csv
 from tqdm import tqdm
 
 from femur3d.data.packed_dataset import PackedDataset
+from femur3d.engines.backend import ENGINE
 from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import Trainer
 
@@ -13,7 +14,7 @@ def train(experiment, packed_file, path, stop_after=None):
     """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
     run = open_run_directory(path)
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
-        trainer = Trainer(experiment, packed, run)
+        trainer = Trainer(experiment, packed, run, ENGINE)
         if stop_after is not None:
             inner = trainer.train_step
 

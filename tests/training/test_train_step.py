@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Network, Training
-from femur3d.engines.fused_batch_norm import BatchNormalization
+from femur3d.engines.fused_batch_norm import with_fused_batch_norm
 from femur3d.network.unet import build_network
 from femur3d.training.optimizer import make_optimizer
 from femur3d.training.train_step import make_train_step
@@ -15,9 +15,9 @@ LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
 
 def setup(alpha=ALPHA, l2=0.0, **training):
     config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
-    network = build_network(config, normalisation=BatchNormalization)
+    network = build_network(config)
     optimizer = make_optimizer(Training(**{"rate": 1e-2, **training}), network)
-    return network, make_train_step(network, optimizer, alpha, l2)
+    return network, make_train_step(with_fused_batch_norm(network), optimizer, alpha, l2)
 
 
 def kernels(network):
@@ -46,8 +46,8 @@ def test_bfloat16_is_what_is_computed_in_not_what_is_kept():
     results, images = {}, RNG.normal(size=(2, 24, 8, 8, 1)).astype(np.float32)
     for precision in ("float32", "mixed_bfloat16"):
         config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
-        network = build_network(config, precision=precision, normalisation=BatchNormalization)
-        step = make_train_step(network, make_optimizer(Training(rate=1e-2), network), ALPHA, 0.0)
+        network = build_network(config, precision=precision)
+        step = make_train_step(with_fused_batch_norm(network), make_optimizer(Training(rate=1e-2), network), ALPHA, 0.0)
         scalars = step(images, (images[..., 0] > 0.5).astype(np.uint8))
         assert {str(v.dtype) for v in network.variables} == {"float32"}
         assert scalars["loss"].dtype == scalars["gradient_norm"].dtype == "float32"

@@ -5,8 +5,10 @@ import pytest
 
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
-from femur3d.engines.prefetch import PREFETCH, patch_stream
+from femur3d.engines.jax_engine import PREFETCH, JaxEngine
 from femur3d.training.tf_dataset import patch_stream as tensorflow_stream
+
+patch_stream = JaxEngine().patch_stream
 
 
 class Counting:

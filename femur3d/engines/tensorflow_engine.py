@@ -1,0 +1,77 @@
+"""TensorFlow, the default engine and the reference: trains by GradientTape, predicts by one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from femur3d.data.sampler import PatchSampler
+from femur3d.engines.fused_batch_norm import with_fused_batch_norm
+from femur3d.engines.keras_engine import KerasEngine
+from femur3d.engines.matmul_deconv import with_matmul_deconv
+from femur3d.engines.winograd import with_winograd
+from femur3d.network.unet import upper_probability
+from femur3d.training import tf_dataset, train_step
+
+
+class TensorFlowEngine(KerasEngine):
+    """See `KerasEngine`."""
+
+    errors = (tf.errors.OpError,)
+    versions: ClassVar[dict[str, str]] = {"tensorflow": tf.__version__}
+    takes_any_shape = True
+
+    def make_repeatable(self, training: bool = True) -> None:
+        """Has TensorFlow give the same bits every time; to be called before anything is computed.
+
+        One operator at a time, at no cost (DESIGN section 4), and on a GPU, to train, deterministic operators.
+        """
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        if training and tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()
+
+    def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
+        """See `tf_dataset.patch_stream`."""
+        return tf_dataset.patch_stream(sampler, first_step, steps)
+
+    def make_train_step(
+        self,
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        head_weights: dict[str, float],
+        l2: float,
+        dice_weight: float = 0.0,
+    ) -> train_step.TrainStep:
+        """See `train_step.make_train_step`; computes on the network's own variables, only faster."""
+        faster = with_fused_batch_norm(with_matmul_deconv(network))
+        return train_step.make_train_step(faster, optimizer, head_weights, l2, dice_weight)
+
+    def make_predict(self, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+        """See `KerasEngine.make_predict`."""
+        function = _make_function(upper_probability(with_matmul_deconv(network)))
+        return lambda patches: function(patches[..., np.newaxis])[0]
+
+    def make_function(self, inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
+        """See `KerasEngine.make_function`."""
+        return _make_function(with_matmul_deconv(with_winograd(keras.Model(inputs, outputs))))
+
+
+def _make_function(model: keras.Model) -> Callable[..., list[np.ndarray]]:
+    """The model as a function of NumPy arrays. Raises MemoryError where TensorFlow runs out of memory."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def forward(*tensors: tf.Tensor) -> list[tf.Tensor]:
+        found = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        return [tf.cast(output, tf.float32) for output in tf.nest.flatten(found)]
+
+    def function(*arrays: np.ndarray) -> list[np.ndarray]:
+        try:
+            return [found.numpy() for found in forward(*map(tf.constant, arrays))]
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"not enough for patches of {arrays[0].shape[1:4]} voxels") from error
+
+    return function
