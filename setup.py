@@ -31,7 +31,7 @@ setup(
         "tensorboard>=2.20,<2.22",  # shows the curves
         "tensorboardX>=2.6.2,<3",  # writes them, without TensorFlow
         "tqdm>=4.66,<5",  # progress bars
-        "filelock>=3.12,<4",  # one training a run folder, one download a file
+        "filelock>=3.21,<4",  # one process a case, one training a run folder, one download a file
         "protobuf>=5.28,<8",  # C3D's weight file
         "vtk>=9.4,<10",  # marching cubes and cell locators on meshes
         "matplotlib>=3.8,<4",  # figures

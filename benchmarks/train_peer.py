@@ -17,7 +17,6 @@ import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from femur3d.inference.sliding_window import Predict, predict_volume
 from femur3d.io.atomic import replacing
 from femur3d.io.images import read_scan, write_volume
 from femur3d.io.inputs import open_sources
+from femur3d.read_ahead import read_ahead
 from femur3d.training.run_directory import open_run_directory
 from femur3d.volume import Volume
 
@@ -197,11 +197,8 @@ def restore_peer(peer: Peer, path: Path) -> None:
 
 def batches(sampler: PatchSampler, step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The batches of step `step` and all after it, each read while the one before is computed on."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(sampler.batch, step)
-        for following in itertools.count(step + 1):
-            ready, ahead = ahead, pool.submit(sampler.batch, following)
-            yield ready.result()
+    for batch in read_ahead(sampler.batch, itertools.count(step)):
+        yield batch.result()
 
 
 def train(peer: Peer, sampler: PatchSampler, say: Callable[[str], None], checkpoint: Path) -> None:

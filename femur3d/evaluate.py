@@ -31,8 +31,8 @@ from femur3d.evaluation import cases as evaluation
 from femur3d.evaluation.contour_figure import contour_figure
 from femur3d.evaluation.metrics import LABEL_MODES, FemurMetrics, measure_case
 from femur3d.evaluation.tables import format_table, write_report
+from femur3d.export.case_results import read_summary
 from femur3d.io.images import read_volume, scan_extension
-from femur3d.io.summary import read_summary
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS

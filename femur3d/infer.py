@@ -10,17 +10,13 @@ DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; mo
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import itertools
-import platform
 import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -29,20 +25,12 @@ from femur3d import cli
 with cli.starting():
     from femur3d.engines.backend import ENGINE
 
-import keras
 from tqdm import tqdm
 
-import femur3d
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
-from femur3d.export.case_results import (
-    Case,
-    Wanted,
-    has_red_flag,
-    is_done,
-    made_earlier,
-    write_results,
-    write_summary,
-)
+from femur3d.export import case_results
+from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
+from femur3d.export.case_results import MadeWith
 from femur3d.export.dicom_seg import require_highdicom
 from femur3d.export.output_folder import check_folder, check_results_replace_nothing, digest
 from femur3d.inference.quality_limits import RED, YELLOW
@@ -50,27 +38,25 @@ from femur3d.inference.saved_model import SHIPPED, TrainedModel, load_model
 from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
+from femur3d.read_ahead import read_ahead
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
 flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
-flags.DEFINE_enum("labels", "femur", ["femur", "sides"], "1 for every femur, or 1 left and 2 right")
+flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or 1 for every femur")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
-flags.DEFINE_enum("format", "nii.gz", ["nii.gz", "nii", "nrrd", "mha", "input"], "of the label map; input: the scan's")
+flags.DEFINE_enum("format", "nii.gz", [*(e[1:] for e in LABEL_MAPS), "input"], "of the label map; input: the scan's")
 flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
 flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contours and the surface, too")
-flags.DEFINE_enum("surface", None, ["stl", "ply"], "write a smooth mesh of each femur, LPS millimetres, too")
+flags.DEFINE_enum("surface", None, SURFACES, "write a smooth mesh of each femur, LPS millimetres, too")
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
 flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
 flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
-
-LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of a summary's versions
-SAME_FORMAT = (".nii.gz", ".nii", ".nrrd", ".mha")  # other formats of scans are answered in the first of these
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,22 +64,23 @@ def main(argv: Sequence[str]) -> int:
     paths, folder = [Path(p) for p in [*(FLAGS.input or []), *argv[1:]]], Path(FLAGS.output)
     if FLAGS.dicom_seg:
         require_highdicom()
-    with open_sources(paths, FLAGS.series, leave_out=folder) as scans:
+    with open_sources(paths, FLAGS.series, leave_out=folder, results_in=case_results.results_in) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         check_results_replace_nothing(scans, cases, [_wanted(case.path) for case in cases])
         check_folder(folder)
+        case_results.tidy(cases)
         ENGINE.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
-        mode = _mode()
-        todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and _is_done(scans[i], cases[i], model))]
+        run = _Run(model, Segmenter(model, ENGINE, _mode()))
+        print(f"Model {Path(FLAGS.model).name} on {run.device}", flush=True)
+        todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and run.is_done(scans[i], cases[i]))]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
-        segmenter, failed = Segmenter(model, ENGINE, mode), 0
-        for number, (i, reading) in enumerate(_read_ahead([(i, scans[i]) for i in todo]), start=1):
+        failed, readings = 0, read_ahead(_read, [scans[i] for i in todo])
+        for number, (i, reading) in enumerate(zip(todo, readings, strict=True), start=1):
             print(f"[{number}/{len(todo)}] {scans[i].source}", flush=True)
-            failed += not _attempt(scans[i], cases[i], reading, segmenter, model)
-        red = sum(map(has_red_flag, cases))
-        return _outcome(failed, len(todo), len(scans)) or _strictly(red)
+            failed += not _attempt(run, scans[i], cases[i], reading)
+        return _outcome(cases, failed, len(todo))
 
 
 def _mode() -> Mode:
@@ -104,21 +91,11 @@ def _mode() -> Mode:
 def _wanted(path: Path) -> Wanted:
     extension = f".{FLAGS.format}"
     if FLAGS.format == "input":
-        extension = next((e for e in SAME_FORMAT if e == scan_extension(path)), SAME_FORMAT[0])
+        extension = next((e for e in LABEL_MAPS if e == scan_extension(path)), LABEL_MAPS[0])
     return Wanted(
         FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
         FLAGS.dicom_seg and path.is_dir(),
     )  # fmt: skip
-
-
-def _read_ahead(scans: Sequence[tuple[int, Scan]]) -> Iterator[tuple[int, Future[ScanFile]]]:
-    """Each scan's number and its reading, which began while the scan before was being segmented."""
-    with ThreadPoolExecutor(1) as pool:
-        numbers, left = [number for number, _ in scans], iter([scan for _, scan in scans])
-        ahead = [pool.submit(_read, s) for s in itertools.islice(left, 2)]
-        for number in numbers:
-            yield number, ahead.pop(0)
-            ahead += [pool.submit(_read, s) for s in itertools.islice(left, 1)]
 
 
 def _read(scan: Scan) -> ScanFile:
@@ -127,47 +104,60 @@ def _read(scan: Scan) -> ScanFile:
     return read_scan(scan.dicom or scan.path, series=scan.series)
 
 
-def _attempt(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> bool:
-    """Segments one scan; says on stderr what is wrong with it, or returns True."""
-    try:
-        _segment(scan, case, reading, segmenter, model)
-        return True
-    except InputError as error:
-        message = str(error) if str(case.path) in str(error) else f"{case.path}: {error}"
-    except Exception as error:  # whatever it is, the other scans are not to suffer
-        if FLAGS.verbose:
-            traceback.print_exc()
-        message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        message += "\nThis scan was left out; --verbose shows where it happened."
-    print(scan.told(message), file=sys.stderr, flush=True)
-    return False
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What segments every scan of this command."""
+
+    model: TrainedModel
+    segmenter: Segmenter
+    device: str = dataclasses.field(default_factory=ENGINE.device_name)
+
+    def made_with(self, scan: Scan, case: Case, input_sha256: str) -> MadeWith:
+        options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))}
+        model = {"weights_sha256": self.model.weights_sha256, "provenance": self.model.provenance}
+        return MadeWith(scan.source, input_sha256, scan.series, options, model)
+
+    def is_done(self, scan: Scan, case: Case) -> bool:
+        """Whether an earlier run has made the same of the same scan."""
+        return case.json.exists() and case_results.is_done(case, self.made_with(scan, case, digest(scan)))
+
+    def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> None:
+        """Segments one scan, writes what is wanted and prints what was found."""
+        start = time.perf_counter()
+        file = reading.result()
+        waited = time.perf_counter() - start
+        for note in _notes(file, case):
+            print(f"  Note: {note}", flush=True)
+        with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            result = self.segmenter(file.volume, FLAGS.labels, progress)
+        seconds = {"reading": waited, **result.seconds, "total": time.perf_counter() - start}
+        summary = case_results.summary_of(
+            self.made_with(scan, case, file.sha256),
+            result,
+            file.notes,
+            device=self.device,
+            versions=self.segmenter.versions,
+            command=shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
+            seconds=seconds,
+        )
+        summary = case_results.write_case(result, file, case, _wanted(case.path), summary)
+        _print_result(result, case.folder / summary["files"][0], summary["seconds"])
+        for name, reason in summary.get("failed", {}).items():
+            print(scan.with_given_paths(f"{case.folder / name}: not written. {reason}"), file=sys.stderr, flush=True)
 
 
-def _segment(scan: Scan, case: Case, reading: Future[ScanFile], segmenter: Segmenter, model: TrainedModel) -> None:
-    start = time.perf_counter()
-    read = reading.result()
-    marks = {"reading": time.perf_counter() - start}
-    for note in read.notes:
-        print(f"  Note: {note}", flush=True)
-    if FLAGS.dicom_seg and not case.path.is_dir():
-        print("  Note: no DICOM segmentation for a scan that does not come as DICOM", flush=True)
-    with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        result = segmenter(read.volume, FLAGS.labels, progress)
-    case.file(".json").unlink(missing_ok=True)  # it would tell of other files from here on
-    files = write_results(result, read, case, _wanted(case.path), model.weights_sha256)
-    seconds = {**marks, **result.seconds, "total": time.perf_counter() - start}
-    versions = segmenter.versions
-    write_summary(case, _summary(scan, case, read, result, model, files, seconds, versions))
-    _say(result, case.folder / files[0], seconds)
+def _notes(read: ScanFile, case: Case) -> list[str]:
+    is_no_dicom = FLAGS.dicom_seg and not case.path.is_dir()
+    return [*read.notes, *["no DICOM segmentation for a scan that does not come as DICOM"] * is_no_dicom]
 
 
-def _say(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
-    volumes = ", ".join(f"label {k}: {v:.1f} ml" for k, v in result.volumes_ml.items()) or "no femur found"
+def _print_result(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
+    volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items()) or "no femur found"
     print(f"  {target}: {volumes} ({seconds['total']:.1f} s)", flush=True)
     for flag in result.quality.values():
         if flag.level in (YELLOW, RED):
@@ -176,65 +166,37 @@ def _say(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
         print("  " + ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds.items()), flush=True)
 
 
-def _made_with(scan: Scan, case: Case, model: TrainedModel) -> dict[str, Any]:
-    """What decides the results: an earlier summary that says the same makes the work done."""
-    return {
-        "input": scan.source,
-        "input_sha256": digest(scan),
-        "series": scan.series,
-        "options": {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))},
-        "model": {"weights_sha256": model.weights_sha256, "provenance": model.provenance},
-    }
+def _attempt(run: _Run, scan: Scan, case: Case, reading: Future[ScanFile]) -> bool:
+    """Segments one scan; prints on stderr what is wrong with it, or returns True."""
+    try:
+        run.segment(scan, case, reading)
+        return True
+    except InputError as error:
+        message = str(error) if str(case.path) in str(error) else f"{case.path}: {error}"
+    except Exception as error:  # whatever it is, the other scans are not to suffer
+        if FLAGS.verbose:
+            traceback.print_exc()
+        message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        message += "\nThis scan was left out; --verbose shows where it happened."
+    print(scan.with_given_paths(message), file=sys.stderr, flush=True)
+    return False
 
 
-def _is_done(scan: Scan, case: Case, model: TrainedModel) -> bool:
-    return bool(made_earlier(case)) and is_done(case, _made_with(scan, case, model))
-
-
-def _summary(
-    scan: Scan,
-    case: Case,
-    read: ScanFile,
-    result: Segmentation,
-    model: TrainedModel,
-    files: Sequence[str],
-    seconds: dict[str, float],
-    versions: dict[str, str],
-) -> dict[str, Any]:
-    """What CASE.json says; `versions` are those of the engine."""
-    return {
-        **_made_with(scan, case, model),
-        "notes": list(read.notes),
-        "volumes_ml": {str(label): volume for label, volume in result.volumes_ml.items()},
-        "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
-        "files": list(files),
-        "versions": {
-            "femur3d": femur3d.__version__,
-            "keras": keras.__version__,
-            **{name.lower(): importlib.metadata.version(name) for name in LIBRARIES},
-            **versions,
-            "python": platform.python_version(),
-        },
-        "command": shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
-        "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
-    }
-
-
-def _outcome(failed: int, tried: int, given: int) -> int:
-    """Says how a batch ended and returns the exit code."""
-    if given > 1:
-        print(f"{tried - failed} segmented, {given - tried} skipped, {failed} failed", flush=True)
-    if failed == given:
-        return EXIT_INPUT
-    return EXIT_SOME_FAILED if failed else 0
-
-
-def _strictly(red: int) -> int:
-    """The exit code of a batch that did not fail, by the number of its scans with a red flag."""
-    if not FLAGS.strict or not red:
-        return 0
-    print(f"--strict: {red} with a red flag: look at them before you use them", file=sys.stderr, flush=True)
-    return EXIT_RED_FLAG
+def _outcome(cases: Sequence[Case], failed: int, tried: int) -> int:
+    """Prints how a batch ended and returns the exit code; a scan without a femur is not one that succeeded."""
+    empty = sum(map(case_results.found_no_femur, cases))
+    if len(cases) > 1:
+        counts = f"{tried - failed} segmented, {len(cases) - tried} skipped, {failed} failed"
+        print(f"{counts}, {empty} without a femur" if empty else counts, flush=True)
+    if failed:
+        return EXIT_INPUT if failed == len(cases) else EXIT_SOME_FAILED
+    red = sum(map(case_results.has_red_flag, cases))
+    if FLAGS.strict and red:
+        print(f"--strict: {red} with a red flag: look at them before you use them", file=sys.stderr, flush=True)
+        return EXIT_RED_FLAG
+    if empty:
+        print(f"No femur was found in {empty} of {len(cases)}: check that they show a hip", file=sys.stderr, flush=True)
+    return EXIT_SOME_FAILED if empty else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from femur3d.config import Network, Preprocessing
 from femur3d.engines import coarse_to_fine, openvino_predictor
 from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
-from femur3d.export import case_results as results
+from femur3d.export import case_files, case_results
 from femur3d.inference import quality
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import TrainedModel, load_model
@@ -192,11 +192,14 @@ def test_files_written(infer_main, tmp_path):
     assert written.geometry_difference(scan) is None
     assert dice(written.array == 1, label.array == 1) > 0.9
     summary = json.loads((out / "a.json").read_text())
-    assert summary["volumes_ml"]["1"] == pytest.approx((written.array == 1).sum() * 0.125)
+    volumes = {"left": (written.array == 1).sum() * 0.125, "right": (written.array == 2).sum() * 0.125}
+    assert summary["volumes_ml"] == pytest.approx(volumes)
+    assert summary["device"] == ENGINE.device_name()
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
     assert summary["files"] == ["a.nii.gz", "a_prob.nii.gz", "a_preview.png"]
     assert summary["notes"] == []
-    assert set(summary["seconds"]) == {"reading", "preprocessing", "network", "postprocessing", "quality", "total"}
+    stages = {"reading", "preprocessing", "network", "postprocessing", "quality", "writing", "total"}
+    assert set(summary["seconds"]) == stages
     assert set(summary["quality"]) == set(quality.NAMES)
     assert all(set(flag) == {"value", "level", "sentence"} for flag in summary["quality"].values())
     probability = read_volume(out / "a_prob.nii.gz").array
@@ -221,7 +224,7 @@ def test_batch_goes_on_after_a_bad_scan_and_continue_skips(infer_main, tmp_path,
     assert infer_main("-i", scans, "--continue") == 4
     assert (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns == before
     assert "skipped" in capsys.readouterr().out
-    assert infer_main("-i", scans, "--continue", "--labels", "sides") == 4
+    assert infer_main("-i", scans, "--continue", "--labels", "femur") == 4
     assert (tmp_path / "out" / "a.nii.gz").stat().st_mtime_ns > before  # other labels were asked for
 
 
@@ -237,8 +240,8 @@ def test_every_output_format(infer_main, tmp_path):
     files = ["patient.nrrd", "patient_left.stl", "patient_right.stl", "patient.seg.nrrd", "patient.dcm"]
     assert json.loads((out / "patient.json").read_text())["files"] == files
     assert sorted(p.name for p in out.iterdir()) == sorted([*files, "patient.json"])
-    wanted = results.Wanted("sides", ".nrrd", surface="stl", segmentation=True, dicom_seg=True)
-    possible = results.possible_files(results.Case("patient", series, None, out), wanted)
+    wanted = case_files.Wanted("sides", ".nrrd", surface="stl", segmentation=True, dicom_seg=True)
+    possible = case_files.possible_files(case_files.Case("patient", series, None, out), wanted)
     assert {p.name for p in possible} >= {*files, "patient.json"}
     assert {"numpy", "scipy", "simpleitk"} <= set(json.loads((out / "patient.json").read_text())["versions"])
     slicer = read_volume(out / "patient.seg.nrrd")
@@ -258,18 +261,22 @@ def test_dicom_segmentation_of_a_scan_that_is_no_dicom_is_not_made_and_said_so(i
     assert not list((tmp_path / "out").glob("*.dcm"))
 
 
-def test_scan_without_femur_is_no_failure(infer_main, tmp_path):
+def test_scan_without_femur_is_written_and_no_success(infer_main, tmp_path, capsys, monkeypatch):
     pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     scan, _ = scan_and_label()
-    ramp = np.zeros(scan.array.shape, np.int16)
-    ramp[0, 0, 0] = 1  # one bright voxel is no femur: too small to be seen at 0.5 in any patch but its own
-    write_scan(tmp_path / "empty", scan.with_array(ramp))
+    write_scan(tmp_path / "empty", scan.with_array((10 * scan.array).astype(np.int16)))
+    monkeypatch.setattr("femur3d.inference.segmenter.predict_volume", lambda array, *_, **__: np.zeros(array.shape, np.float32))
     words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--preview")
-    assert infer_main("-i", tmp_path / "empty", *words) == 0
+    assert infer_main("-i", tmp_path / "empty", *words) == 4
+    said = capsys.readouterr()
+    assert "no femur found" in said.out
+    assert "No femur was found in 1 of 1" in said.err
     summary = json.loads((tmp_path / "out" / "empty.json").read_text())
+    assert summary["volumes_ml"] == {}
+    assert summary["files"] == ["empty.nii.gz", "empty_preview.png", "empty.seg.nrrd"]
     assert all((tmp_path / "out" / name).exists() for name in summary["files"])
-    if not summary["volumes_ml"]:
-        assert summary["files"] == ["empty.nii.gz", "empty_preview.png", "empty.seg.nrrd"]
+    assert infer_main("-i", tmp_path / "empty", *words, "--continue") == 4  # skipped, and no success either
+    assert infer_main("-i", tmp_path / "empty", *words, "--continue", "--strict") == 5  # the model has no limits
 
 
 def test_zip_of_scans(infer_main, tmp_path, capsys):
@@ -382,17 +389,18 @@ def test_continue_does_a_scan_again_that_has_changed(infer_main, tmp_path, capsy
 
 
 def test_a_summary_never_tells_of_other_files(infer_main, tmp_path, monkeypatch, capsys):
-    """Where writing fails half-way, there is no summary that says what the new label map is not."""
+    """Where writing fails half-way, the earlier results stay as they were, all of them."""
     write_volume(scan_and_label()[0], tmp_path / "a.mha")
     assert infer_main("-i", tmp_path / "a.mha") == 0
 
     def fails(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(infer, "write_results", fails)
-    assert infer_main("-i", tmp_path / "a.mha", "--labels", "sides") == 3
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    monkeypatch.setattr(case_results, "write_files", fails)
+    assert infer_main("-i", tmp_path / "a.mha", "--labels", "femur") == 3
     assert "No space left" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "a.json").exists()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.parametrize("extension", ["nii.gz", "nii", "nrrd", "mha"])
@@ -432,13 +440,13 @@ def test_a_mistake_of_ours_in_one_scan_does_not_stop_the_others(infer_main, tmp_
     scan, _ = scan_and_label()
     for name in ("a", "b"):
         write_volume(scan, tmp_path / "scans" / f"{name}.mha")
-    done, really = [], infer.write_results
+    done, really = [], case_results.write_files
 
     def first_fails(*arguments):
         done.append(arguments)
         return really(*arguments) if len(done) > 1 else {}["no such key"]
 
-    monkeypatch.setattr(infer, "write_results", first_fails)
+    monkeypatch.setattr(case_results, "write_files", first_fails)
     assert infer_main("-i", tmp_path / "scans") == 4
     said = capsys.readouterr().err.splitlines()
     assert "a.mha: KeyError: 'no such key'" in said[0]

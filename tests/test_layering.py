@@ -15,7 +15,7 @@ ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "export", "phantom",
     "commands",
 )  # fmt: skip
-FOUNDATION = {"errors", "volume", "config"}
+FOUNDATION = {"errors", "volume", "config", "read_ahead"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
     "tensorflow": {"training.train_step", "training.tf_dataset", "engines", "commands"},
     "jax": {"engines"},

@@ -10,11 +10,11 @@ called `surrogate-…`, and so is every file and table that it gets into. Stop i
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from femur3d import cli
 from femur3d.config import Network
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
+from femur3d.read_ahead import read_ahead
 from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 
 with cli.quiet_imports():
@@ -80,12 +81,8 @@ def clip_batches(seed: int, first: int, last: int) -> Iterator[tuple[np.ndarray,
 
     A batch depends on `seed` and its number only, so that a training that was stopped goes on as if it had not been.
     """
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [pool.submit(_batch, seed, n) for n in range(first, min(first + 2, last))]
-        for number in range(first, last):
-            if number + 2 < last:
-                ahead.append(pool.submit(_batch, seed, number + 2))
-            yield ahead.pop(0).result()
+    for batch in read_ahead(functools.partial(_batch, seed), range(first, last)):
+        yield batch.result()
 
 
 def _batch(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:

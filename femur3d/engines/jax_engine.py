@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import jax
@@ -17,6 +16,7 @@ from femur3d.data.sampler import PatchSampler
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.matmul_deconv import with_matmul_deconv
 from femur3d.network.unet import upper_probability
+from femur3d.read_ahead import read_ahead
 from femur3d.training.losses import total_loss
 
 PREFETCH = 4  # batches
@@ -32,6 +32,11 @@ class JaxEngine(KerasEngine):
     def make_repeatable(self, training: bool = True) -> None:
         """Nothing is needed on a CPU; on a GPU the user sets `XLA_FLAGS=--xla_gpu_deterministic_ops=true`."""
 
+    def device_name(self) -> str:
+        """See `KerasEngine.device_name`."""
+        names = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+        return f"GPU: {', '.join(names)}" if names else f"CPU, {os.cpu_count()} cores"
+
     def patch_stream(
         self, sampler: PatchSampler, first_step: int, steps: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -40,15 +45,8 @@ class JaxEngine(KerasEngine):
         What a batch raises is raised in its turn. Closing the stream (as Python does with one that is dropped) ends
         the thread.
         """
-        left = iter(range(first_step, steps))
-        pool = ThreadPoolExecutor(1, thread_name_prefix="patches")
-        try:
-            ahead = [pool.submit(sampler.batch, step) for step in itertools.islice(left, PREFETCH)]
-            while ahead:
-                yield ahead.pop(0).result()
-                ahead += [pool.submit(sampler.batch, step) for step in itertools.islice(left, 1)]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for batch in read_ahead(sampler.batch, range(first_step, steps), PREFETCH):
+            yield batch.result()
 
     def make_train_step(
         self,

@@ -68,6 +68,10 @@ class KerasEngine(abc.ABC):
                 each, float32. It keeps the weights of now; memory as in `make_predict`.
         """
 
+    @abc.abstractmethod
+    def device_name(self) -> str:
+        """What the engine computes on, for people: 'CPU, 2 cores', 'GPU: NVIDIA H100'."""
+
     def on_cpu(self) -> bool:
         """Whether there is no GPU or TPU that the engine would compute on."""
         return all(device.startswith("cpu") for device in keras.distribution.list_devices())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -33,6 +34,12 @@ class TensorFlowEngine(KerasEngine):
         tf.config.threading.set_inter_op_parallelism_threads(1)
         if training and tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_op_determinism()
+
+    def device_name(self) -> str:
+        """See `KerasEngine.device_name`."""
+        gpus = tf.config.list_physical_devices("GPU")
+        names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+        return f"GPU: {', '.join(names)}" if names else f"CPU, {os.cpu_count()} cores"
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
         """See `tf_dataset.patch_stream`."""

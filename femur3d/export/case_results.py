@@ -1,147 +1,306 @@
-"""What is written for one segmented scan: the label map and CASE.json always, other formats on request."""
+"""CASE.json: what was made of a scan, with what and how. Written here, read here and compared here.
+
+The results of a case are written to a hidden folder beside them, `.CASE.writing`, and moved into place when all are
+there, CASE.json last: where it lies, the results are whole and of one run. Meanwhile the case is locked. When a run is
+killed, nothing has changed, or else the hidden folder still holds the new CASE.json, and the next run ends the moving.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import json
-from collections.abc import Iterator
+import math
+import os
+import platform
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from femur3d.export.dicom_seg import write_dicom_seg
-from femur3d.export.mesh import femur_mesh, write_mesh
-from femur3d.export.segments import Labels, segments_of
-from femur3d.export.slicer import write_segment_nrrd
+import filelock
+
+import femur3d
+from femur3d.errors import InputError
+from femur3d.export.case_files import Case, Wanted, write_files
 from femur3d.inference.quality_limits import RED
-from femur3d.inference.segmenter import Segmentation
-from femur3d.io.atomic import replacing
-from femur3d.io.dicom.series import series_files
-from femur3d.io.images import ScanFile, write_volume
-from femur3d.io.summary import read_summary
+from femur3d.io.atomic import flush, replacing
+from femur3d.io.images import ScanFile
+
+if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
+    from femur3d.inference.segmenter import Segmentation
+
+MAX_BYTES = 1 << 20  # a summary has some kilobytes
+LIBRARIES = ("keras", "numpy", "scipy", "SimpleITK")  # of the versions in a summary
+LOCK_SECONDS = 600.0  # how long to wait for another process that writes the same case: it takes seconds
+
+_WRITING = ".writing"  # ending of the hidden folder
+_TEMPORARY = re.compile(r"\.writing-[a-z0-9_]{8}-(?P<name>.+)")  # of `io.atomic.replacing`
+_ENDINGS = (".", "_prob.", "_preview.", "_left.", "_right.")  # of a case's name in the names of its files
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What the user asked for.
+class MadeWith:
+    """What decides the results of a scan; an earlier run with the same has done the work.
 
     Attributes:
-        labels: 'femur' or 'sides'.
-        format: extension of the label map and the probability map, e.g. '.nii.gz'.
-        probability: CASE_prob, float32.
-        preview: CASE_preview.png.
-        surface: 'stl' or 'ply' for a mesh of each femur; '' for none.
-        segmentation: CASE.seg.nrrd for 3D Slicer.
-        dicom_seg: CASE.dcm for a scan that came as DICOM.
+        input: the scan's path as the user knows it.
+        input_sha256: of the bytes that were read; '' where there are none.
+        series: which series of a DICOM folder; None elsewhere.
+        options: of the network's run and of the output, by name.
+        model: 'weights_sha256' and 'provenance' of the model.
     """
 
-    labels: Labels = "femur"
-    format: str = ".nii.gz"
-    probability: bool = False
-    preview: bool = False
-    surface: str = ""
-    segmentation: bool = False
-    dicom_seg: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A scan and where its results go.
-
-    Attributes:
-        name: results are called NAME….
-        path: the scan file or DICOM folder that was read.
-        series: which series of the folder.
-        folder: of the results.
-    """
-
-    name: str
-    path: Path
+    input: str
+    input_sha256: str
     series: int | None
-    folder: Path
-
-    def file(self, ending: str) -> Path:
-        """The result with an ending, such as '.nii.gz'."""
-        return self.folder / f"{self.name}{ending}"
+    options: dict[str, Any]
+    model: dict[str, Any]
 
 
-def possible_files(case: Case, wanted: Wanted) -> list[Path]:
-    """Every file that may be written for a case."""
-    endings = [wanted.format, ".json"]
-    endings += [f"_prob{wanted.format}"] * wanted.probability + ["_preview.png"] * wanted.preview
-    endings += [f"{side}.{wanted.surface}" for side in ("", "_left", "_right") if wanted.surface]
-    endings += [".seg.nrrd"] * wanted.segmentation + [".dcm"] * wanted.dicom_seg
-    return [case.file(ending) for ending in endings]
+# ---- reading and comparing
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """A summary, with 'model' and 'files', a list of names; empty where there is none, or another JSON file."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:  # a pipe would be waited for
+            return {}
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    files = summary.get("files") if isinstance(summary, dict) and "model" in summary else None
+    return summary if isinstance(files, list) and all(isinstance(name, str) for name in files) else {}
 
 
 def made_earlier(case: Case) -> dict[str, Any]:
-    """The summary that lies where this case's will be written; empty where there is none of ours."""
-    return read_summary(case.file(".json"))
+    """The summary of an earlier run, or of one that was killed while it moved its files; empty where there is none."""
+    return read_summary(case.json) or read_summary(_writing(case) / case.json.name)
 
 
-def write_results(
-    result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, weights_sha256: str = ""
-) -> list[str]:
-    """Writes everything but the summary; returns the names of the files. Without a femur there is no mesh nor DICOM.
+def results_in(folder: Path) -> set[str]:
+    """Names of the files in a folder that are results of `femur3d.infer`, also of a run that was killed."""
+    names: set[str] = set()
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.suffix == ".json":
+                names.update(read_summary(entry).get("files", []))
+            elif entry.name.startswith(".") and entry.name.endswith(_WRITING):
+                case = entry.name.removesuffix(_WRITING)[1:]
+                names.update(read_summary(entry / f"{case}.json").get("files", []))
+    return names
+
+
+def is_done(case: Case, made_with: MadeWith) -> bool:
+    """Whether CASE.json is there, says the same of scan, model and options, and all that was wanted is there too."""
+    summary = read_summary(case.json)
+    same = all(summary.get(name) == value for name, value in dataclasses.asdict(made_with).items())
+    whole = same and not summary.get("failed") and bool(summary)
+    return whole and all((case.folder / name).is_file() for name in summary["files"])
+
+
+def is_of_another(earlier: dict[str, Any], source: str, series: int | None, digest: Callable[[], str]) -> bool:
+    """Whether an earlier summary is of another scan or series, not of this one by another path or after a change.
+
+    Args:
+        earlier: of `made_earlier`.
+        source: the scan's path as the user knows it.
+        series: which series of it.
+        digest: gives the SHA-256 of the scan, '' where it cannot be read; called only where it is needed.
+    """
+    if not earlier.get("input_sha256") or (earlier.get("input"), earlier.get("series")) == (source, series):
+        return False
+    return digest() not in ("", earlier["input_sha256"])
+
+
+def found_no_femur(case: Case) -> bool:
+    """Whether the summary says that no femur was found."""
+    summary = read_summary(case.json)
+    return bool(summary) and summary.get("volumes_ml") == {}
+
+
+def has_red_flag(case: Case) -> bool:
+    """Whether the summary, of this run or an earlier one, has a red quality flag or no femur; False without one."""
+    try:
+        flags = read_summary(case.json)["quality"].values()
+        return found_no_femur(case) or any(flag["level"] == RED for flag in flags)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+# ---- writing
+
+
+def summary_of(
+    made_with: MadeWith,
+    result: Segmentation,
+    notes: Iterable[str],
+    *,
+    device: str = "",
+    versions: dict[str, str] | None = None,
+    command: str = "",
+    seconds: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """What CASE.json says, but for the files.
+
+    Args:
+        made_with: of the case.
+        result: of the scan.
+        notes: of `ScanFile`.
+        device: what computed.
+        versions: of the engine; those of femur3d, Python and some libraries are added.
+        command: that was given.
+        seconds: of each stage.
+    """
+    return {
+        **dataclasses.asdict(made_with),
+        "notes": list(notes),
+        "volumes_ml": result.volumes_ml,
+        "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
+        "device": device,
+        "versions": {
+            "femur3d": femur3d.__version__,
+            **{name.lower(): importlib.metadata.version(name) for name in LIBRARIES},
+            **(versions or {}),
+            "python": platform.python_version(),
+        },
+        "command": command,
+        "seconds": {stage: round(s, 3) for stage, s in (seconds or {}).items()},
+    }
+
+
+def write_case(
+    result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes all results of a case, or leaves those of an earlier run as they are; returns the whole summary.
+
+    What an earlier run wrote for this case and this one does not is removed.
 
     Args:
         result: of the scan.
         scan: as it was read.
         case: where to.
         wanted: what.
-        weights_sha256: of the model, for the DICOM segmentation.
+        summary: of `summary_of`; 'files' and, where a file other than the label map could not be written, 'failed'
+            with the reasons are added.
 
     Raises:
-        InputError: a file cannot be written, or cannot be made of this scan.
+        InputError: the label map cannot be written, or another process is writing this case.
     """
     case.folder.mkdir(parents=True, exist_ok=True)
-    return [path.name for path in _written(result, scan, case, wanted, weights_sha256)]
+    with _locked(case, LOCK_SECONDS):
+        folder = _writing(case)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir()
+            start, weights_sha256 = time.perf_counter(), summary["model"]["weights_sha256"]
+            files, failed = write_files(result, scan, case, wanted, weights_sha256, folder)
+            writing = round(time.perf_counter() - start, 3)
+            seconds = {**summary["seconds"], "writing": writing}
+            seconds["total"] = round(seconds.get("total", 0.0) + writing, 3)
+            summary = {**summary, "seconds": seconds, "files": files, **({"failed": failed} if failed else {})}
+            with replacing(folder / case.json.name) as temporary:
+                text = json.dumps(_valid(summary), indent=2, allow_nan=False)
+                temporary.write_text(f"{text}\n", encoding="utf-8")
+            _move_into_place(case)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return summary
 
 
-def _written(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, weights_sha256: str) -> Iterator[Path]:
-    labels = result.labels
-    yield (path := case.file(wanted.format))
-    write_volume(labels, path, like=scan.nifti)
-    if wanted.probability:
-        yield (path := case.file(f"_prob{wanted.format}"))
-        write_volume(result.probability, path, like=scan.nifti)
-    if wanted.preview:
-        from femur3d.export.preview import preview_figure  # here: Matplotlib takes half a second
-
-        yield (path := case.file("_preview.png"))
-        preview_figure(scan.volume, labels, path, title=case.name, labels=wanted.labels)
-    for segment in segments_of(labels, wanted.labels) if wanted.surface else ():
-        side = f"_{segment.side.meaning.lower()}" if segment.side else ""
-        yield (path := case.file(f"{side}.{wanted.surface}"))
-        mask = labels.with_array(labels.array == segment.value)
-        write_mesh(*femur_mesh(mask, result.probability), path)
-    if wanted.segmentation:
-        yield (path := case.file(".seg.nrrd"))
-        write_segment_nrrd(labels, path, wanted.labels)
-    if wanted.dicom_seg and labels.array.any():
-        yield (path := case.file(".dcm"))
-        slices = series_files(case.path, case.series)
-        write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256)
+def tidy(cases: Iterable[Case]) -> None:
+    """Ends or removes what runs that were killed have left of these cases, but for what another process is writing."""
+    cases = list(cases)
+    hidden = {case.folder: _hidden(case.folder) for case in cases}
+    for case in cases:
+        left = hidden[case.folder] & {_writing(case).name, _lock_file(case).name}
+        left |= {name for name in hidden[case.folder] if _is_temporary_of(case, name)}
+        if not left:
+            continue
+        with contextlib.suppress(InputError), _locked(case, seconds=0):
+            if read_summary(_writing(case) / case.json.name):
+                _move_into_place(case)
+            shutil.rmtree(_writing(case), ignore_errors=True)
+            for name in left - {_writing(case).name, _lock_file(case).name}:
+                (case.folder / name).unlink(missing_ok=True)
 
 
-def write_summary(case: Case, summary: dict[str, Any]) -> None:
-    """Writes CASE.json, last of all: where it is, the results are whole."""
-    with replacing(case.file(".json")) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+def _move_into_place(case: Case) -> None:
+    """Moves the files of the hidden folder beside it, CASE.json last; ends what a killed run began."""
+    folder, earlier = _writing(case), read_summary(case.json)
+    files = read_summary(folder / case.json.name)["files"]
+    for name in set(earlier.get("files", [])) - set(files):  # first: without all its files the old summary is not done
+        if Path(name).name == name:
+            (case.folder / name).unlink(missing_ok=True)
+    case.json.unlink(missing_ok=True)  # it would tell of other files from here on
+    for name in files:
+        if (folder / name).exists():
+            _move(folder / name, case.folder / name)
+    _move(folder / case.json.name, case.json)
+    with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
+        flush(case.folder)
+    folder.rmdir()
 
 
-def has_red_flag(case: Case) -> bool:
-    """Whether the summary, of this run or an earlier one, has a red quality flag; False where there is none."""
+def _move(source: Path, final: Path) -> None:
+    """Puts a file in another's place: with its permissions, and into the file that a link leads to."""
+    if final.is_symlink():
+        with replacing(final) as temporary:
+            shutil.copyfile(source, temporary)
+        source.unlink()
+        return
+    if final.exists():
+        source.chmod(final.stat().st_mode & 0o777)
+    os.replace(source, final)
+
+
+@contextlib.contextmanager
+def _locked(case: Case, seconds: float) -> Iterator[None]:
+    """The case is this process's alone within the block. InputError where another one has it for so long."""
+    lock = filelock.FileLock(_lock_file(case))
     try:
-        return any(flag["level"] == RED for flag in made_earlier(case)["quality"].values())
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def is_done(case: Case, made_with: dict[str, Any]) -> bool:
-    """Whether the summary is there, says the same of scan, model and options, and all its files are there too."""
+        lock.acquire(timeout=seconds)
+    except filelock.Timeout as error:
+        message = f"{case.json}: another femur3d.infer has been writing this case for {seconds:.0f} s"
+        raise InputError(f"{message}.\nWait for it to end, or give another folder for -o.") from error
     try:
-        summary = made_earlier(case)
-        same = all(summary[name] == value for name, value in made_with.items())
-        return same and all((case.folder / name).is_file() for name in summary["files"])
-    except (KeyError, TypeError):
-        return False
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open
+            _lock_file(case).unlink()  # before the release: who waits for this one notices and makes another
+        lock.release()
+
+
+def _writing(case: Case) -> Path:
+    return case.folder / f".{case.name}{_WRITING}"
+
+
+def _lock_file(case: Case) -> Path:
+    return case.folder / f".{case.name}.lock"
+
+
+def _hidden(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in folder.iterdir() if entry.name.startswith(".")}
+    except OSError:
+        return set()
+
+
+def _is_temporary_of(case: Case, name: str) -> bool:
+    found = _TEMPORARY.fullmatch(name)
+    return found is not None and any(found["name"].startswith(f"{case.name}{ending}") for ending in _ENDINGS)
+
+
+def _valid(value: Any) -> Any:
+    """A value as JSON knows it: None for numbers that are infinite or none."""
+    if isinstance(value, dict):
+        return {str(key): _valid(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_valid(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from femur3d.errors import InputError, UsageError
-from femur3d.export.case_results import Case, Wanted, made_earlier, possible_files
+from femur3d.export.case_files import Case, Wanted, possible_files
+from femur3d.export.case_results import is_of_another, made_earlier
 from femur3d.io.images import scan_sha256
 from femur3d.io.inputs import Scan
 from femur3d.io.integrity import check_name
@@ -38,12 +39,13 @@ def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], 
                 raise UsageError(f"{file}: a result of {other} and of {scan.source}.\nSegment these two separately.")
             if target in inputs:
                 raise UsageError(f"{file}: the result would replace the scan.\nExpected another folder for -o.")
-            ours = file.name in [f"{case.name}.json", *earlier.get("files", [])] and earlier
+            ours = file.name in [case.json.name, *earlier.get("files", [])] and earlier
             if target.parent in beside and file.exists() and not ours:
                 raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
-        if _is_of_another(scan, earlier):
-            source = f"results of {earlier['input']} lie there"
-            raise UsageError(f"{case.file('.json')}: {source}, not of {scan.source}.\nExpected another folder for -o.")
+        if is_of_another(earlier, scan.source, scan.series, functools.partial(digest, scan)):
+            there = _named(str(earlier.get("input")), earlier.get("series"))
+            message = f"{case.json}: results of {there} lie there, not of {_named(scan.source, scan.series)}"
+            raise UsageError(f"{message}.\nExpected another folder for -o.")
 
 
 def check_folder(folder: Path) -> None:
@@ -60,15 +62,12 @@ def check_folder(folder: Path) -> None:
 
 
 def digest(scan: Scan) -> str:
-    """SHA-256 of the scan's files; empty where they cannot be read, which is told when their turn comes."""
+    """SHA-256 of the scan's files; empty where they cannot be read, which is said when their turn comes."""
     try:
         return "" if scan.problem else scan_sha256(scan.path, series=scan.series)
     except InputError:
         return ""
 
 
-def _is_of_another(scan: Scan, earlier: dict[str, Any]) -> bool:
-    """Whether an earlier summary tells of another scan, not of this one by another path or after a change."""
-    if not earlier.get("input_sha256") or earlier.get("input") == scan.source:
-        return False
-    return digest(scan) not in ("", earlier["input_sha256"])
+def _named(source: str, series: int | None) -> str:
+    return source if series is None else f"{source}, series {series}"

@@ -19,6 +19,7 @@ from femur3d.volume import Volume
 
 LEFT, RIGHT = 1, 2  # label values, the patient's sides
 FEMUR = 1  # label value of either femur where sides are not wanted
+LABEL_NAMES = {"sides": {LEFT: "left", RIGHT: "right"}, "femur": {FEMUR: "femur"}}
 
 # (ours) A second component is the other femur, and not a fragment, where it has at least this part of the largest
 # one's volume and its centroid lies at least this far from the largest one's along the left-right axis. Of a femur that

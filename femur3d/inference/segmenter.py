@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import keras
@@ -16,7 +16,7 @@ from femur3d.config import DOWNSAMPLING
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import air_level, prepare_scan, restore, rounded
 from femur3d.errors import InputError
-from femur3d.inference.postprocessing import label_map
+from femur3d.inference.postprocessing import LABEL_NAMES, label_map
 from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
 from femur3d.inference.quality_limits import RED, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
@@ -39,6 +39,7 @@ class Segmentation:
         probability: float32, P(femur).
         seconds: time of each stage.
         quality: every measure of `quality.NAMES` with its level by the model's limits and a sentence.
+        names: of the labels, by their values: left and right, or femur.
         nifti: geometry of the NIfTI file that the scan came from, where it came from one.
     """
 
@@ -46,19 +47,20 @@ class Segmentation:
     probability: Volume
     seconds: dict[str, float]
     quality: dict[str, Flag] = dataclasses.field(default_factory=dict)
+    names: Mapping[int, str] = dataclasses.field(default_factory=lambda: LABEL_NAMES["sides"])
     nifti: Nifti1Header | None = None
 
     @property
-    def volumes_ml(self) -> dict[int, float]:
-        """Millilitres of every label that there is."""
+    def volumes_ml(self) -> dict[str, float]:
+        """Millilitres of every label that there is, by its name: 'left' and 'right', or 'femur'."""
         voxel_ml = math.prod(self.labels.spacing_mm) / 1000
         values, counts = np.unique(self.labels.array, return_counts=True)
-        return {int(v): round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
+        return {self.names[int(v)]: round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
 
     @property
     def needs_a_look(self) -> bool:
-        """Whether a measure of quality has a red flag: `femur3d.infer --strict` ends with exit code 5 then."""
-        return any(flag.level == RED for flag in self.quality.values())
+        """Whether no femur was found or a quality flag is red: `femur3d.infer --strict` ends with exit code 5 then."""
+        return not self.labels.array.any() or any(flag.level == RED for flag in self.quality.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the label map as a scan file: .nii.gz, .nii, .nrrd or .mha."""
@@ -138,7 +140,7 @@ class Segmenter:
         self._batch_size = batch_size
 
     def __call__(
-        self, scan: Volume, labels: Literal["femur", "sides"] = "femur", progress: Progress | None = None
+        self, scan: Volume, labels: Literal["femur", "sides"] = "sides", progress: Progress | None = None
     ) -> Segmentation:
         """Segments one scan.
 
@@ -148,7 +150,8 @@ class Segmenter:
             progress: called with the numbers of patches done and in all.
 
         Raises:
-            InputError: the scan is not finite or constant, or has too many or too few voxels on the network's grid.
+            InputError: the scan is not finite or constant, or has too many or too few voxels on the network's grid; or
+                the network's output is not finite.
             MemoryError: even the smallest patches need too much.
         """
         marks = [time.perf_counter()]
@@ -162,13 +165,14 @@ class Segmenter:
         marks.append(time.perf_counter())
         probability = scan.with_array(restore(coarse, grid).array)
         del coarse  # what follows takes the most memory
+        _check_output(probability.array)
         result = label_map(probability, labels=labels)
         marks.append(time.perf_counter())
         heads = self._heads(prepared, result, spread.patch_size)
         quality = flags(measure(result, probability, spread.disagreement, heads), self._limits)
         marks.append(time.perf_counter())
         seconds = dict(zip(STAGES, np.diff(marks).round(3).tolist(), strict=True))
-        return Segmentation(result, probability, seconds, quality)
+        return Segmentation(result, probability, seconds, quality, LABEL_NAMES[labels])
 
     def _heads(self, prepared: Volume, result: Volume, patch_size: tuple[int, ...]) -> dict[str, np.ndarray] | None:
         """What the three heads say in two patches of each femur; None without a femur or the memory for it."""
@@ -218,6 +222,13 @@ def _check_values(array: np.ndarray) -> None:
     low, high = array.min(), array.max()  # NaN where a voxel is NaN
     if not np.isfinite([low, high]).all() or low == high:
         raise InputError(f"A scan with voxels from {low} to {high}.\nExpected an MR scan: finite voxels that differ.")
+
+
+def _check_output(probability: np.ndarray) -> None:
+    """InputError where the network gave NaN or infinity: finite weights may overflow on some scans."""
+    if bad := probability.size - int(np.count_nonzero(np.isfinite(probability))):
+        message = f"The network gave no number for {bad} of {probability.size} voxels"
+        raise InputError(f"{message}.\nIts weights do not suit this scan: use another model.")
 
 
 def _check_size(prepared: Volume, patch_size: tuple[int, ...]) -> None:

@@ -43,7 +43,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary.chmod(_mode(final))
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, final)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             error.filename = str(final)  # a full disk, say: name the file
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is in place by now
-        _flush(final.parent)
+        flush(final.parent)
 
 
 def _mode(final: Path) -> int:
@@ -63,7 +63,7 @@ def _mode(final: Path) -> int:
     return 0o666 & ~mask
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Forces a file's bytes, or a folder's entries, to the disk. Folders cannot be opened on Windows: skipped there."""
     if os.name == "nt" and path.is_dir():
         return

@@ -21,13 +21,12 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from femur3d.errors import InputError, UsageError
 from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
-from femur3d.io.summary import read_summary
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
 LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
@@ -63,7 +62,7 @@ class Scan:
     problem: str = ""
     dicom: SeriesFolder | None = dataclasses.field(repr=False, compare=False, default=None)
 
-    def told(self, message: str) -> str:
+    def with_given_paths(self, message: str) -> str:
         """A message about this scan with the user's paths instead of those of the temporary folder."""
         here, there = self.path, Path(self.source)
         while here.name and here.name == there.name:  # up to the zip, whose other files may be named too
@@ -71,9 +70,27 @@ class Scan:
         return "\n".join(_printable(line) for line in message.replace(str(here), str(there)).split("\n"))
 
 
+ResultsIn = Callable[[Path], Collection[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _PassedOver:
+    """The `leave_out` and `results_in` of `open_sources`."""
+
+    leave_out: Path | None
+    results_in: ResultsIn
+
+    def is_folder_of_results(self, folder: Path) -> bool:
+        return self.leave_out is not None and folder.resolve() == self.leave_out.resolve()
+
+
 @contextlib.contextmanager
 def open_sources(
-    paths: Sequence[Path], series: int | None = None, *, leave_out: Path | None = None
+    paths: Sequence[Path],
+    series: int | None = None,
+    *,
+    leave_out: Path | None = None,
+    results_in: ResultsIn = lambda folder: (),
 ) -> Iterator[list[Scan]]:
     """The scans that the given paths stand for, in their order and by name inside a folder.
 
@@ -87,6 +104,7 @@ def open_sources(
         paths: scan files, DICOM folders, folders of these (FOLDER_DEPTH levels deep), zips of these.
         series: which series of every DICOM folder is meant, as numbered by `list_series`.
         leave_out: a folder that is passed over where it lies inside a given folder: that of the results.
+        results_in: gives the names of the files in a folder that are results of an earlier run and no scans.
 
     Yields:
         At least one scan. A DICOM folder with several series and no choice is among them where there are other scans:
@@ -101,7 +119,7 @@ def open_sources(
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
     with contextlib.ExitStack() as stack:
-        places = [_opened(Path(path), leave_out, stack) for path in paths]
+        places = [_opened(Path(path), _PassedOver(leave_out, results_in), stack) for path in paths]
         dicom = _series_folders(places)
         found = [scan for place in places for scan in _scans(place, dicom, series, len(paths) == 1)]
         if len(found) == 1:
@@ -126,14 +144,14 @@ class _Place:
     problem: InputError | None = None
 
 
-def _opened(path: Path, leave_out: Path | None, stack: contextlib.ExitStack) -> _Place:
+def _opened(path: Path, passed_over: _PassedOver, stack: contextlib.ExitStack) -> _Place:
     """One input. `stack` keeps the folder of a zip until it is closed."""
     is_zip = path.suffix.lower() == ".zip" and os.path.isfile(path)
     if not is_zip and not os.path.isdir(path):
         return _Place(path, path)
     try:
         top = stack.enter_context(_unpacked(path)) if is_zip else path
-        return _Place(path, top, dict(_walk(top, top, leave_out)))
+        return _Place(path, top, dict(_walk(top, top, passed_over)))
     except InputError as error:
         return _Place(path, path, problem=error)
 
@@ -188,7 +206,7 @@ def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesF
 
 
 def _walk(
-    folder: Path, top: Path, leave_out: Path | None, depth: int = 0
+    folder: Path, top: Path, passed_over: _PassedOver, depth: int = 0
 ) -> Iterator[tuple[Path, tuple[list[Path], list[Path]]]]:
     """A folder and those below it, each with its scan files and other files; one that cannot be opened is a scan."""
     try:
@@ -196,14 +214,14 @@ def _walk(
     except OSError:
         yield folder, ([folder], [])  # read_volume says why; to pass over it would hide a patient
         return
-    results = {name for entry in entries if entry.suffix == ".json" for name in read_summary(entry).get("files", [])}
+    results = passed_over.results_in(folder)
     files = [entry for entry in entries if entry.is_file() and entry.name not in results]
     scans = [file for file in files if scan_extension(file.name.lower())]  # B.NII: read_volume says why not
     yield folder, (scans, [file for file in files if file not in scans])
     if depth < FOLDER_DEPTH:
         for entry in entries:
-            if entry.is_dir() and (leave_out is None or entry.resolve() != leave_out.resolve()):
-                yield from _walk(entry, top, leave_out, depth + 1)
+            if entry.is_dir() and not passed_over.is_folder_of_results(entry):
+                yield from _walk(entry, top, passed_over, depth + 1)
 
 
 def _is_followed(entry: Path, top: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from femur3d.export.landmarks import extent_in, neck_plane, sample_plane, shaft_axis
+from femur3d.export.pictures.landmarks import extent_in, neck_plane, sample_plane, shaft_axis
 
 SPACING_MM = (1.0, 4.0, 2.0)
 

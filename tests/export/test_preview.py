@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 
 from femur3d.export.implicit_surface import implicit_surface
-from femur3d.export.landmarks import head_centre
-from femur3d.export.preview import femurs_of, preview_figure
+from femur3d.export.pictures.landmarks import head_centre
+from femur3d.export.pictures.preview import femurs_of, preview_figure
+from femur3d.export.pictures.shading import shaded_front
 from femur3d.export.segments import segments_of
-from femur3d.export.shading import shaded_front
 from femur3d.phantom.hip import make_phantom, patient_anatomy
 from femur3d.volume import Volume, anatomical
 from tests.support.shapes import ball, oriented
@@ -182,5 +182,6 @@ def test_the_nearest_of_two_surfaces_hides_the_other() -> None:
 
 
 def test_neither_pyplot_nor_a_rendering_library_is_imported() -> None:
-    code = "import sys, femur3d.export.preview; sys.exit(bool({'matplotlib.pyplot', 'vtkmodules'} & set(sys.modules)))"
+    unwanted = {"matplotlib.pyplot", "vtkmodules"}
+    code = f"import sys, femur3d.export.pictures.preview; sys.exit(bool({unwanted} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

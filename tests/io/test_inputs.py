@@ -314,7 +314,7 @@ def test_sources_can_be_printed_and_stored(tmp_path: Path) -> None:
     file = os.fsdecode(b"caf\xe9\x1b.nii")
     (scan,) = listed(touch(tmp_path, file) / file)
     assert scan.source == f"{tmp_path}/caf��.nii"
-    assert scan.told(f"{scan.path}: bad.\nCopy it.") == f"{scan.source}: bad.\nCopy it."
+    assert scan.with_given_paths(f"{scan.path}: bad.\nCopy it.") == f"{scan.source}: bad.\nCopy it."
 
 
 TREES = st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, max_size=12)
@@ -380,7 +380,10 @@ def test_zip_of_a_dicom_folders_files_is_called_like_the_zip(tmp_path: Path) -> 
     path = zip_folder(tmp_path / "P7.ZIP", tmp_path / "in")
     with open_sources([path]) as (scan,):
         assert (scan.name, scan.source) == ("P7", str(path))
-        assert scan.told(f"{scan.path}/3.dcm: damaged.\nCopy {scan.path}.") == f"{path}/3.dcm: damaged.\nCopy {path}."
+        assert (
+            scan.with_given_paths(f"{scan.path}/3.dcm: damaged.\nCopy {scan.path}.")
+            == f"{path}/3.dcm: damaged.\nCopy {path}."
+        )
     write_series(tmp_path / "in", make_scan(), uid="1.2.3.9")
     path = zip_folder(tmp_path / "P8.zip", tmp_path / "in")
     refused([path], f"{path}: 2 DICOM series in one folder.\n  1 = t1 tse 3", "--series N", lines=4)
@@ -403,7 +406,7 @@ def test_messages_speak_of_the_zip(tmp_path: Path) -> None:
         for scan in scans:
             with pytest.raises(InputError) as caught:
                 read_volume(scan.path)
-            told.append(scan.told(str(caught.value)).splitlines())
+            told.append(scan.with_given_paths(str(caught.value)).splitlines())
     assert told == [
         [f"{path}/P1/b.mhd: its data file {path}/P1/b.raw is missing.", "Keep the header and its data file together."],
         [f"{path}/P1/empty�.nii: the file is empty (0 bytes).", "Copy or export it again."],
