@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
     from femur3d import cli
 
     with cli.quiet_imports():
-        import femur3d.engines.backend  # first: it says what is wrong with KERAS_BACKEND
+        import femur3d.engines.backend  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
         from femur3d.api import segment
     return segment
