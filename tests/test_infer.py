@@ -265,7 +265,8 @@ def test_scan_without_femur_is_written_and_no_success(infer_main, tmp_path, caps
     pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     scan, _ = scan_and_label()
     write_scan(tmp_path / "empty", scan.with_array((10 * scan.array).astype(np.int16)))
-    monkeypatch.setattr("femur3d.inference.segmenter.predict_volume", lambda array, *_, **__: np.zeros(array.shape, np.float32))
+    nothing = lambda array, *_, **__: np.zeros(array.shape, np.float32)  # noqa: E731
+    monkeypatch.setattr("femur3d.inference.segmenter.predict_volume", nothing)
     words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--preview")
     assert infer_main("-i", tmp_path / "empty", *words) == 4
     said = capsys.readouterr()
