@@ -37,8 +37,9 @@ def test_every_kind_of_input_gives_the_same(scan, expected, threshold_model, tmp
 
 
 def test_volumes_by_hand_and_saving(expected, tmp_path):
-    counts = {value: np.count_nonzero(expected.labels.array == value) for value in (1, 2)}
-    assert expected.volumes_ml == pytest.approx({value: n * 0.125 for value, n in counts.items()})
+    values = {"left": 1, "right": 2}
+    counts = {name: np.count_nonzero(expected.labels.array == value) for name, value in values.items()}
+    assert expected.volumes_ml == pytest.approx({name: n * 0.125 for name, n in counts.items()})
     expected.save(tmp_path / "femurs.nii.gz")
     np.testing.assert_array_equal(read_volume(tmp_path / "femurs.nii.gz").array, expected.labels.array)
 
