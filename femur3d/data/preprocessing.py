@@ -12,12 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.config import IGNORED, Preprocessing
+from femur3d.data.cleaning import without_outliers, without_padding
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 AIR = 0.1
-PADDING_GAP, PADDING_VALUES = 0.5, 16  # (ours) see `without_padding`
 MAX_VOXELS = 2**29  # 2 GiB of float32
 
 
@@ -38,7 +38,7 @@ class Hip:
 
 def prepare_scan(scan: Volume, preprocessing: Preprocessing) -> Volume:
     """A scan as the network takes it: oriented, resampled, normalised; float32 (z, y, x), its geometry kept right."""
-    oriented = orient(scan.with_array(without_padding(scan.array)), preprocessing.orientation)
+    oriented = orient(scan.with_array(without_outliers(without_padding(scan.array))), preprocessing.orientation)
     resampled = resample_image(oriented, preprocessing.spacing_mm)
     return normalise(resampled, preprocessing.normalisation)
 
@@ -100,26 +100,6 @@ def rounded(volume: Volume) -> Volume:
 def orient(volume: Volume, code: str) -> Volume:
     """Axes permuted and flipped, without interpolation, so that index axes (i, j, k) point as `code` says, e.g. LPS."""
     return volume_from_sitk(sitk.DICOMOrient(sitk_from_volume(volume), code))
-
-
-def without_padding(array: np.ndarray) -> np.ndarray:
-    """A scan (z, y, x) whose lowest value, where it is padding, is replaced by the lowest real intensity **(ours)**.
-
-    Padding is a value of its own, such as -2000 outside a circle: further below all others than half of their range
-    (1st to 99th percentile). Air is none: intensities begin close above it. An image of few values (fewer than 16) has
-    no padding. The array itself is returned where there is none.
-    """
-    lowest = array.min()
-    thinned = array[:: max(1, array.shape[0] // 32), ::2, ::2]
-    others = thinned[thinned > lowest].astype(np.float64)
-    if np.unique(others).size < PADDING_VALUES:
-        return array
-    darkest, bright = np.percentile(others, (1, 99))
-    if not darkest - float(lowest) > PADDING_GAP * (bright - darkest):
-        return array
-    real = array[array > lowest].min()
-    is_apart = float(real) - float(lowest) > PADDING_GAP * (bright - darkest)
-    return np.where(array == lowest, real, array) if is_apart else array
 
 
 def resample_image(volume: Volume, spacing_mm: tuple[float, ...]) -> Volume:

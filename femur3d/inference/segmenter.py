@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 from femur3d.config import DOWNSAMPLING
+from femur3d.data.cleaning import content_box
 from femur3d.data.patches import make_normalise
-from femur3d.data.preprocessing import air_level, prepare_scan, restore, rounded
+from femur3d.data.preprocessing import air_level, cut, prepare_scan, restore, rounded
 from femur3d.errors import InputError
 from femur3d.inference.postprocessing import LABEL_NAMES, label_map
 from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
@@ -157,7 +158,7 @@ class Segmenter:
         marks = [time.perf_counter()]
         _check_values(scan.array)
         grid = rounded(scan)
-        prepared = prepare_scan(grid, self._preprocessing)
+        prepared = prepare_scan(cut(grid, content_box(grid)), self._preprocessing)
         _check_size(prepared, self._preprocessing.patch_size)
         marks.append(time.perf_counter())
         spread = Spread()

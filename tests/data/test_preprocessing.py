@@ -15,7 +15,6 @@ from femur3d.data.preprocessing import (
     resample_image,
     resample_mask,
     restore,
-    without_padding,
 )  # fmt: skip
 from femur3d.errors import InputError
 from femur3d.volume import Volume
@@ -162,25 +161,6 @@ def test_normalise_by_the_body_sees_no_air_and_no_scale():
     assert abs(near[:, 8:-8].mean()) < 1e-5
     assert near[:, 8:-8].std() == pytest.approx(1, abs=1e-5)
     assert far[:, :8].max() < near[:, 8:-8].min()
-
-
-@pytest.mark.parametrize("padding", [-2000, -32768, -900])
-@pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_an_isolated_lowest_value_is_padding(padding, dtype):
-    array = np.random.default_rng(0).integers(0, 1500, (8, 20, 20)).astype(dtype)
-    expected, padded = array.copy(), array.copy()
-    padded[:, :3], expected[:, :3] = padding, array[:, 3:].min()
-    np.testing.assert_array_equal(without_padding(padded), expected)
-    assert without_padding(padded).dtype == dtype
-
-
-def test_air_and_images_of_few_values_have_no_padding():
-    """Intensities begin close above air; a phantom of three values is as it is."""
-    air = np.random.default_rng(0).integers(1, 1500, (8, 20, 20)).astype(np.int16)
-    air[:, :10] = 0
-    few = np.array([0, 400, 410, 420], np.int16)[np.random.default_rng(1).integers(0, 4, (8, 20, 20))]
-    for array in (air, few, np.full((4, 4, 4), 7.0)):
-        assert without_padding(array) is array
 
 
 @pytest.mark.parametrize("kind", ["patch", "body"])
