@@ -73,14 +73,14 @@ demo: $(READY)  ## phantoms, training, segmentation, evaluation, picture: the wh
 	@echo '3/6  Training'
 	@$(BIN)/python -m femur3d.train --experiment experiments/demo.py --dataset demo/packed.h5 --run demo/run
 	@echo '4/6  Segmenting the unseen scans'
-	@$(BIN)/python -m femur3d.infer -i demo/unseen/imagesTr -o demo/out --model demo/run/model --labels sides
+	@$(BIN)/python -m femur3d.infer -i demo/unseen/imagesTr -o demo/out --model demo/run/model
 	@echo '5/6  Evaluating'
 	@$(BIN)/python -m femur3d.evaluate --predictions demo/out --references demo/unseen/labelsTr \
 	  -o demo/evaluation --images demo/unseen/imagesTr
 	@echo 'Contours over slices: demo/evaluation/phantom_000.png'
 	@echo '6/6  The model that comes with femur3d, made for coronal T1 scans, on two synthetic ones$(if $(OWN_SCAN), and on $(SCAN))'
 	@$(BIN)/python tools/make_phantom.py -o demo/coronal --cases 2 --val_cases 1 --side both --size 200,33,90 --seed 2000
-	@$(BIN)/python -m femur3d.infer -i demo/coronal/imagesTr $(if $(OWN_SCAN),'$(SCAN)') -o demo/shipped --labels sides --preview
+	@$(BIN)/python -m femur3d.infer -i demo/coronal/imagesTr $(if $(OWN_SCAN),'$(SCAN)') -o demo/shipped --preview
 	@$(BIN)/python -m femur3d.evaluate --predictions demo/shipped --references demo/coronal/labelsTr -o demo/shipped/evaluation
 	@echo 'Pictures: demo/shipped/*_preview.png'
 
@@ -118,7 +118,7 @@ ablation: $(READY)  ## the paper's Table 2: transfer, scratch, no deep supervisi
 	  --seeds $(SEEDS) -o $(RUN) $(SETTINGS)
 
 infer: $(READY)  ## segment SCAN= (a file, a DICOM folder, a folder of scans) with MODEL= into OUT=; FLAGS=
-	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --labels sides --preview $(FLAGS)
+	@$(BIN)/python -m femur3d.infer -i '$(SCAN)' -o '$(OUT)' $(if $(MODEL),--model '$(MODEL)') --preview $(FLAGS)
 
 evaluate: $(READY)  ## compare the label maps in OUT= with REFERENCES=
 	@$(BIN)/python -m femur3d.evaluate --predictions '$(OUT)' --references '$(REFERENCES)' -o '$(OUT)/evaluation'

@@ -119,7 +119,7 @@ def training_step(
 
 
 def forward_pass(layers: Any, images: np.ndarray, layout: str) -> Callable[[], Sequence[int]]:
-    """P(femur) by UpperCls of one patch, NumPy in and out, as femur3d.engines.tensorflow_predictor."""
+    """P(femur) by UpperCls of one patch, NumPy in and out, as femur3d's engines compute it."""
 
     def forward() -> Sequence[int]:
         layers.eval()

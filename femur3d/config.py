@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from femur3d.errors import InputError, UsageError
 
+OVERLAP = 0.5  # of neighbouring patches at inference, section 3.4; half: a stride of 32 voxels for 64³ **(ours)**
+THRESHOLD = 0.5  # of the averaged P(femur), section 3.4; a voxel above it is femur **(ours)**
 POOLINGS = 3
 DOWNSAMPLING = 2**POOLINGS
 HEADS = ("lower", "mid", "upper")
@@ -39,9 +41,9 @@ class Preprocessing:
         orientation: code of the array's index axes (i, j, k), as in DICOM: L(eft) P(osterior) S(uperior) **(ours)**.
         spacing_mm: voxel size along (x, y, z) after resampling **(ours)**.
         margin_mm: what is kept around a femur's bounding box when training volumes are cut **(ours)**.
-        patch_size: (z, y, x) voxels; section 3: 64×64×64.
-        normalisation: of intensities to zero mean and unit variance: 'patch', each patch by itself, section 3; 'body',
-            the scan by its voxels that are not air.
+        patch_size: (z, y, x) voxels; section 3.2: 64×64×64.
+        normalisation: of intensities to zero mean and unit variance: 'patch', each patch by itself (section 3.2);
+            'body', the scan by its voxels that are not air.
     """
 
     orientation: str = "LPS"
@@ -104,8 +106,8 @@ class Loss:
     """Equations (1) and (2): Σ_c α_c·CE_c + λ·ψ(weights).
 
     Attributes:
-        head_weights: α of LowerCls, MidCls, UpperCls; section 3: 0.33, 0.67, 1.0.
-        l2: λ = 0.005, section 3; ψ = ½‖w‖² over convolution kernels **(ours)**.
+        head_weights: α of LowerCls, MidCls, UpperCls; section 3.3: 0.33, 0.67, 1.0.
+        l2: λ = 0.005, section 3.3; ψ = ½‖w‖² over convolution kernels **(ours)**.
         dice_weight: weight of a soft Dice loss added to each head's cross-entropy; 0 in the paper.
     """
 

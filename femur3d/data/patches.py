@@ -25,7 +25,7 @@ def _last_origin(shape: Index, patch_size: Index) -> tuple[int, int, int]:
 
 
 def random_origin(shape: Index, patch_size: Index, seed: int, counter: Sequence[int]) -> tuple[int, int, int]:
-    """Origin index of a random patch, uniform over all places where it fits (paper, section 3: random patches).
+    """Origin index of a random patch, uniform over all places where it fits (section 3.2).
 
     A pure function: the same arguments give the same origin in any order, process or thread, so a resumed training
     sees the patches of an unbroken one. Raw bits of Philox are the same in every version of NumPy, which it does
@@ -114,7 +114,7 @@ def make_normalise(normalisation: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def normalise_patch(patch: np.ndarray) -> np.ndarray:
-    """A float32 copy of `patch` with zero mean and unit variance (paper, section 2); zeros where it is constant.
+    """A float32 copy of `patch` with zero mean and unit variance (section 3.2); zeros where it is constant.
 
     Args:
         patch: finite numbers of any real dtype and shape.

@@ -1,4 +1,4 @@
-"""Probability map → label map: threshold, one component per femur, holes filled, left and right (paper, section 2).
+"""Probability map → label map: threshold, one component per femur, holes filled, left and right (section 3.4).
 
 Sides and distances come from world coordinates (LPS: +x is the patient's left, +z is superior), never from the order
 of the array. Femurs may touch the border of the field of view.
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+from femur3d.config import THRESHOLD
 from femur3d.volume import Volume
 
 LEFT, RIGHT = 1, 2  # label values, the patient's sides
@@ -29,7 +30,7 @@ CUT_FEMUR_VOLUME_FRACTION = 0.05
 SECOND_FEMUR_DISTANCE_MM = 80.0
 
 
-def label_map(probability: Volume, threshold: float = 0.5, labels: Literal["femur", "sides"] = "femur") -> Volume:
+def label_map(probability: Volume, threshold: float = THRESHOLD, labels: Literal["femur", "sides"] = "femur") -> Volume:
     """Label map of a probability map: every femur solid and in one piece, everything else background.
 
     Args:
@@ -53,7 +54,7 @@ def label_map(probability: Volume, threshold: float = 0.5, labels: Literal["femu
     return probability.with_array(result)
 
 
-def femur_mask(probability: Volume, threshold: float = 0.5) -> np.ndarray:
+def femur_mask(probability: Volume, threshold: float = THRESHOLD) -> np.ndarray:
     """Mask, bool (z, y, x), of the voxels above the threshold; a tie is background, as in an argmax of two classes.
 
     Raises:

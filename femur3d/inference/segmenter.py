@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import keras
 import numpy as np
 
-from femur3d.config import DOWNSAMPLING
+from femur3d.config import DOWNSAMPLING, OVERLAP
 from femur3d.data.cleaning import content_box
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import air_level, cut, prepare_scan, restore, rounded
@@ -82,7 +82,7 @@ class Mode:
         allow_openvino: whether OpenVINO computes where it is installed and the engine would be on a CPU.
     """
 
-    overlap: float = 0.5
+    overlap: float = OVERLAP
     dtype: str = "float32"
     skip_air: bool = False
     focus: float | None = None

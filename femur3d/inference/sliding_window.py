@@ -1,4 +1,4 @@
-"""Whole-volume prediction from overlapping patches: tile, call a predict function, average (paper, section 2)."""
+"""Whole-volume prediction from overlapping patches: tile, call a predict function, average (section 3.4)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from femur3d.config import THRESHOLD
 from femur3d.data.patches import Index, centred_origin, crop, grid_origins, grid_starts, normalise_patch
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -138,7 +139,7 @@ class _Window:
             self._report(len(some))
 
     def _filled(self, origin: np.ndarray) -> float:
-        return float(np.mean(crop(self.total, origin, self.patch_size) > 0.5))
+        return float(np.mean(crop(self.total, origin, self.patch_size) > THRESHOLD))
 
     def _crop(self, origin: np.ndarray) -> np.ndarray:
         return crop(self.padded, origin, self.patch_size)

@@ -1,4 +1,4 @@
-"""The two blocks that the network is made of: convolution or deconvolution, batch normalisation, ReLU (section 2)."""
+"""The network's two blocks: convolution or deconvolution, batch normalisation, ReLU (section 2, Fig. 1)."""
 
 from __future__ import annotations
 

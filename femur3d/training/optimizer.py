@@ -1,4 +1,4 @@
-"""The optimiser of an experiment: SGD with momentum (section 3), or Adam, at the experiment's rate."""
+"""The optimiser of an experiment: SGD with momentum (section 3.3), or Adam, at the experiment's rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One update: loss, gradients, SGD (section 3), and the scalars that describe it."""
+"""One update: loss, gradients, SGD (section 3.3), and the scalars that describe it."""
 
 from __future__ import annotations
 

@@ -151,16 +151,16 @@ class Trainer:
             scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
         except self.engine.errors as error:  # the packed file cannot be read, or memory runs out
             message = str(getattr(error, "message", error))  # TensorFlow's has the line alone, without the graph
-            raise TrainingError(self._obituary(message.strip().partition("\n")[0])) from error
+            raise TrainingError(self._failure_message(message.strip().partition("\n")[0])) from error
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(scalars[name]):
-                raise TrainingError(self._obituary(f"the {name} is {scalars[name]}"))
+                raise TrainingError(self._failure_message(f"the {name} is {scalars[name]}"))
         self.step += 1
         return scalars
 
     def _save_checkpoint(self) -> None:
         if not all(np.isfinite(w).all() for w in self.network.get_weights()):
-            raise TrainingError(self._obituary("the weights are not finite any more"))
+            raise TrainingError(self._failure_message("the weights are not finite any more"))
         save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
 
     def _say_progress(self, row: dict[str, float], bar: tqdm) -> None:
@@ -230,7 +230,7 @@ class Trainer:
         self.predict(patches)
         return time.perf_counter() - start
 
-    def _obituary(self, what: str) -> str:
+    def _failure_message(self, what: str) -> str:
         """What happened in the update after `step`, to whose patches, and where to go on from."""
         numbers = dict.fromkeys(self.sampler.volume_of(self.step, i) for i in range(self.sampler.training.batch_size))
         entries = [self.packed.entries[number] for number in numbers]

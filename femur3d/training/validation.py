@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from femur3d.config import IGNORED
+from femur3d.config import IGNORED, THRESHOLD
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import make_normalise
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -41,7 +41,7 @@ def validate(
     for number in packed.select("val"):
         entry = packed.entries[number]
         image, label = packed.read_volume(number)
-        prediction = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise) > 0.5
+        prediction = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise) > THRESHOLD
         prediction &= label.array != IGNORED
         reference = label.array == 1
         score = dice(count_overlap(reference, prediction))
