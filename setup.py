@@ -16,8 +16,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11; 3.10 is past its end of life
-    packages=find_packages(include=["femur3d", "femur3d.*"]),
+    packages=[*find_packages(include=["femur3d", "femur3d.*"]), "femur3d.experiments"],
+    package_dir={"femur3d.experiments": "experiments"},  # for `--experiment NAME` of an installed package
     package_data={"femur3d": ["models/*/*"]},  # the shipped model
+    entry_points={"console_scripts": ["femur3d = femur3d.__main__:main"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.15.1,<4",  # 3.15.1: fixes of weights-file loading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import os
 import signal
 import sys
@@ -96,6 +97,9 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         print(f"{(sys.modules['__main__'].__doc__ or '').strip()}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may have letters that the terminal lacks
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that temporary files are removed
     sys.exit(_exit_code(main))
 
@@ -103,12 +107,16 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     """The `Experiment` that `get_config()` of an experiment file returns: code that the user chose to run.
 
+    Args:
+        path: a file, or the name of an experiment that comes with femur3d, such as 'scratch'.
+
     Raises:
         UsageError: no such file, not Python, or without `get_config()`.
     """
-    if not os.path.isfile(path):
+    path = next((file for file in [Path(path), *_experiments_named(str(path))] if file.is_file()), Path(path))
+    if not path.is_file():
         raise UsageError(
-            f"{path}: no such experiment file.\nExpected e.g. experiments/scratch.py, from the project's root."
+            f"{path}: no such experiment.\nExpected a file such as experiments/scratch.py, or a name such as scratch."
         )
     spec = importlib.util.spec_from_file_location("femur3d_experiment", path)
     if spec is None or spec.loader is None:
@@ -124,6 +132,14 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise UsageError(f"{path}: get_config() returned {type(experiment).__name__}.\nExpected an Experiment.")
     return experiment
+
+
+def _experiments_named(name: str) -> list[Path]:
+    """Where an experiment that comes with femur3d may lie: in the installed package, or beside it in a clone."""
+    if not name.isidentifier():
+        return []
+    package = Path(__file__).parent
+    return [folder / "experiments" / f"{name}.py" for folder in (package, package.parent)]
 
 
 def no_arguments(argv: Sequence[str]) -> None:

@@ -44,6 +44,14 @@ def test_volumes_by_hand_and_saving(expected, tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "femurs.nii.gz").array, expected.labels.array)
 
 
+def test_result_shows_its_femurs_and_no_arrays(expected):
+    left, right = expected.volumes_ml["left"], expected.volumes_ml["right"]
+    assert repr(expected) == f"Segmentation(left {left:.1f} ml, right {right:.1f} ml)"
+    assert f"<td>left</td><td>{left:.1f} ml</td>" in expected._repr_html_()
+    np.testing.assert_array_equal(expected.left.array, expected.labels.array == 1)
+    np.testing.assert_array_equal(expected.right.array, expected.labels.array == 2)
+
+
 def test_one_label_for_both_femurs(scan, threshold_model):
     assert set(np.unique(segment(scan, threshold_model, labels="femur").labels.array)) == {0, 1}
 

@@ -113,3 +113,9 @@ def test_names_of_earlier_versions_are_read():
     changed = with_settings(Experiment("x", training=Training(variants=(0,))), settings)
     assert changed.preprocessing.spacing_mm == (1, 2, 1)
     assert (changed.training.warm_restarts, changed.training.foreground_probability) == (1, 1.0)
+
+
+def test_experiments_that_come_with_femur3d_have_names():
+    assert load_experiment("transfer") == load_experiment("experiments/transfer.py")
+    with pytest.raises(UsageError, match="no such experiment"):
+        load_experiment("../experiments/transfer")

@@ -14,7 +14,9 @@ from typing import Any
 from femur3d import cli
 from femur3d.config import Experiment, from_dict
 from femur3d.errors import InputError
-from femur3d.training.run_directory import NOTES
+
+with cli.quiet_imports():
+    from femur3d.training.run_directory import NOTES
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any]]:

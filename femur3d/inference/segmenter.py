@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import os
 import time
@@ -19,7 +20,7 @@ from femur3d.data.preprocessing import air_level, cut, prepare_scan, restore, ro
 from femur3d.errors import InputError
 from femur3d.inference.postprocessing import LABEL_NAMES, label_map
 from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
-from femur3d.inference.quality_limits import RED, Flag, flags
+from femur3d.inference.quality_limits import RED, YELLOW, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
 from femur3d.inference.sliding_window import Predict, Spread, patch_count, patches_at, predict_volume
 from femur3d.io.images import Nifti1Header, write_volume
@@ -31,7 +32,7 @@ SMALLEST_SHARE = 1 / 4  # of a patch, along each axis, that a scan must fill: be
 STAGES = ("preprocessing", "network", "postprocessing", "quality")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """What comes out of a scan, all on the scan's grid.
 
@@ -50,6 +51,32 @@ class Segmentation:
     quality: dict[str, Flag] = dataclasses.field(default_factory=dict)
     names: Mapping[int, str] = dataclasses.field(default_factory=lambda: LABEL_NAMES["sides"])
     nifti: Nifti1Header | None = None
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {ml:.1f} ml" for name, ml in self.volumes_ml.items()) or "no femur found"
+        raised = [f"{name}: {flag.level}" for name, flag in self.quality.items() if flag.level in (YELLOW, RED)]
+        return f"Segmentation({', '.join([found, *raised])})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row a femur, then the quality flags that were raised."""
+        rows = "".join(f"<tr><td>{name}</td><td>{ml:.1f} ml</td></tr>" for name, ml in self.volumes_ml.items())
+        raised = [flag for flag in self.quality.values() if flag.level in (YELLOW, RED)]
+        said = "".join(f"<li>{flag.level}: {html.escape(flag.sentence)}</li>" for flag in raised)
+        return f"<table>{rows or '<tr><td>no femur found</td></tr>'}</table><ul>{said}</ul>"
+
+    @property
+    def left(self) -> Volume:
+        """Mask (bool) of the patient's left femur; empty where there is none, or where the labels know no sides."""
+        return self._mask("left")
+
+    @property
+    def right(self) -> Volume:
+        """Mask (bool) of the patient's right femur, as `left`."""
+        return self._mask("right")
+
+    def _mask(self, name: str) -> Volume:
+        values = [value for value, known in self.names.items() if known == name]
+        return self.labels.with_array(np.isin(self.labels.array, values))
 
     @property
     def volumes_ml(self) -> dict[str, float]:

@@ -1,0 +1,41 @@
+"""The command `femur3d`: `femur3d infer …` is `python -m femur3d.infer …`, and so for pack, train and evaluate."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import femur3d
+from femur3d.errors import EXIT_USAGE
+
+COMMANDS = {
+    "infer": "segment the femurs of scans",
+    "evaluate": "compare label maps with references",
+    "train": "train a network",
+    "pack": "prepare a dataset for training",
+}
+USAGE = "\n".join(
+    [
+        "femur3d COMMAND [flags]; femur3d COMMAND --help tells of its flags.",
+        *(f"  {name:9} {what}" for name, what in COMMANDS.items()),
+    ]
+)
+
+
+def main() -> None:
+    """Runs the entry point that the first word of the command line names, with the words that follow."""
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if word in ("--version", "-V"):
+        print(f"femur3d {femur3d.__version__}")
+    elif word in ("--help", "-h", "help"):
+        print(USAGE)
+    elif word in COMMANDS:
+        del sys.argv[1]
+        runpy.run_module(f"femur3d.{word}", run_name="__main__", alter_sys=True)
+    else:
+        print(f"femur3d: no command {word!r}.\nExpected {', '.join(COMMANDS)}, --version or --help.", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()
