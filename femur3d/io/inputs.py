@@ -172,7 +172,7 @@ def _series_folders(places: Sequence[_Place]) -> dict[Path, SeriesFolder]:
 
 def _is_doubtful(found: SeriesFolder) -> bool:
     """Whether nothing tells of DICOM but one file that is empty or cut short: it may be an empty README."""
-    return not found.series and len(found.damaged) == 1 and not found.damaged[0].suffix
+    return not found.has_images and len(found.damaged) == 1 and not found.damaged[0].suffix
 
 
 def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None, alone: bool) -> list[Scan]:

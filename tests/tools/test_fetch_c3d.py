@@ -546,7 +546,7 @@ def test_a_certificate_that_is_not_valid_ends_at_once(path, monkeypatch):
 
 
 def command(*flags):
-    return [sys.executable, "tools/fetch_c3d.py", *flags]
+    return [sys.executable, str(TOOL.parents[1] / "fetch_c3d.py"), *flags]
 
 
 def test_the_licence_is_shown_before_the_first_request_and_a_failure_is_two_lines(host, path):

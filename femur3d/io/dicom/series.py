@@ -70,6 +70,7 @@ class SeriesFolder:
         series: what they hold; empty where there is a problem.
         problem: the message of an InputError where a file is damaged; '' elsewhere.
         damaged: the damaged files.
+        has_images: whether there are sound images beside the damaged files.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class SeriesFolder:
     series: tuple[Series, ...] = dataclasses.field(repr=False, default=())
     problem: str = ""
     damaged: tuple[Path, ...] = ()
+    has_images: bool = True
 
     def choose(self, number: int | None) -> Series:
         """The series of a number, or the only one. Raises InputError where there is a problem, or no such series."""
@@ -112,7 +114,8 @@ def series_of(tree: Mapping[Path, Sequence[Path]]) -> list[SeriesFolder]:
         slices = [one for folder in folders for one in found[folder][0]]
         problems = {file: problem for folder in folders for file, problem in found[folder][1].items()}
         if problems:
-            groups.append(SeriesFolder(path, folders, (), next(iter(problems.values())), tuple(problems)))
+            problem = next(iter(problems.values()))
+            groups.append(SeriesFolder(path, folders, (), problem, tuple(problems), has_images=bool(slices)))
         elif slices:
             groups.append(SeriesFolder(path, folders, _listed(path, slices)))
     return groups
