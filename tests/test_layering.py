@@ -30,10 +30,6 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "matplotlib": {"evaluation.contour_figure", "export"},
     "tensorboardX": {"training.tensorboard"},
 }
-PENDING = {  # still to be mended; gone once it is
-    "io.images is long",
-    "io.inputs is long",
-}
 
 
 def modules() -> dict[str, Path]:
@@ -93,7 +89,7 @@ def test_package_imports_only_those_above_it(name):
         for other in own_imports(module)
         if package(other) not in above
     }
-    assert not wrong - PENDING
+    assert not wrong
 
 
 def test_phantoms_stand_on_the_foundation_alone():
@@ -126,7 +122,7 @@ def test_package_has_few_modules(name):
 
 def test_modules_are_short():
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
-    assert not {f"{name} is long" for name, count in lines.items() if count > MOST_LINES} - PENDING
+    assert not {f"{name} is long" for name, count in lines.items() if count > MOST_LINES}
 
 
 def test_no_test_imports_another():

@@ -10,35 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import itertools
 import os
 import re
-import shutil
-import stat
-import struct
-import tempfile
 import unicodedata
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
+from femur3d.io.archives import is_device, unpacked
 from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
+from femur3d.io.integrity import printable
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
 LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
-MAX_ZIP_FILES = 20_000  # a study of ten series of 200 slices has 2,000 files; more than ten of these are given unpacked
-MAX_ZIP_BYTES = 8 << 30  # about 400 scans of a pelvis of 20 MB; what a temporary folder can be asked to hold
 
-_CHUNK = 1 << 20
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks bzip2 and LZMA without a limit on memory
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BAD_CHARACTERS = re.compile(r'[<>:"/\\|?*]')  # in the file names of one system or another
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # of Windows
-_PACK_AGAIN = "Nothing was unpacked. Pack the scans again: plain files and folders, named relative to the zip."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +55,7 @@ class Scan:
         here, there = self.path, Path(self.source)
         while here.name and here.name == there.name:  # up to the zip, whose other files may be named too
             here, there = here.parent, there.parent
-        return "\n".join(_printable(line) for line in message.replace(str(here), str(there)).split("\n"))
+        return "\n".join(printable(line) for line in message.replace(str(here), str(there)).split("\n"))
 
 
 ResultsIn = Callable[[Path], Collection[str]]
@@ -150,7 +138,7 @@ def _opened(path: Path, passed_over: _PassedOver, stack: contextlib.ExitStack) -
     if not is_zip and not os.path.isdir(path):
         return _Place(path, path)
     try:
-        top = stack.enter_context(_unpacked(path)) if is_zip else path
+        top = stack.enter_context(unpacked(path)) if is_zip else path
         return _Place(path, top, dict(_walk(top, top, passed_over)))
     except InputError as error:
         return _Place(path, path, problem=error)
@@ -188,13 +176,13 @@ def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None
         problem = _nothing_in(place.top, place.given)
     if problem and alone:
         raise problem
-    return [Scan(place.given.stem, place.given, None, _printable(str(place.given)), str(problem))] if problem else found
+    return [Scan(place.given.stem, place.given, None, printable(str(place.given)), str(problem))] if problem else found
 
 
 def _scan_file(path: Path, series: int | None) -> Scan:
     """A file that was given itself; a DICOM one may hold several series."""
     is_dicom = not scan_extension(path) and os.path.isfile(path)
-    return Scan(case_name(path), path, series if is_dicom else None, _printable(str(path)))
+    return Scan(case_name(path), path, series if is_dicom else None, printable(str(path)))
 
 
 def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesFolder | None = None) -> Scan:
@@ -202,7 +190,7 @@ def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesF
     is_whole_zip = inside == place.top != place.given
     source = place.given / inside.relative_to(place.top) if inside.is_relative_to(place.top) else inside
     name = place.given.stem if is_whole_zip else case_name(inside)
-    return Scan(name, inside, series, _printable(str(source)), dicom=dicom)
+    return Scan(name, inside, series, printable(str(source)), dicom=dicom)
 
 
 def _walk(
@@ -246,7 +234,7 @@ def _check_choice(scan: Scan) -> None:
     received = f"{len(known)} DICOM series in one {'folder' if os.path.isdir(scan.path) else 'file'}"
     if scan.series is not None:
         received = f"no series number {scan.series} among {received}"
-    listed = "\n".join(f"  {_printable(str(one))}" for one in known)
+    listed = "\n".join(f"  {printable(str(one))}" for one in known)
     raise InputError(f"{scan.source}: {received}.\n{listed}\nChoose one of them with --series N.")
 
 
@@ -266,7 +254,7 @@ def _visible_files(top: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            yield _printable(os.path.relpath(os.path.join(folder, name), top))
+            yield printable(os.path.relpath(os.path.join(folder, name), top))
 
 
 # ---- names
@@ -306,137 +294,5 @@ def _alike(names: Iterable[str]) -> list[list[int]]:
 
 def _file_name(text: str) -> str:
     """`text` with '_' for what some system refuses in file names; never empty, never '.' or '-' in front."""
-    name = _BAD_CHARACTERS.sub("_", _printable(text).replace("�", "_")).lstrip(".- ").rstrip(". ") or "scan"
-    return f"_{name}" if _is_device(name) else name
-
-
-def _is_device(name: str) -> bool:
-    return name.split(".")[0].rstrip().upper() in _DEVICES
-
-
-def _printable(text: str) -> str:
-    """`text` with '�' for control characters and broken bytes, which would upset a terminal or a JSON file."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
-# ---- zips
-
-
-@contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
-    """A temporary folder with what a zip holds, hidden files left out. Raises InputError."""
-    with contextlib.ExitStack() as stack:
-        with _zip_errors(path):
-            temporary = tempfile.TemporaryDirectory(prefix="femur3d-", ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(temporary))
-            with zipfile.ZipFile(path) as archive:
-                entries = _wanted(path, archive.infolist())
-                _check_amount(path, entries, folder)
-                for entry in entries:
-                    _unpack(archive, entry, folder)
-        yield folder
-
-
-@contextlib.contextmanager
-def _zip_errors(path: Path) -> Iterator[None]:
-    """Within the block errors of the system and of zipfile (for a damaged zip it has many) become InputErrors."""
-    try:
-        yield
-    except InputError:
-        raise
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise _no_space(path, "the disk became full") from error
-        if error.errno == errno.EINVAL:  # zipfile went to a place before the first byte
-            raise _damaged(path, error) from error
-        advice = "Check its permissions, or unpack it yourself and give the folder"
-        raise InputError(f"{path}: cannot be unpacked ({error.strerror or error}).\n{advice}.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError, IndexError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    what = _printable(" ".join(str(error).split()))[:200] or "it ends too early"
-    return InputError(f"{path}: the zip is damaged or of an unknown kind ({what}).\nCopy or download it again.")
-
-
-def _no_space(path: Path, what: str) -> InputError:
-    return InputError(
-        f"{path}: {what} while it was unpacked to {tempfile.gettempdir()}.\n"
-        "Free some space there, or set TMPDIR to a folder on a larger disk."
-    )
-
-
-def _wanted(path: Path, entries: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """The files to be unpacked. InputError where any entry is unsafe, or one of these cannot be unpacked."""
-    wanted = []
-    for entry in entries:
-        name = _printable(entry.orig_filename)[:200]
-        if problem := _danger(entry):
-            raise InputError(f"{path}: its entry {name!r} {problem}.\n{_PACK_AGAIN}")
-        if entry.is_dir() or any(p.startswith(".") or p == "__MACOSX" for p in _parts(entry)):
-            continue
-        if problem := _obstacle(entry):
-            raise InputError(f"{path}: its entry {name!r} {problem}.\nUnpack it yourself and give the folder.")
-        wanted.append(entry)
-    return wanted
-
-
-def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
-    """The folders and the name of an entry that is not in `_danger`; '.' and empty ones left out."""
-    return PurePosixPath(entry.filename).parts
-
-
-def _danger(entry: zipfile.ZipInfo) -> str:
-    """What makes an entry unsafe on some system, '' for an ordinary one."""
-    name = entry.orig_filename
-    parts = name.split("/")
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    checks = {
-        "has an absolute path": name.startswith("/"),
-        "leads out of the folder": ".." in parts,
-        "has a backslash in its name": "\\" in name,
-        "has a zero byte in its name": "\0" in name,
-        "has a drive letter": any(part[1:2] == ":" for part in parts),
-        "is called like a device": any(map(_is_device, parts)),
-        "is a link": kind == stat.S_IFLNK,
-        "is neither a file nor a folder": kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK),
-    }
-    return next((problem for problem, found in checks.items() if found), "")
-
-
-def _obstacle(entry: zipfile.ZipInfo) -> str:
-    """Why a harmless file cannot be unpacked here, '' where it can."""
-    if entry.flag_bits & 0x1:
-        return "is encrypted"
-    if entry.filename.lower().endswith(".zip"):
-        return "is a zip inside the zip"
-    if entry.compress_type not in _METHODS:
-        return f"is packed by method {entry.compress_type}, and only 0 (stored) and 8 (deflate) are read"
-    return ""
-
-
-def _check_amount(path: Path, entries: Sequence[zipfile.ZipInfo], folder: Path) -> None:
-    """InputError where a zip announces more files or bytes than are unpacked, or than the disk has room for."""
-    n_bytes = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ZIP_FILES or n_bytes > MAX_ZIP_BYTES:
-        received = f"{len(entries):,} files of {n_bytes / 2**30:.2f} GiB in all"
-        limit = f"Up to {MAX_ZIP_FILES:,} files and {MAX_ZIP_BYTES / 2**30:.0f} GiB are unpacked"
-        raise InputError(f"{path}: {received}.\n{limit}: unpack it yourself and give the folder.")
-    if n_bytes > shutil.disk_usage(folder).free:
-        raise _no_space(path, f"{n_bytes / 2**30:.2f} GiB are more than the disk holds")
-
-
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    """Writes one file, no byte more than the zip's directory announced; zipfile compares the checksum at its end."""
-    target = folder.joinpath(*_parts(entry))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with archive.open(entry) as packed, target.open("xb") as stream:  # x: a second entry of one name is an error
-        for chunk in iter(lambda: packed.read(_CHUNK), b""):
-            written += len(chunk)
-            if written > entry.file_size:
-                break
-            stream.write(chunk)
-    if written != entry.file_size:
-        raise zipfile.BadZipFile(f"{entry.filename} does not have the {entry.file_size:,} bytes that are announced")
+    name = _BAD_CHARACTERS.sub("_", printable(text).replace("�", "_")).lstrip(".- ").rstrip(". ") or "scan"
+    return f"_{name}" if is_device(name) else name

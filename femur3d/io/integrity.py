@@ -44,6 +44,11 @@ _displayed: list[bool] = []  # whether ITK showed its warnings when each of the 
 _ITK_PREFIX = re.compile(r"^(?:s?itk::ERROR:|ITK ERROR:)?\s*(?:\w+\(0x[0-9a-f]+\):\s*)?")
 
 
+def printable(text: str) -> str:
+    """`text` with '�' for control characters and broken bytes, which would upset a terminal or a JSON file."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
 def damaged(path: Path, what: str) -> InputError:
     """The error for a file that is cut short or corrupt. `what`: a phrase that says where it shows."""
     return InputError(f"{path}: the file is damaged or incomplete: {what}.\nCopy or export it again.")

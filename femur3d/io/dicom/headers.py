@@ -19,7 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from femur3d.errors import InputError
 from femur3d.io.dicom.contrast import CONTRAST_ATTRIBUTES
-from femur3d.io.integrity import check_name, damaged, dicom_kind, reading
+from femur3d.io.integrity import check_name, damaged, dicom_kind, printable, reading
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 ATTRIBUTES = (
@@ -65,7 +65,7 @@ def read_header(path: Path) -> pydicom.Dataset | None:
 
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """An attribute as printable text, '' where it is missing; '�' stands for what would upset a terminal."""
-    found = "".join(c if c.isprintable() else "�" for c in _text(dataset, keyword).strip(" \0"))
+    found = printable(_text(dataset, keyword).strip(" \0"))
     return sys.intern(found)  # most are the same in all slices of a series
 
 
