@@ -7,6 +7,7 @@ reported and nothing is flagged.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -162,7 +163,8 @@ def write_limits(folder: Path, limits: Mapping[str, Limit], learnt_on: str) -> N
         learnt_on: where they come from, for people.
     """
     values = {name: dataclasses.asdict(limit) for name, limit in limits.items()}
-    text = json.dumps({"format": FORMAT, "learnt_on": learnt_on, "limits": values}, indent=2)
+    content = {"format": FORMAT, "learnt_on": learnt_on, "limits": values, "limits_sha256": _digest(values)}
+    text = json.dumps(content, indent=2)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / QUALITY) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -172,22 +174,31 @@ def read_limits(folder: Path) -> dict[str, Limit]:
     """The limits in a model's folder; {} where it has no `quality.json`.
 
     Raises:
-        InputError: too large a file, not JSON, another format, an unknown measure, or numbers that are none or in the
-            wrong order.
+        InputError: no file or too large a one, not JSON, another format, an unknown measure, numbers that are none or
+            in the wrong order, or not those that were written.
     """
     path = folder / QUALITY
     if not path.exists():
         return {}
+    if not path.is_file():  # reading a named pipe would wait for ever
+        raise InputError(f"{path}: no regular file.\n{_EXPECTED}")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_BYTES}.")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({str(error)[:100]}).\n{_EXPECTED}") from error
     limits = found.get("limits") if isinstance(found, dict) and found.get("format") == FORMAT else None
     if not isinstance(limits, dict):
         raise InputError(f"{path}: no limits in the format {FORMAT!r}.\n{_EXPECTED}")
-    return {name: _checked(path, name, values) for name, values in limits.items()}
+    checked = {name: _checked(path, name, values) for name, values in limits.items()}
+    if found.get("limits_sha256", _digest(limits)) != _digest(limits):  # files of earlier versions lack it
+        raise InputError(f"{path}: damaged: not the limits that were written (SHA-256).\n{_EXPECTED}")
+    return checked
+
+
+def _digest(limits: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(limits, sort_keys=True).encode()).hexdigest()
 
 
 _EXPECTED = "Expected the file that experiments/studies/learn_quality.py wrote; without it a model flags nothing."

@@ -76,7 +76,7 @@ def save_model(
             network.save_weights(temporary)
             if half:
                 store_as_half(temporary)
-        config = {
+        config: dict[str, Any] = {
             "format": FORMAT,
             "network": to_dict(network_config),
             "preprocessing": to_dict(preprocessing),
@@ -84,8 +84,8 @@ def save_model(
             "sides": "from anatomy in world coordinates",
             "provenance": provenance,
             "weights_sha256": _sha256(new / WEIGHTS),
-            "config_sha256": _meaning_sha256(network_config, preprocessing, provenance),
         }
+        config["config_sha256"] = _meaning_sha256(config)
         with replacing(new / CONFIG) as temporary:
             temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         new.chmod(0o755)
@@ -143,7 +143,7 @@ def load_model(folder: Path) -> TrainedModel:
     config = read_config(folder)
     network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
     preprocessing = from_dict(Preprocessing, config["preprocessing"], f"{folder / CONFIG}: preprocessing")
-    meaning = _meaning_sha256(network_config, preprocessing, config["provenance"])
+    meaning = _meaning_sha256(config)
     if config.get("config_sha256", meaning) != meaning:
         raise InputError(
             f"{folder / CONFIG}: not what was written: its values do not fit its config_sha256.\n"
@@ -232,10 +232,18 @@ def _load_weights(path: Path, network: keras.Model) -> None:
             variables[_current_path(name)].assign(file[name][...])
 
 
-def _meaning_sha256(network: Network, preprocessing: Preprocessing, provenance: Any) -> str:
-    """SHA-256 of what a configuration says, whatever names its fields have; models of earlier versions lack it."""
-    content = [to_dict(network), to_dict(preprocessing), provenance]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _meaning_sha256(config: dict[str, Any]) -> str:
+    """SHA-256 of what a configuration says, whatever names its fields have; models of earlier versions lack it.
+
+    Of the fields that the file has: one that a later version adds, with a default, leaves the digests of old files.
+    """
+    content: list[Any] = []
+    for kind, name in ((Network, "network"), (Preprocessing, "preprocessing")):
+        stated = {current_name(field, None)[0] for field in config[name]}
+        values = to_dict(from_dict(kind, config[name]))
+        content.append({field: value for field, value in values.items() if field in stated})
+    text = json.dumps([*content, config["provenance"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,8 @@ import os
 import keras
 
 from femur3d.errors import InputError
-from femur3d.io.hdf5 import open_hdf5, plain_datasets
+from femur3d.io.atomic import check_seal
+from femur3d.io.hdf5 import open_hdf5, open_in_child, plain_datasets, reading_hdf5
 from femur3d.network.encoder import STAGES
 
 
@@ -48,9 +49,11 @@ def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> 
             network.
     """
     check_encoder_weights(path)
+    if not check_seal(path):
+        open_in_child(path)
     check_source_is_named(path, encoder_provenance(path)["source_kind"])
     names = [name for stage in STAGES for name in stage]
-    with open_hdf5(path) as file:
+    with reading_hdf5(path), open_hdf5(path) as file:
         found = plain_datasets(file, path)
         for name in names:
             for part, expected in (("kernel", network.get_layer(name).kernel), ("bias", network.get_layer(name).bias)):
@@ -71,5 +74,5 @@ def encoder_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
 
     `source_kind` is 'c3d', 'surrogate' or 'unknown'; what a file does not say is 'unknown' too.
     """
-    with open_hdf5(path) as file:
+    with reading_hdf5(path), open_hdf5(path) as file:
         return {name: str(file.attrs.get(name, "unknown")) for name in ("source_kind", "source_sha256", "source_file")}

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,6 +96,8 @@ class RunDirectory:
 
     def _read(self) -> dict[str, Any]:
         try:
+            if not self._config.is_file():
+                raise OSError("no regular file")  # reading a named pipe would wait for ever
             stored = json.loads(self._config.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
@@ -143,15 +146,23 @@ class MetricsLog:
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         if not self._path.exists():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        return [{c: row.get(c) or "" for c in self._columns} for row in rows if int(row["step"]) <= step]
+        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [{c: row.get(c) or "" for c in self._columns} for row in csv.DictReader(file)]
+        return [row for row in rows if _is_sound(row) and int(row["step"]) <= step]
 
     def add(self, row: Mapping[str, float | int]) -> None:
         """Appends a row; columns that it lacks stay empty."""
         text = {c: _number(row[c]) if c in row else "" for c in self._columns}
         with self._path.open("a", newline="", encoding="utf-8") as file:
             file.write(_csv_text([text], self._columns))
+
+
+def _is_sound(row: Mapping[str, str]) -> bool:
+    """Whether a row is one that was written: a killed process leaves parts of rows, a bad disk anything."""
+    try:
+        return row["step"].isdecimal() and all(math.isfinite(float(text)) for text in row.values() if text)
+    except ValueError:
+        return False
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
 """Levels, limits learnt from good scans, and the file that holds them."""
 
 import json
+import os
 
 import pytest
 
@@ -134,4 +135,21 @@ def test_a_damaged_file_is_two_lines(tmp_path, content, said):
 def test_a_file_that_is_no_text_is_two_lines(tmp_path):
     (tmp_path / "quality.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not JSON"):
+        read_limits(tmp_path)
+
+
+def test_a_changed_number_is_told_and_a_file_of_an_earlier_version_is_read(tmp_path):
+    write_limits(tmp_path, {"fragments": Limit(1.0, 2.0, 3.0)}, "nothing")
+    path = tmp_path / "quality.json"
+    path.write_text(path.read_text().replace("2.0", "2.5"))
+    with pytest.raises(InputError, match="not the limits that were written"):
+        read_limits(tmp_path)
+    path.write_text(path.read_text().replace("limits_sha256", "note"))
+    assert read_limits(tmp_path) == {"fragments": Limit(1.0, 2.5, 3.0)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "quality.json")
+    with pytest.raises(InputError, match="no regular file"):
         read_limits(tmp_path)

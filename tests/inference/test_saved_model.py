@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import os
@@ -138,6 +139,22 @@ def test_a_changed_configuration_is_noticed_and_an_old_one_is_read(folder):
     del config["config_sha256"]
     path.write_text(json.dumps(config))
     assert load_model(folder).preprocessing == PREPROCESSING
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterPreprocessing(Preprocessing):
+    """As a later version may have it: with one field more."""
+
+    bias_field_mm: float = 0.0
+
+
+def test_a_field_that_a_later_version_adds_leaves_old_models_sound(folder, monkeypatch):
+    monkeypatch.setattr(saved_model, "Preprocessing", LaterPreprocessing)
+    assert load_model(folder).preprocessing == LaterPreprocessing(spacing_mm=(1.5, 2.6, 1.5), patch_size=(16, 16, 16))
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"margin_mm"', '"bias_field_mm": 1.0, "margin_mm"'))
+    with pytest.raises(InputError, match="not what was written"):
+        load_model(folder)
 
 
 def test_weights_that_are_not_finite(folder):

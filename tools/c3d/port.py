@@ -23,7 +23,7 @@ from absl import flags
 import femur3d
 from femur3d import cli
 from femur3d.errors import EXIT_INTERNAL, FemurError, InputError, UsageError
-from femur3d.io.atomic import replacing
+from femur3d.io.atomic import replacing, seal
 from tools.c3d.caffe_reader import COLOURS, BlobError, Net, check_convolutions, dimensions, read_net, short
 
 with cli.quiet_imports():
@@ -82,6 +82,7 @@ def port(weights: Path, output: Path) -> list[ProofRow]:
     net = dataclasses.replace(net, layers={name: net.layers[name] for name in ENCODER})  # frees the larger part
     with replacing(output) as temporary:
         write_encoder(temporary, net, filters)
+        seal(temporary)
         rows = prove(temporary, net, filters)
         _print_proof(rows)
         _check_proof(rows)
