@@ -131,8 +131,8 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
         "first tile": first_tile(EXACT),
         "first fast tile": first_tile(FAST),
         "volume": lambda: array().shape,
-        "exact": lambda: segmenter(EXACT)._slide(array(), patch, None),
-        "fast": lambda: segmenter(FAST)._slide(array(), patch, None),
+        "exact": lambda: segmenter(EXACT)._slide(array(), patch, None)[0].probability,
+        "fast": lambda: segmenter(FAST)._slide(array(), patch, None)[0].probability,
         "fast engine": lambda: segmenter(FAST).versions,
         "memory": lambda: (idle_mib, _peak_mib()),
     }

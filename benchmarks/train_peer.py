@@ -235,7 +235,7 @@ def segment(scan: Volume, preprocessing: Preprocessing, predict: Predict) -> Vol
     prepared = prepare_scan(grid, preprocessing)
     stride = [max(round(n * (1 - OVERLAP)), 1) for n in preprocessing.patch_size]
     normalise = make_normalise(preprocessing.normalisation)
-    probability = predict_volume(prepared.array, predict, preprocessing.patch_size, stride, normalise=normalise)
+    probability, _ = predict_volume(prepared.array, predict, preprocessing.patch_size, stride, normalise=normalise)
     return label_map(scan.with_array(restore(prepared.with_array(probability), grid).array), labels="sides")
 
 

@@ -21,7 +21,8 @@ from femur3d.export import case_files, case_results
 from femur3d.inference import quality
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import TrainedModel, load_model
-from femur3d.inference.segmenter import FAST, Mode, Segmenter, air_below
+from femur3d.inference.segmenter import FAST, Mode, Segmenter
+from femur3d.inference.sliding_window import SlidingWindow
 from femur3d.io import images as volume_io
 from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
@@ -142,23 +143,14 @@ def test_fast_mode_looks_closer_only_where_something_was_found(model):
     array = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
     array[5, 5, 5] = 1000.0
     counts = []
-    for mode in (dataclasses.replace(FAST, focus=None), FAST):
+    for mode in (dataclasses.replace(FAST, refine_above=None), FAST):
         seen = []
         engine = StandInEngine(lambda patches, seen=seen: (seen.append(1), (patches > 10).astype(np.float32))[1])
         segmenter = Segmenter(load_model(model), engine, mode)
-        found = segmenter._slide(array, (16, 16, 16), None)
-        assert np.argwhere(found > 0.5).tolist() == [[5, 5, 5]]
+        found, _ = segmenter._slide(array, (16, 16, 16), None)
+        assert np.argwhere(found.probability > 0.5).tolist() == [[5, 5, 5]]
         counts.append(len(seen))
     assert counts == [7**3, 4**3]  # the other patches that hold the corner's voxel start at 8 or later
-
-
-def test_air_is_what_stays_below_a_tenth_of_the_range():
-    array = np.zeros((8, 8, 8), np.float32)
-    array[:, :, 4:] = 100.0
-    is_air = air_below(array)
-    assert is_air(array[:, :, :4] + 9.9)
-    assert not is_air(array[:, :, :4] + 10.1)
-    assert not is_air(array)
 
 
 def test_out_of_memory_is_tried_again_with_smaller_patches(model):
@@ -174,7 +166,8 @@ def test_out_of_memory_is_tried_again_with_smaller_patches(model):
     segmenter = Segmenter(load_model(model), StandInEngine(predict))
     array = np.random.default_rng(0).standard_normal((70, 70, 70)).astype(np.float32)
     limit = 32
-    assert segmenter._slide(array, (64, 64, 64), None).shape == array.shape
+    found, patch_size = segmenter._slide(array, (64, 64, 64), None)
+    assert (found.probability.shape, patch_size) == (array.shape, (32, 32, 32))
     assert tried[:2] == [(64, 64, 64), (32, 32, 32)]
     limit = 16
     with pytest.raises(MemoryError):
@@ -265,8 +258,7 @@ def test_scan_without_femur_is_written_and_no_success(infer_main, tmp_path, caps
     pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     scan, _ = scan_and_label()
     write_scan(tmp_path / "empty", scan.with_array((10 * scan.array).astype(np.int16)))
-    nothing = lambda array, *_, **__: np.zeros(array.shape, np.float32)  # noqa: E731
-    monkeypatch.setattr("femur3d.inference.segmenter.predict_volume", nothing)
+    monkeypatch.setattr(SlidingWindow, "look", SlidingWindow.count)
     words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--preview")
     assert infer_main("-i", tmp_path / "empty", *words) == 4
     said = capsys.readouterr()

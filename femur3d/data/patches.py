@@ -125,3 +125,48 @@ def normalise_patch(patch: np.ndarray) -> np.ndarray:
     scaled -= scaled.mean()  # what rounding the first mean to float32 left over
     deviation = np.sqrt(np.square(scaled).mean())
     return np.divide(scaled, deviation, out=scaled) if deviation > 0 else np.zeros_like(scaled)
+
+
+def pad_to_patch(array: np.ndarray, patch_size: Index) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """The volume, reflected at both ends of the axes shorter than the patch, and where it lies in that."""
+    missing = [max(patch - size, 0) for size, patch in zip(array.shape, patch_size, strict=True)]
+    before = [count // 2 for count in missing]
+    inside = tuple(slice(start, start + size) for start, size in zip(before, array.shape, strict=True))
+    if not any(missing):
+        return array, inside
+    widths = [(start, count - start) for start, count in zip(before, missing, strict=True)]
+    return np.pad(array, widths, mode="symmetric"), inside
+
+
+def normalised_patches(
+    array: np.ndarray,
+    origins: Sequence[Index] | np.ndarray,
+    patch_size: Index,
+    count: int,
+    normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
+) -> np.ndarray:
+    """The patches at `origins`, normalised, float32 (count, z, y, x); zeros where there are fewer origins."""
+    batch = np.zeros((count, *patch_size), np.float32)
+    for patch, origin in zip(batch, origins, strict=False):
+        patch[...] = normalise(crop(array, origin, patch_size))
+    return batch
+
+
+def patches_around(
+    array: np.ndarray,
+    centres: np.ndarray,
+    patch_size: Index,
+    normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
+) -> np.ndarray:
+    """Normalised patches around given voxels: float32 (n, z, y, x).
+
+    Args:
+        array: the volume, (z, y, x).
+        centres: voxels, (n, 3) in (z, y, x); fractions are cut off. A patch is moved as little as needed to lie inside.
+        patch_size: patch shape (z, y, x); an axis shorter than it is reflected.
+        normalise: applied to each patch.
+    """
+    padded, inside = pad_to_patch(array, patch_size)
+    moved = np.asarray(centres) + [axis.start for axis in inside]
+    origins = [centred_origin(centre, padded.shape, patch_size) for centre in moved]
+    return normalised_patches(padded, origins, patch_size, len(origins), normalise)

@@ -99,6 +99,8 @@ def results_in(folder: Path) -> set[str]:
 def is_done(case: Case, made_with: MadeWith) -> bool:
     """Whether CASE.json is there, says the same of scan, model and options, and all that was wanted is there too."""
     summary = read_summary(case.json)
+    if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
+        options["refine_above"] = options.pop("focus")
     same = all(summary.get(name) == value for name, value in dataclasses.asdict(made_with).items())
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])

@@ -39,7 +39,7 @@ NAMES = (
 def measure(
     labels: Volume,
     probability: Volume,
-    patch_disagreement: float,
+    patch_variance: float,
     heads: dict[str, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """All measures of one segmentation, see `NAMES`; those without a meaning are left out.
@@ -47,13 +47,13 @@ def measure(
     Args:
         labels: the label map; every value but 0 is femur.
         probability: P(femur) on the same grid.
-        patch_disagreement: see `sliding_window.Spread`.
+        patch_variance: see `sliding_window.PatchMean`.
         heads: P(femur) by 'lower', 'mid' and 'upper' in some patches, float32 (n, z, y, x); None: not measured.
     """
     femurs = femurs_of(labels)
     share, fragments = removed(labels, probability)
     found = {
-        "patch_disagreement": patch_disagreement,
+        "patch_disagreement": patch_variance,
         "uncertain_share": uncertain_share(probability.array),
         "removed_share": share,
         "fragments": fragments,

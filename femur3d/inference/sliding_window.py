@@ -1,40 +1,30 @@
-"""Whole-volume prediction from overlapping patches: tile, call a predict function, average (section 3.4)."""
+"""Probability map of a whole volume: the mean of the maps of overlapping patches (section 3.4)."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from femur3d.config import THRESHOLD
-from femur3d.data.patches import Index, centred_origin, crop, grid_origins, grid_starts, normalise_patch
+from femur3d.data.patches import Index, crop, grid_origins, normalise_patch, normalised_patches, pad_to_patch
 
 Predict = Callable[[np.ndarray], np.ndarray]
+Progress = Callable[[int, int], None]
 
 
-@dataclasses.dataclass
-class Spread:
-    """How much the patches disagree about the voxels that they share: three sums instead of a second volume.
+class PatchMean(NamedTuple):
+    """What overlapping patches say about a volume.
 
     Attributes:
-        squares: Σ p² over the voxels of all patches, p the foreground probability.
-        agreed: Σ n·mean² over the voxels of the volume, n the number of patches that cover a voxel.
-        total: Σ p over the voxels of all patches.
-        patch_size: (z, y, x) of the patches.
+        probability: mean P(femur) of the patches that cover a voxel, float32 (z, y, x).
+        variance: how much they disagree: the variance within voxels, Σ n·variance, in parts of Σ p over all patches,
+            padding included; 0 where all agree, less than 1; no unit.
     """
 
-    squares: float = 0.0
-    agreed: float = 0.0
-    total: float = 0.0
-    patch_size: tuple[int, ...] = ()
-
-    @property
-    def disagreement(self) -> float:
-        """Variance within voxels, Σ n·variance, in parts of Σ p: 0 where all patches agree, less than 1; no unit."""
-        return max(self.squares - self.agreed, 0.0) / self.total if self.total else 0.0
+    probability: np.ndarray
+    variance: float
 
 
 def predict_volume(
@@ -44,20 +34,21 @@ def predict_volume(
     stride: Index,
     batch_size: int = 1,
     normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
-    progress: Callable[[int], None] | None = None,
-    skip: Callable[[np.ndarray], bool] | None = None,
-    focus: float | None = None,
-    spread: Spread | None = None,
-) -> np.ndarray:
-    """Foreground probability map of a whole volume: the plain mean of all patches that cover a voxel.
+    progress: Progress | None = None,
+) -> PatchMean:
+    """The mean of all patches of a grid; arguments and errors as `SlidingWindow`."""
+    window = SlidingWindow(array, predict, patch_size, stride, batch_size, normalise, progress)
+    window.look(window.origins)
+    return window.mean()
 
-    With `focus` only of those that matter: at first as few patches as cover the volume, then of the others those in
-    which the first found foreground. So the mean is that of all patches wherever there is more than a corner of it.
+
+class SlidingWindow:
+    """A volume seen through patches, and the sum of what a network makes of them.
 
     An axis shorter than the patch is padded at both ends by reflection, and the padding is cut off the result.
 
-    Every batch of a call has the same shape, so that a traced function is traced once: where the patches run out, the
-    last batch is filled up with zeros, and what is predicted for those is dropped.
+    Every batch has the same shape, so that a traced function is traced once: where the patches run out, the last batch
+    is filled up with zeros, and what is predicted for those is dropped.
 
     Args:
         array: the volume, (z, y, x), any real dtype, finite and not empty.
@@ -67,193 +58,89 @@ def predict_volume(
         stride: distance of neighbouring patches (z, y, x), each from 1 to the patch size.
         batch_size: patches a call; fewer where the volume has fewer.
         normalise: applied to each patch, padding included, before `predict`.
-        progress: called with the number of patches done, passed over or predicted; `patch_count` gives the total.
-        skip: tells of a patch, as it is in `array`, whether it is background without a look; None asks for all.
-        focus: the others are those that foreground fills to more than this part: voxels whose probabilities, summed
-            over the first patches, exceed 0.5. None looks at all patches at once.
-        spread: is overwritten with how much the patches disagree, padding included.
+        progress: called with the numbers of patches done, predicted or not, and in all.
 
-    Returns:
-        Probabilities, float32 (z, y, x), shape of `array`.
+    Attributes:
+        array: the volume, padded.
+        patch_size: patch shape (z, y, x).
+        origins: of all patches of the grid in `array`, int64 (n, 3).
+        total: Σ p over the patches so far, float32, shape of `array`.
 
     Raises:
         ValueError: `array` is empty or not 3-D, the batch size or a stride is out of range, or `predict` returns
             another shape than it was given.
     """
-    if array.ndim != 3 or array.size == 0:
-        raise ValueError(f"Expected a volume (z, y, x) that is not empty. Received: shape {array.shape}")
-    if batch_size < 1:
-        raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
-    padded, inside = _pad_to_patch(array, patch_size)
-    origins = grid_origins(padded.shape, patch_size, stride)
-    window = _Window(padded, predict, patch_size, min(batch_size, len(origins)), normalise, skip, progress)
-    if focus is None:
-        window.add(origins)
-    else:
-        first = _sparse(origins, patch_size)
-        window.add(origins[first])
-        window.add(origins[~first], focus)
-    sums = _divide_by_cover(window.total, window.covering, patch_size)
-    if spread is not None:
-        spread.squares, (spread.agreed, spread.total), spread.patch_size = window.squares, sums, tuple(patch_size)
-    return np.ascontiguousarray(window.total[inside])
 
+    def __init__(
+        self,
+        array: np.ndarray,
+        predict: Predict,
+        patch_size: Index,
+        stride: Index,
+        batch_size: int = 1,
+        normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
+        progress: Progress | None = None,
+    ) -> None:
+        if array.ndim != 3 or array.size == 0:
+            raise ValueError(f"Expected a volume (z, y, x) that is not empty. Received: shape {array.shape}")
+        if batch_size < 1:
+            raise ValueError(f"Expected a batch size of 1 or more. Received: {batch_size}")
+        self.array, self._inside = pad_to_patch(array, patch_size)
+        self.patch_size = patch_size
+        self.origins = grid_origins(self.array.shape, patch_size, stride)
+        self.total = np.zeros(self.array.shape, np.float32)
+        self._squares = 0.0  # Σ p² over the voxels of all patches
+        self._counted = [np.zeros((0, 3), np.int64)]  # origins of the patches in the mean
+        self._predict, self._normalise = predict, normalise
+        self._batch_size = min(batch_size, len(self.origins))
+        self._progress, self._done = progress, 0
 
-@dataclasses.dataclass(eq=False)
-class _Window:
-    """What slides over the padded volume: the arguments of `predict_volume`, and what has come of it so far.
+    def look(self, origins: np.ndarray) -> None:
+        """Predicts the patches at `origins`, (n, 3), and adds each to its place."""
+        for start in range(0, len(origins), self._batch_size):
+            some = origins[start : start + self._batch_size]
+            batch = normalised_patches(self.array, some, self.patch_size, self._batch_size, self._normalise)
+            for origin, probability in zip(some, self._predicted(batch), strict=False):
+                crop(self.total, origin, self.patch_size)[...] += probability
+                self._squares += float(np.square(probability, dtype=np.float64).sum())
+            self.count(some)
 
-    Attributes:
-        total: sum of the predictions, float32, shape of the volume.
-        squares: sum of their squares.
-        covering: origins (n, 3) of the patches that count as predicted, those skipped as background included.
-        done: number of patches done with, predicted or not.
-    """
+    def count(self, origins: np.ndarray) -> None:
+        """Counts the patches at `origins` into the mean; those that were not predicted count as P = 0."""
+        self._counted.append(origins)
+        self.pass_over(origins)
 
-    padded: np.ndarray
-    predict: Predict
-    patch_size: Index
-    batch_size: int
-    normalise: Callable[[np.ndarray], np.ndarray]
-    skip: Callable[[np.ndarray], bool] | None
-    progress: Callable[[int], None] | None
+    def pass_over(self, origins: np.ndarray) -> None:
+        """Leaves the patches at `origins` out of the mean."""
+        self._done += len(origins)
+        if self._progress is not None and len(origins):
+            self._progress(self._done, len(self.origins))
 
-    def __post_init__(self) -> None:
-        self.total = np.zeros(self.padded.shape, np.float32)
-        self.squares = 0.0
-        self.covering = np.zeros((0, 3), np.int64)
-        self.done = 0
+    def _predicted(self, batch: np.ndarray) -> np.ndarray:
+        found = np.asarray(self._predict(batch))
+        if found.shape != batch.shape:
+            raise ValueError(f"Expected probabilities of shape {batch.shape} from predict. Received: {found.shape}")
+        return found
 
-    def add(self, origins: np.ndarray, focus: float | None = None) -> None:
-        """Predicts the patches at `origins`; with `focus` those that foreground fills to more than it so far."""
-        wanted = origins if focus is None else origins[[self._filled(origin) > focus for origin in origins]]
-        self.covering = np.concatenate([self.covering, wanted])
-        self._report(len(origins) - len(wanted))
-        for start in range(0, len(wanted), self.batch_size):
-            some = wanted[start : start + self.batch_size]
-            shown = some if self.skip is None else some[[not self.skip(self._crop(origin)) for origin in some]]
-            if len(shown):
-                batch = _gather(self.padded, shown, self.patch_size, self.batch_size, self.normalise)
-                probabilities = _predict_checked(self.predict, batch)
-                self.squares += _add(self.total, shown, probabilities, self.patch_size)
-            self._report(len(some))
+    def mean(self) -> PatchMean:
+        """The sum divided, in place, by the number of patches that cover each voxel: to be called once, at the end.
 
-    def _filled(self, origin: np.ndarray) -> float:
-        return float(np.mean(crop(self.total, origin, self.patch_size) > THRESHOLD))
-
-    def _crop(self, origin: np.ndarray) -> np.ndarray:
-        return crop(self.padded, origin, self.patch_size)
-
-    def _report(self, count: int) -> None:
-        self.done += count
-        if self.progress is not None and count:
-            self.progress(self.done)
-
-
-def _sparse(origins: np.ndarray, patch_size: Index) -> np.ndarray:
-    """Which of the patches of a grid, bool (n,), cover the volume with as few as that grid allows."""
-    chosen = np.ones(len(origins), bool)
-    for axis, patch in enumerate(patch_size):
-        starts = np.unique(origins[:, axis])
-        kept = [starts[0]]
-        while kept[-1] < starts[-1]:
-            kept.append(starts[starts <= kept[-1] + patch][-1])  # the farthest that leaves no gap
-        chosen &= np.isin(origins[:, axis], kept)
-    return chosen
-
-
-def patch_count(shape: Index, patch_size: Index, stride: Index) -> int:
-    """Number of patches that cover a volume of this shape (z, y, x): all that `predict_volume` predicts or passes over.
-
-    Raises:
-        ValueError: a stride is not from 1 to the patch size.
-    """
-    axes = zip(shape, patch_size, stride, strict=True)
-    return math.prod(len(grid_starts(max(size, patch), patch, step)) for size, patch, step in axes)
-
-
-def patches_at(
-    array: np.ndarray,
-    centres: np.ndarray,
-    patch_size: Index,
-    normalise: Callable[[np.ndarray], np.ndarray] = normalise_patch,
-) -> np.ndarray:
-    """Patches as `predict_volume` hands them out, but around given voxels: float32 (n, z, y, x).
-
-    Args:
-        array: the volume, (z, y, x).
-        centres: voxels, (n, 3) in (z, y, x); fractions are cut off. A patch is moved as little as needed to lie inside.
-        patch_size: patch shape (z, y, x); an axis shorter than it is reflected.
-        normalise: applied to each patch.
-    """
-    padded, inside = _pad_to_patch(array, patch_size)
-    moved = np.asarray(centres) + [axis.start for axis in inside]
-    origins = np.array([centred_origin(centre, padded.shape, patch_size) for centre in moved])
-    return _gather(padded, origins, patch_size, len(origins), normalise)
-
-
-def _pad_to_patch(array: np.ndarray, patch_size: Index) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """The volume, reflected at both ends of the axes shorter than the patch, and where it lies in that."""
-    missing = [max(patch - size, 0) for size, patch in zip(array.shape, patch_size, strict=True)]
-    before = [count // 2 for count in missing]
-    inside = tuple(slice(start, start + size) for start, size in zip(before, array.shape, strict=True))
-    if not any(missing):
-        return array, inside
-    widths = [(start, count - start) for start, count in zip(before, missing, strict=True)]
-    return np.pad(array, widths, mode="symmetric"), inside
-
-
-def _gather(
-    array: np.ndarray,
-    origins: np.ndarray,
-    patch_size: Index,
-    batch_size: int,
-    normalise: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """Normalised patches at `origins`, float32 (batch_size, z, y, x); zeros where there are fewer origins."""
-    batch = np.zeros((batch_size, *patch_size), np.float32)
-    for patch, origin in zip(batch, origins, strict=False):
-        patch[...] = normalise(crop(array, origin, patch_size))
-    return batch
-
-
-def _predict_checked(predict: Predict, batch: np.ndarray) -> np.ndarray:
-    """Probabilities of the batch. Raises ValueError where their shape is not the batch's."""
-    probabilities = np.asarray(predict(batch))
-    if probabilities.shape != batch.shape:
-        raise ValueError(f"Expected probabilities of shape {batch.shape} from predict. Received: {probabilities.shape}")
-    return probabilities
-
-
-def _add(total: np.ndarray, origins: np.ndarray, probabilities: np.ndarray, patch_size: Index) -> float:
-    """Adds each patch of probabilities to its place in `total`; those without an origin are dropped.
-
-    Returns the sum of their squares.
-    """
-    squares = 0.0
-    for origin, probability in zip(origins, probabilities, strict=False):
-        crop(total, origin, patch_size)[...] += probability
-        squares += float(np.square(probability, dtype=np.float64).sum())
-    return squares
-
-
-def _divide_by_cover(total: np.ndarray, origins: np.ndarray, patch_size: Index) -> tuple[float, float]:
-    """Divides each voxel (z, y, x), in place, by the number of the patches at `origins` that cover it.
-
-    The number is the same in all slices between two neighbouring borders of patches, so that it takes no second array
-    of the volume's size. Returns Σ n·mean² and Σ n·mean of the voxels, n the number and mean the result.
-    """
-    depth, height, width = (int(size) for size in patch_size)
-    borders = np.unique([0, total.shape[0], *origins[:, 0], *(origins[:, 0] + depth)])
-    agreed = summed = 0.0
-    for low, high in itertools.pairwise(borders.tolist()):
-        count = np.zeros(total.shape[1:], np.float32)
-        for start, y, x in origins.tolist():
-            if start <= low < start + depth:
-                count[y : y + height, x : x + width] += 1
-        for slice_ in total[low:high]:
-            before = slice_.astype(np.float64)
-            slice_ /= count
-            agreed += float(np.vdot(before, slice_))
-            summed += float(before.sum())
-    return agreed, summed
+        The number is the same in all slices between two neighbouring borders of patches, so that it takes no second
+        array of the volume's size. Σ n·variance is Σ p² - Σ n·mean².
+        """
+        depth, height, width = (int(size) for size in self.patch_size)
+        origins = np.concatenate(self._counted)
+        borders = np.unique([0, self.total.shape[0], *origins[:, 0], *(origins[:, 0] + depth)])
+        mean_squares = summed = 0.0
+        for low, high in itertools.pairwise(borders.tolist()):
+            count = np.zeros(self.total.shape[1:], np.float32)
+            for start, y, x in origins.tolist():
+                if start <= low < start + depth:
+                    count[y : y + height, x : x + width] += 1
+            for slice_ in self.total[low:high]:
+                before = slice_.astype(np.float64)
+                slice_ /= count
+                mean_squares += float(np.vdot(before, slice_))
+                summed += float(before.sum())
+        variance = max(self._squares - mean_squares, 0.0) / summed if summed else 0.0
+        return PatchMean(np.ascontiguousarray(self.total[self._inside]), variance)

@@ -41,8 +41,8 @@ def validate(
     for number in packed.select("val"):
         entry = packed.entries[number]
         image, label = packed.read_volume(number)
-        prediction = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise) > THRESHOLD
-        prediction &= label.array != IGNORED
+        probability, _ = predict_volume(image.array, predict, patch_size, patch_size, normalise=normalise)
+        prediction = (probability > THRESHOLD) & (label.array != IGNORED)
         reference = label.array == 1
         score = dice(count_overlap(reference, prediction))
         yield Validated(f"{entry.case}/{entry.label_value}", image, reference, prediction, score)

@@ -14,6 +14,7 @@ from femur3d.data.patches import (
     grid_starts,
     make_normalise,
     normalise_patch,
+    patches_around,
     random_origin,
 )
 
@@ -171,3 +172,14 @@ def test_normalise_patch_reads_a_strided_view() -> None:
     view = crop(array, (1, 2, 3), (4, 4, 4)).transpose(2, 1, 0)
     expected = (view - view.mean()) / view.std()
     np.testing.assert_allclose(normalise_patch(view), expected, atol=1e-6)
+
+
+def test_patches_around_voxels() -> None:
+    array = np.random.default_rng(0).random((6, 7, 3), np.float32)
+    padded = np.concatenate([array, array[:, :, -1:]], axis=2)
+    # Origins (0, 0, 0) and (2, 3, 0); a centre too near to the border is moved inside.
+    found = patches_around(array, np.array([[2.0, 2.0, 1.0], [5.9, 6.0, 2.0]]), (4, 4, 4))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [normalise_patch(a) for a in (padded[:4, :4], padded[2:, 3:])])
+    plain = patches_around(array, np.array([[2, 2, 1]]), (4, 4, 2), normalise=np.asarray)
+    np.testing.assert_array_equal(plain[0], array[:4, :4, :2])

@@ -69,8 +69,11 @@ def test_what_is_written_is_listed_and_done(tmp_path: Path) -> None:
     assert is_done(case_in(tmp_path), MADE_WITH)
     for change in ({"input_sha256": "other"}, {"series": 2}, {"options": {}}, {"model": {}}):
         assert not is_done(case_in(tmp_path), dataclasses.replace(MADE_WITH, **change))
+    renamed = dataclasses.replace(MADE_WITH, options={**MADE_WITH.options, "refine_above": None})
+    (tmp_path / "a.json").write_text(json.dumps({**summary, "options": {**MADE_WITH.options, "focus": None}}))
+    assert is_done(case_in(tmp_path), renamed)  # as earlier versions called it
     (tmp_path / "a_left.stl").unlink()
-    assert not is_done(case_in(tmp_path), MADE_WITH)
+    assert not is_done(case_in(tmp_path), renamed)
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
