@@ -88,9 +88,9 @@ class SlidingWindow:
         self.array, self._inside = pad_to_patch(array, patch_size)
         self.patch_size = patch_size
         self.origins = grid_origins(self.array.shape, patch_size, stride)
-        self.total = np.zeros(self.array.shape, np.float32)
+        self.total: np.ndarray = np.zeros(self.array.shape, np.float32)
         self._squares = 0.0  # Σ p² over the voxels of all patches
-        self._counted = [np.zeros((0, 3), np.int64)]  # origins of the patches in the mean
+        self._counted: list[np.ndarray] = [np.zeros((0, 3), np.int64)]  # origins of the patches in the mean
         self._predict, self._normalise = predict, normalise
         self._batch_size = min(batch_size, len(self.origins))
         self._progress, self._done = progress, 0
