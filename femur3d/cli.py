@@ -150,7 +150,7 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
     try:
-        return main(flags.FLAGS(sys.argv))
+        return main(flags.FLAGS([_with_underscores(word) for word in sys.argv]))
     except flags.Error as error:
         return _say(f"{error}\nSee `{os.path.basename(sys.argv[0])} --help` for the flags.", EXIT_USAGE)
     except FemurError as error:
@@ -163,6 +163,14 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
     except Exception:
         traceback.print_exc()
         return EXIT_INTERNAL
+
+
+def _with_underscores(word: str) -> str:
+    """--follow-links as the flag is called, --follow_links; other words as they are."""
+    name, equals, value = word.partition("=")
+    known = name[2:].replace("-", "_")
+    is_flag = name.startswith("--") and (known in flags.FLAGS or known.removeprefix("no") in flags.FLAGS)
+    return f"--{known}{equals}{value}" if is_flag else word
 
 
 def _interrupted() -> int:

@@ -49,6 +49,7 @@ flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewe
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
+flags.DEFINE_bool("follow_links", False, "follow links that lead out of a given folder, too")
 flags.DEFINE_enum("format", "nii.gz", [*(e[1:] for e in LABEL_MAPS), "input"], "of the label map; input: the scan's")
 flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
 flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contours and the surface, too")
@@ -64,7 +65,14 @@ def main(argv: Sequence[str]) -> int:
     paths, folder = [Path(p) for p in [*(FLAGS.input or []), *argv[1:]]], Path(FLAGS.output)
     if FLAGS.dicom_seg:
         require_highdicom()
-    with open_sources(paths, FLAGS.series, leave_out=folder, results_in=case_results.results_in) as scans:
+    with open_sources(
+        paths,
+        FLAGS.series,
+        leave_out=folder,
+        results_in=case_results.results_in,
+        follow_links=FLAGS.follow_links,
+        say=lambda message: print(f"Note: {message}", flush=True),
+    ) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         check_results_replace_nothing(scans, cases, [_wanted(case.path) for case in cases])
         check_folder(folder)

@@ -490,6 +490,27 @@ def model_with_limits(model, tmp_path):
     return folder
 
 
+def test_links_out_of_a_folder_and_to_nowhere(infer_main, tmp_path, capsys):
+    write_volume(scan_and_label()[0], tmp_path / "store" / "b.nii.gz")
+    write_volume(scan_and_label()[0], tmp_path / "scans" / "a.nii.gz")
+    (tmp_path / "scans" / "P2").symlink_to(tmp_path / "store")
+    assert infer_main("-i", tmp_path / "scans") == 0
+    assert "Note: " in (said := capsys.readouterr().out)
+    assert "a link leads out of this folder, passed over without --follow_links (P2)\n" in said
+    (tmp_path / "scans" / "c.nii.gz").symlink_to("gone")
+    assert infer_main("-i", tmp_path / "scans", "--follow_links") == 4
+    said = capsys.readouterr()
+    assert "2 segmented, 0 skipped, 1 failed" in said.out
+    assert said.err.startswith(f"{tmp_path}/scans/c.nii.gz: a link that leads nowhere (to gone).\n")
+    assert (tmp_path / "out" / "b.nii.gz").exists()
+
+
+def test_flags_may_be_written_with_dashes():
+    words = ["--follow-links", "--nofollow-links", "--dicom-seg=true", "--in-put", "-i", "a-b", "--", "--x-y"]
+    expected = ["--follow_links", "--nofollow_links", "--dicom_seg=true", *words[3:]]
+    assert list(map(cli._with_underscores, words)) == expected
+
+
 def test_strict_ends_in_5_where_a_flag_is_red_and_writes_all_the_same(infer_main, model_with_limits, tmp_path, capsys):
     write_volume(scan_and_label()[0], tmp_path / "a.nii.gz")
     words = ("-i", tmp_path / "a.nii.gz", "--model", model_with_limits)

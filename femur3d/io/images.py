@@ -14,6 +14,9 @@ import SimpleITK as sitk
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
 from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_files, series_folder
+from femur3d.io.formats.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
+from femur3d.io.formats.text_headers import data_files, read_text_headed
+from femur3d.io.formats.voxels import Files, file_state, sha256_of
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.integrity import (
     METAIMAGE,
@@ -28,9 +31,6 @@ from femur3d.io.integrity import (
     quiet_itk,
     reading,
 )
-from femur3d.io.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
-from femur3d.io.text_headers import data_files, read_text_headed
-from femur3d.io.voxels import Files, file_state, sha256_of
 from femur3d.volume import Volume
 
 __all__ = [

@@ -1,9 +1,9 @@
 """What a user gives to `-i`, as a list of scans: files, DICOM folders, folders of folders, and zips of any of these.
 
 Inside a folder or a zip hidden files, other files (README, JSON, pictures, DICOMDIR), results of `femur3d.infer` and
-links are passed over; only a link to a file that lies in the same folder is followed. What the user named himself is
-never passed over: if it is no scan it stays in the list, and `read_volume` says what is wrong with it when its turn
-comes.
+links out of the folder are passed over. What the user named himself is never passed over, nor what is called like a
+scan or a slice and cannot be opened, such as a link that leads nowhere: it stays in the list, and `read_volume` says
+what is wrong with it when its turn comes.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ import dataclasses
 import itertools
 import os
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.archives import is_device, unpacked
+from femur3d.io.archives import unpacked
+from femur3d.io.case_names import Wish, distinct
 from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
-from femur3d.io.integrity import printable
+from femur3d.io.integrity import may_be_file, printable
 
 FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
 LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
-
-_BAD_CHARACTERS = re.compile(r'[<>:"/\\|?*]')  # in the file names of one system or another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +57,60 @@ class Scan:
 
 
 ResultsIn = Callable[[Path], Collection[str]]
+Files = tuple[list[Path], list[Path]]  # of a folder: those that are called like scans, and others, which may be slices
 
 
 @dataclasses.dataclass(frozen=True)
-class _PassedOver:
-    """The `leave_out` and `results_in` of `open_sources`."""
+class _Search:
+    """How folders are looked through: the arguments of `open_sources`, and the links that were passed over."""
 
     leave_out: Path | None
     results_in: ResultsIn
+    follow_links: bool
+    passed_over: list[Path] = dataclasses.field(default_factory=list)
 
-    def is_folder_of_results(self, folder: Path) -> bool:
+    def folders(self, top: Path) -> dict[Path, Files]:
+        """A folder and those below it."""
+        return dict(self._walk(top, top, set()))
+
+    def _walk(self, folder: Path, top: Path, seen: set[str], depth: int = 0) -> Iterator[tuple[Path, Files]]:
+        """A folder and those below it, each once; one that cannot be opened is a scan."""
+        if (real := os.path.realpath(folder)) in seen:
+            return  # links may lead round
+        seen.add(real)
+        try:
+            entries = sorted(entry for entry in folder.iterdir() if self._counts(entry, top))
+        except OSError:
+            yield folder, ([folder], [])  # read_volume says why; to pass over it would hide a patient
+            return
+        results = self.results_in(folder)
+        files = [entry for entry in entries if not os.path.isdir(entry) and entry.name not in results]
+        scans = [file for file in files if scan_extension(file.name.lower())]  # B.NII: read_volume says why not
+        yield folder, (scans, [file for file in files if may_be_file(file) and file not in scans])
+        for entry in entries if depth < FOLDER_DEPTH else ():
+            if os.path.isdir(entry) and not self._holds_results(entry):
+                yield from self._walk(entry, top, seen, depth + 1)
+
+    def _holds_results(self, folder: Path) -> bool:
         return self.leave_out is not None and folder.resolve() == self.leave_out.resolve()
+
+    def _counts(self, entry: Path, top: Path) -> bool:
+        """Not hidden, no label maps of a dataset, and no link out of `top` to a scan file or folder, unless wanted.
+
+        A link inside `top` is one to a file: the folders there are seen without it. Slices are taken wherever they lie,
+        or a series would miss some; so are links that lead nowhere, to be told.
+        """
+        if entry.name.startswith(".") or entry.name in LABEL_FOLDERS:
+            return False
+        if not entry.is_symlink() or not os.path.exists(entry):
+            return True
+        if not os.path.isdir(entry) and not scan_extension(entry.name.lower()):
+            return True
+        if entry.resolve().is_relative_to(top.resolve()):
+            return os.path.isfile(entry)
+        if not self.follow_links:
+            self.passed_over.append(entry)
+        return self.follow_links
 
 
 @contextlib.contextmanager
@@ -79,6 +120,8 @@ def open_sources(
     *,
     leave_out: Path | None = None,
     results_in: ResultsIn = lambda folder: (),
+    follow_links: bool = False,
+    say: Callable[[str], None] = lambda message: None,
 ) -> Iterator[list[Scan]]:
     """The scans that the given paths stand for, in their order and by name inside a folder.
 
@@ -93,6 +136,8 @@ def open_sources(
         series: which series of every DICOM folder is meant, as numbered by `list_series`.
         leave_out: a folder that is passed over where it lies inside a given folder: that of the results.
         results_in: gives the names of the files in a folder that are results of an earlier run and no scans.
+        follow_links: whether links out of a given folder are followed.
+        say: is told what was passed over that may be a scan.
 
     Yields:
         At least one scan. A DICOM folder with several series and no choice is among them where there are other scans:
@@ -107,12 +152,16 @@ def open_sources(
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
     with contextlib.ExitStack() as stack:
-        places = [_opened(Path(path), _PassedOver(leave_out, results_in), stack) for path in paths]
+        places = [_opened(Path(path), _Search(leave_out, results_in, follow_links), stack) for path in paths]
         dicom = _series_folders(places)
+        for place in places:
+            if place.links and place.folders and not place.problem:
+                say(_links_said(place))
         found = [scan for place in places for scan in _scans(place, dicom, series, len(paths) == 1)]
         if len(found) == 1:
             _check_choice(found[0])
-        yield _named(found)
+        names = distinct([Wish(scan.source, scan.name, 0) for scan in found])
+        yield [dataclasses.replace(scan, name=name) for scan, name in zip(found, names, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,24 +171,26 @@ class _Place:
     Attributes:
         given: as the user calls it.
         top: itself, or the temporary folder with what a zip held.
-        folders: of each folder the scan files and the other files, which may be slices; empty for a scan file.
+        folders: the files of each folder; empty for a scan file.
+        links: those out of it that were passed over.
         problem: why a zip cannot be looked through.
     """
 
     given: Path
     top: Path
-    folders: dict[Path, tuple[list[Path], list[Path]]] = dataclasses.field(default_factory=dict)
+    folders: dict[Path, Files] = dataclasses.field(default_factory=dict)
+    links: Sequence[Path] = ()
     problem: InputError | None = None
 
 
-def _opened(path: Path, passed_over: _PassedOver, stack: contextlib.ExitStack) -> _Place:
+def _opened(path: Path, search: _Search, stack: contextlib.ExitStack) -> _Place:
     """One input. `stack` keeps the folder of a zip until it is closed."""
     is_zip = path.suffix.lower() == ".zip" and os.path.isfile(path)
     if not is_zip and not os.path.isdir(path):
         return _Place(path, path)
     try:
         top = stack.enter_context(unpacked(path)) if is_zip else path
-        return _Place(path, top, dict(_walk(top, top, passed_over)))
+        return _Place(path, top, search.folders(top), search.passed_over)
     except InputError as error:
         return _Place(path, path, problem=error)
 
@@ -159,8 +210,11 @@ def _series_folders(places: Sequence[_Place]) -> dict[Path, SeriesFolder]:
 
 
 def _is_doubtful(found: SeriesFolder) -> bool:
-    """Whether nothing tells of DICOM but one file that is empty or cut short: it may be an empty README."""
-    return not found.has_images and len(found.damaged) == 1 and not found.damaged[0].suffix
+    """Whether nothing tells of DICOM but files of one word that cannot be read: README, LICENSE, an empty file."""
+    alone = len(found.damaged) == 1
+    words = [path for path in found.damaged if not path.suffix and not re.search(r"\d", path.name)]
+    told = [path for path in words if path.name.isupper() or (alone and not path.is_symlink())]
+    return not found.has_images and len(told) == len(found.damaged)
 
 
 def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None, alone: bool) -> list[Scan]:
@@ -173,7 +227,7 @@ def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None
             found.append(_scan_inside(place, dicom[folder].path, series, dicom[folder]))
         found += [_scan_inside(place, file, series if os.path.isdir(file) else None) for file in files]
     if not found and not problem and not any(folder in dicom for folder in place.folders):
-        problem = _nothing_in(place.top, place.given)
+        problem = _nothing_in(place)
     if problem and alone:
         raise problem
     return [Scan(place.given.stem, place.given, None, printable(str(place.given)), str(problem))] if problem else found
@@ -191,32 +245,6 @@ def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesF
     source = place.given / inside.relative_to(place.top) if inside.is_relative_to(place.top) else inside
     name = place.given.stem if is_whole_zip else case_name(inside)
     return Scan(name, inside, series, printable(str(source)), dicom=dicom)
-
-
-def _walk(
-    folder: Path, top: Path, passed_over: _PassedOver, depth: int = 0
-) -> Iterator[tuple[Path, tuple[list[Path], list[Path]]]]:
-    """A folder and those below it, each with its scan files and other files; one that cannot be opened is a scan."""
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if _is_followed(entry, top))
-    except OSError:
-        yield folder, ([folder], [])  # read_volume says why; to pass over it would hide a patient
-        return
-    results = passed_over.results_in(folder)
-    files = [entry for entry in entries if entry.is_file() and entry.name not in results]
-    scans = [file for file in files if scan_extension(file.name.lower())]  # B.NII: read_volume says why not
-    yield folder, (scans, [file for file in files if file not in scans])
-    if depth < FOLDER_DEPTH:
-        for entry in entries:
-            if entry.is_dir() and not passed_over.is_folder_of_results(entry):
-                yield from _walk(entry, top, passed_over, depth + 1)
-
-
-def _is_followed(entry: Path, top: Path) -> bool:
-    """Not hidden, no label maps of a dataset, and no link other than to a file inside `top`, which may lead round."""
-    if entry.name.startswith(".") or entry.name in LABEL_FOLDERS:
-        return False
-    return not entry.is_symlink() or (entry.is_file() and entry.resolve().is_relative_to(top.resolve()))
 
 
 def _check_choice(scan: Scan) -> None:
@@ -238,14 +266,24 @@ def _check_choice(scan: Scan) -> None:
     raise InputError(f"{scan.source}: {received}.\n{listed}\nChoose one of them with --series N.")
 
 
-def _nothing_in(top: Path, given: Path) -> InputError:
+def _links_said(place: _Place) -> str:
+    """That links were passed over, which ones, and what follows them."""
+    names = ", ".join(printable(str(link.relative_to(place.top))) for link in place.links[:3])
+    names += ", …" if len(place.links) > 3 else ""
+    count = "a link leads" if len(place.links) == 1 else f"{len(place.links)} links lead"
+    return f"{place.given}: {count} out of this folder, passed over without --follow_links ({names})"
+
+
+def _nothing_in(place: _Place) -> InputError:
     """The error for a folder or zip without scans: what it holds instead."""
-    names = list(itertools.islice(_visible_files(top), 4))
+    if place.links:
+        return InputError(f"{_links_said(place)}; no scans in it.\nFollow links with --follow_links.")
+    names = list(itertools.islice(_visible_files(place.top), 4))
     holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
     accepted = f"{', '.join(SCAN_EXTENSIONS)} (lower case) and folders of DICOM slices, {FOLDER_DEPTH} folders deep"
     return InputError(
-        f"{given}: no scans in this {'folder' if top == given else 'zip'} (it holds {holds}).\n"
-        f"Accepted: {accepted}; hidden files, links out of the folder and zips inside it are passed over."
+        f"{place.given}: no scans in this {'folder' if place.top == place.given else 'zip'} (it holds {holds}).\n"
+        f"Accepted: {accepted}; hidden files and zips inside it are passed over."
     )
 
 
@@ -255,44 +293,3 @@ def _visible_files(top: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             yield printable(os.path.relpath(os.path.join(folder, name), top))
-
-
-# ---- names
-
-
-def _named(scans: Sequence[Scan]) -> list[Scan]:
-    """The scans with names that differ: where two are the same, folders are put in front, one more in every round.
-
-    'P1/t1.nii.gz', 'P2/t1.nii.gz' and 'P2/t2.nii.gz' are called P1_t1, P2_t1 and t2. Raises UsageError where the
-    folders are used up.
-    """
-    words = [[*Path(os.path.abspath(scan.source)).parts[1:-1], scan.name] for scan in scans]
-    levels = [0] * len(scans)  # folders in front of each name
-    while True:
-        names = [_file_name("_".join(w[-1 - level :])) for w, level in zip(words, levels, strict=True)]
-        alike = _alike(names)
-        if not alike:
-            return [dataclasses.replace(scan, name=name) for scan, name in zip(scans, names, strict=True)]
-        for group in alike:
-            free = [i for i in group if levels[i] < len(words[i]) - 1]
-            if not free:
-                first, second = (scans[i] for i in group[:2])
-                what = f"{first.source} and {second.source} would both be called {_file_name(first.name)!r}"
-                raise UsageError(f"{what}.\nGive every scan once, or segment these two into different folders.")
-            highest = max(levels[i] for i in free)  # 'x_b.nii' keeps its name when 'x/b.nii' comes to x_b
-            for i in free:
-                levels[i] += levels[i] == highest
-
-
-def _alike(names: Iterable[str]) -> list[list[int]]:
-    """Places of equal names, grouped: equal to a file system that knows no upper case and one way to store accents."""
-    groups: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(place)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _file_name(text: str) -> str:
-    """`text` with '_' for what some system refuses in file names; never empty, never '.' or '-' in front."""
-    name = _BAD_CHARACTERS.sub("_", printable(text).replace("�", "_")).lstrip(".- ").rstrip(". ") or "scan"
-    return f"_{name}" if is_device(name) else name

@@ -119,16 +119,23 @@ def check_voxel_count(path: Path, size: Sequence[int]) -> None:
 
 def check_regular(path: Path) -> None:
     """Raises InputError, before anything can wait for it, where there is no file, or a pipe or device in its place."""
-    if path.is_symlink() and not path.exists():
-        target = os.readlink(path)
-        advice = "Fetch what it leads to (git annex get, datalad get), or mend the link"
-        raise InputError(f"{path}: a link that leads nowhere (to {target}).\n{advice}.")
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.\nCheck the path; a relative path starts at {Path.cwd()}.")
-    with reading(path):
+    try:
         mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            advice = "Fetch what it leads to (git annex get, datalad get), or mend the link"
+            raise InputError(f"{path}: a link that leads nowhere (to {os.readlink(path)}).\n{advice}.") from error
+        here = f"Check the path; a relative path starts at {Path.cwd()}"
+        raise InputError(f"{path}: no such file or folder.\n{here}.") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: neither a file nor a folder but a pipe or device.\nGive a file.")
+
+
+def may_be_file(path: Path) -> bool:
+    """A file, or something that cannot be looked at, such as a link that leads nowhere; False for folders and pipes."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:

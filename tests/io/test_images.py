@@ -14,7 +14,8 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io import voxels
+from femur3d.io.formats import voxels
+from femur3d.io.formats.nifti import lps_qform, lps_sform, nifti_head, read_header, stored_size
 from femur3d.io.images import (
     SCAN_EXTENSIONS,
     case_name,
@@ -26,7 +27,6 @@ from femur3d.io.images import (
     write_volume,
 )
 from femur3d.io.integrity import MAX_VOXELS
-from femur3d.io.nifti import lps_qform, lps_sform, nifti_head, read_header, stored_size
 from femur3d.volume import Volume
 from tests.support.scan_files import (
     DIRECTIONS,

@@ -76,15 +76,57 @@ def test_folders_are_searched_to_the_stated_depth(tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """A link to a file of the same folder is a scan (even to a hidden one, as git-annex makes them), no other is."""
+    """A link to a file of the same folder is a scan (even to a hidden one, as git-annex makes them)."""
     top = touch(tmp_path, "elsewhere/x.nii", "elsewhere/y/z.nii", "top/a.nii", "top/.annex/b").joinpath("top")
     links = {"b.nii": top / ".annex/b", "x.nii": tmp_path / "elsewhere/x.nii", "y": tmp_path / "elsewhere/y"}
-    for name, target in {**links, "up": top, "gone.nii": top / "gone", "loop.nii": top / "loop.nii"}.items():
+    for name, target in {**links, "up": top}.items():
         (top / name).symlink_to(target)
     (top / "relative.nii").symlink_to("../elsewhere/x.nii")
     assert names(top) == ["a", "b"]
     (tmp_path / "entrance").symlink_to(top)
     assert names(tmp_path / "entrance") == ["a", "b"]  # what is named itself is followed
+
+
+def test_links_out_of_a_folder_are_told_and_followed_on_request(tmp_path: Path) -> None:
+    """Loops, through the folder itself and through one outside it, end."""
+    top = touch(tmp_path, "cluster/P1/a.nii", "cluster/P2/b.nii", "top/c.nii", "only/x.txt").joinpath("top")
+    for name in ("P1", "P2"):
+        (top / name).symlink_to(tmp_path / "cluster" / name)
+    (top / "P2" / "back").symlink_to(top)
+    (top / "P1" / "up").symlink_to(tmp_path / "cluster")
+    (tmp_path / "only" / "P1").symlink_to(tmp_path / "cluster" / "P1")
+    told: list[str] = []
+    with open_sources([top], say=told.append) as scans:
+        assert [scan.name for scan in scans] == ["c"]
+    assert told == [f"{top}: 2 links lead out of this folder, passed over without --follow_links (P1, P2)"]
+    with open_sources([top], follow_links=True, say=told.append) as scans:
+        assert [scan.name for scan in scans] == ["c", "a", "b"]
+    assert len(told) == 1
+    refused([tmp_path / "only"], "a link leads out", "--follow_links")
+
+
+def test_what_is_called_like_a_scan_and_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    """A cohort of git-annex or DataLad in which not all was fetched."""
+    top = touch(tmp_path / "top", "P1/a.nii.gz", "P4/notes")
+    touch(top, "P2/README", "P3/x.json")
+    for name in ("P2/b.nii.gz", "P2/b.json", "P2/LICENSE", "P3/1-1.dcm", "P3/1-2.dcm", "P5"):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).symlink_to(".git/annex/objects/gone")
+    (top / "loop.mha").symlink_to("loop.mha")
+    os.mkfifo(top / "pipe.nii")
+    scans = {scan.source: scan for scan in listed(top)}
+    assert list(scans) == [str(top / name) for name in ("", "loop.mha", "pipe.nii", "P1/a.nii.gz", "P2/b.nii.gz", "P3")]
+    said = {
+        "": f"{top}/P5: a link that leads nowhere",
+        "loop.mha": "Too many levels of symbolic links",
+        "pipe.nii": "a pipe or device",
+        "P2/b.nii.gz": "b.nii.gz: a link that leads nowhere (to .git/annex/objects/gone).\nFetch what it leads to",
+        "P3": f"1-1.dcm: a link that leads nowhere (to .git/annex/objects/gone); 2 of 2 DICOM files of {top}/P3 cannot",
+    }
+    for name, words in said.items():
+        one = scans[str(top / name)]
+        with pytest.raises(InputError, match=re.escape(words)):
+            read_scan(one.dicom or one.path)
 
 
 def test_results_in_the_input_folder_are_left_out(tmp_path: Path) -> None:
@@ -180,6 +222,26 @@ def test_several_series_in_a_batch_fail_alone(tmp_path: Path) -> None:
     first, _ = listed(tmp_path / "P1", tmp_path / "P2.nii.gz")
     with pytest.raises(InputError, match=r"2 DICOM series.\nChoose a series by its number: 1 = t1 tse 3 \(8×7×6"):
         read_volume(first.path, series=first.series)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".img"])
+def test_a_series_with_slices_that_cannot_be_opened_is_refused(tmp_path: Path, suffix: str) -> None:
+    """Never the others of them: they would be a shorter scan. Links that lead somewhere are slices as any other."""
+    folder = tmp_path / "P1"
+    write_series(folder, make_scan(), names=[f"IM{z}{suffix}" for z in range(6)])
+    (folder / f"IM5{suffix}").rename(tmp_path / "elsewhere")
+    (folder / f"IM5{suffix}").symlink_to(tmp_path / "elsewhere")
+    (folder / "notes.txt").symlink_to("gone")
+    (folder / "beside.nii").touch()
+    assert read_scan(folder).volume.array.shape == (6, 7, 8)
+    for z in (0, 1):
+        (folder / f"IM{z}{suffix}").unlink()
+        (folder / f"IM{z}{suffix}").symlink_to("gone")
+    words = f"IM0{suffix}: a link that leads nowhere (to gone); 2 of 6 DICOM files of {folder} cannot be read.\nFetch"
+    for scan in (listed(folder)[0].dicom, folder):
+        assert scan is not None
+        with pytest.raises(InputError, match=re.escape(words)):
+            read_scan(scan)
 
 
 def test_damaged_slices_are_read_volumes_to_tell(tmp_path: Path) -> None:

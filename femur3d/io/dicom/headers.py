@@ -19,7 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from femur3d.errors import InputError
 from femur3d.io.dicom.contrast import CONTRAST_ATTRIBUTES
-from femur3d.io.integrity import check_name, damaged, dicom_kind, printable, reading
+from femur3d.io.integrity import check_name, check_regular, damaged, dicom_kind, printable, reading
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 ATTRIBUTES = (
@@ -50,10 +50,11 @@ def read_header(path: Path) -> pydicom.Dataset | None:
         InputError: the file is what is left of an image, empty, or called .dcm or .ima and no DICOM at all.
     """
     check_name(path)
+    check_regular(path)
     with reading(path), path.open("rb") as stream:
         head = stream.read(1024)
         is_marked = head[128:132] == b"DICM"
-        if not is_marked and not _may_be_dicom(path):
+        if not is_marked and not may_be_dicom(path):
             return None
         _check_not_blank(path, head)
         if not is_marked and not head.startswith(_FIRST_TAGS):
@@ -61,6 +62,11 @@ def read_header(path: Path) -> pydicom.Dataset | None:
                 raise damaged(path, "it is called like a DICOM file and is none")
             return None
         return _parsed(path, stream, head)
+
+
+def may_be_dicom(path: Path) -> bool:
+    """A name under which files of old systems come without DICOM's mark, such as 'IM3' or '1.2.840.17'."""
+    return path.suffix.lower() in ("", *_BY_NAME) or path.suffix[1:].isdigit()
 
 
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
@@ -73,11 +79,6 @@ def transfer_syntax(dataset: pydicom.Dataset) -> UID:
     """How the pixels of a file are stored; Implicit VR Little Endian, DICOM's default, where it does not say."""
     stated = getattr(dataset, "file_meta", pydicom.Dataset())
     return UID(text(stated, "TransferSyntaxUID") or "1.2.840.10008.1.2")
-
-
-def _may_be_dicom(path: Path) -> bool:
-    """A name under which files of old systems come without DICOM's mark, such as 'IM3' or '1.2.840.17'."""
-    return path.suffix.lower() in ("", *_BY_NAME) or path.suffix[1:].isdigit()
 
 
 def _check_not_blank(path: Path, head: bytes) -> None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from femur3d.errors import InputError
+from femur3d.io.dicom.files import counted, files_by_folder, files_in, read_all
 from femur3d.io.dicom.multiframe import volumes_of
 from femur3d.io.dicom.pixels import read_voxels
 from femur3d.io.dicom.slices import Slice, read_slices
 from femur3d.io.dicom.stack import check_alike, slice_spacing_mm
-from femur3d.io.integrity import unreadable
 from femur3d.volume import Volume
-
-TREE_DEPTH = 8  # folders below a given one that are searched for the rest of its series
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ def series_of(tree: Mapping[Path, Sequence[Path]]) -> list[SeriesFolder]:
         which no series is shared stay apart, unless the innermost folder that holds each group is the same; so do
         copies of a series.
     """
-    found = {folder: _read_all(files) for folder, files in tree.items()}
+    found = {folder: read_all(files) for folder, files in tree.items()}
     by_path: dict[Path, tuple[Path, ...]] = {}
     for folders in _joined({folder: slices for folder, (slices, _) in found.items()}):
         path = Path(os.path.commonpath(folders))
@@ -114,7 +112,7 @@ def series_of(tree: Mapping[Path, Sequence[Path]]) -> list[SeriesFolder]:
         slices = [one for folder in folders for one in found[folder][0]]
         problems = {file: problem for folder in folders for file, problem in found[folder][1].items()}
         if problems:
-            problem = next(iter(problems.values()))
+            problem = counted(path, slices, problems)
             groups.append(SeriesFolder(path, folders, (), problem, tuple(problems), has_images=bool(slices)))
         elif slices:
             groups.append(SeriesFolder(path, folders, _listed(path, slices)))
@@ -129,7 +127,7 @@ def series_folder(path: Path) -> SeriesFolder:
     """
     if not path.is_dir():
         return _of_one_file(path)
-    found = series_of(_tree(path))
+    found = series_of(files_by_folder(path))
     own = [one for one in found if path in (one.path, *one.folders)] or found
     if len(own) != 1:
         raise _no_images(path)
@@ -192,37 +190,8 @@ def _of_one_file(path: Path) -> SeriesFolder:
     return SeriesFolder(path, (path.parent,), _listed(path, slices))
 
 
-def _tree(folder: Path) -> dict[Path, list[Path]]:
-    """The files of a folder and of those below it; hidden ones and links are left out."""
-    tree = {folder: _files(folder)}
-    for here, below, _ in os.walk(folder):
-        depth = len(Path(here).relative_to(folder).parts)
-        below[:] = sorted(name for name in below if not name.startswith(".") and depth < TREE_DEPTH)
-        tree |= {Path(here, name): _files(Path(here, name)) for name in below}
-    return tree
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files directly in a folder, hidden ones left out, by name."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    except OSError as error:
-        raise unreadable(folder, error) from error
-
-
-def _read_all(files: Iterable[Path]) -> tuple[list[Slice], dict[Path, str]]:
-    """The slices among files, and what is wrong with each damaged file."""
-    slices, problems = [], {}
-    for path in files:
-        try:
-            slices += read_slices(path)
-        except InputError as error:
-            problems[path] = str(error)
-    return slices, problems
-
-
 def _no_images(folder: Path) -> InputError:
-    names = [path.name for path in _files(folder)]
+    names = [path.name for path in files_in(folder)]
     holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
     message = f"{folder}: no DICOM images in this folder (it holds {holds})"
     return InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")

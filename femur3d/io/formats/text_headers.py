@@ -18,9 +18,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
+from femur3d.io.formats.voxels import Encoding, Files, Layout, check_one_scan, read_voxels
 from femur3d.io.geometry import orientation_unknown
 from femur3d.io.integrity import NRRD, check_voxel_count, damaged, itk_error, quiet_itk, reading
-from femur3d.io.voxels import Encoding, Files, Layout, check_one_scan, read_voxels
 from femur3d.volume import Volume
 
 _HEADER_BYTES = 1 << 20  # longer headers are none

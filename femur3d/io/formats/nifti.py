@@ -21,9 +21,9 @@ from nibabel.spatialimages import HeaderDataError
 from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
+from femur3d.io.formats.voxels import GZIP_MARK, Files, Layout, check_one_scan, read_voxels
 from femur3d.io.geometry import LIMIT_VOXELS, farthest_mm, orientation_unknown, orthogonal_affine
 from femur3d.io.integrity import damaged, reading
-from femur3d.io.voxels import GZIP_MARK, Files, Layout, check_one_scan, read_voxels
 from femur3d.volume import Volume
 
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
