@@ -24,3 +24,8 @@ class UsageError(FemurError):
     """A flag or setting that makes no sense."""
 
     exit_code = EXIT_USAGE
+
+
+def no_femur() -> InputError:
+    """The error of formats that cannot hold an empty label map."""
+    return InputError("The label map holds no femur: all voxels are 0.\nCheck that the scan shows a hip.")

@@ -12,8 +12,8 @@ MOST_MODULES, MOST_LINES = 10, 320  # of a package, of a module
 
 # A package may import those above it, never those below: the modules of the root first, the commands last.
 ORDER = (
-    "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "export", "phantom",
-    "commands",
+    "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "morphometry", "export",
+    "phantom", "commands",
 )  # fmt: skip
 FOUNDATION = {"errors", "volume", "config", "read_ahead"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
@@ -26,7 +26,7 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "nibabel": {"io"},
     "pydicom": {"io.dicom", "export.dicom_seg"},
     "highdicom": {"export.dicom_seg"},
-    "vtkmodules": {"evaluation.surface_distance", "export.mesh"},
+    "vtkmodules": {"evaluation.surface_distance", "morphometry"},
     "matplotlib": {"evaluation.contour_figure", "export"},
     "tensorboardX": {"training.tensorboard"},
 }

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from femur3d.errors import InputError
 from femur3d.export.dicom_seg import write_dicom_seg
-from femur3d.export.mesh import femur_mesh, write_mesh
+from femur3d.export.mesh import write_mesh
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.slicer import write_segment_nrrd
 from femur3d.io.dicom.series import series_files
 from femur3d.io.images import ScanFile, write_volume
+from femur3d.morphometry.implicit_surface import femur_mesh
 
 if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
     from femur3d.inference.segmenter import Segmentation

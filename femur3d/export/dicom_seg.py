@@ -20,8 +20,8 @@ from pydicom.uid import MRImageStorage, generate_uid
 from pydicom.valuerep import DA, DT, TM, validate_value
 
 import femur3d
-from femur3d.errors import InputError, UsageError
-from femur3d.export.segments import FEMUR, Code, Labels, Segment, no_femur, segments_of
+from femur3d.errors import InputError, UsageError, no_femur
+from femur3d.export.segments import FEMUR, Code, Labels, Segment, segments_of
 from femur3d.io.atomic import replacing
 from femur3d.io.dicom.headers import text
 from femur3d.io.dicom.slices import Slice, read_slices

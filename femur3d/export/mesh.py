@@ -1,4 +1,4 @@
-"""A smooth surface mesh of a femur in world millimetres, and its STL and PLY files."""
+"""STL and PLY files of a surface in world millimetres."""
 
 from __future__ import annotations
 
@@ -8,42 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from femur3d.errors import InputError, UsageError
-from femur3d.evaluation.surface_distance import level_surface
-from femur3d.export.implicit_surface import implicit_surface
 from femur3d.io.atomic import replacing
-from femur3d.volume import Volume
 
 MESH_EXTENSIONS = (".stl", ".ply")
 
 _NOTE = "femur3d surface, millimetres, LPS world coordinates (+x left, +y posterior)"  # 80 bytes at most for STL
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_TRIANGLE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
-
-
-def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The smooth, closed surface of a mask (see implicit_surface.py).
-
-    It stays within half a voxel of the mask's boundary (half the voxel's extent along the surface's normal: 0.5 mm to
-    2.6 mm for voxels of 0.9×0.9×5.2 mm), and encloses the mask's volume to about 0.5% for anything as large as a femur.
-    A mask at the border of the field of view is closed there by a flat cap.
-
-    Args:
-        label: bool mask, axes (z, y, x).
-        probability: P(femur) on the same grid, where known: the surface is then that of P = 0.5 within the mask.
-
-    Returns:
-        vertices, shape (N, 3), float64, world millimetres (LPS), and triangles, shape (M, 3), int64, indices of
-        vertices in counter-clockwise order seen from outside.
-
-    Raises:
-        ValueError: the mask is not bool, or the grids differ.
-        InputError: the mask is empty.
-    """
-    field = implicit_surface(label, probability)
-    vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
-    if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
-        triangles = triangles[:, ::-1]
-    return field.world_mm(vertices_xyz[:, ::-1]), np.ascontiguousarray(triangles)
 
 
 def write_mesh(vertices_mm: np.ndarray, triangles: np.ndarray, path: str | os.PathLike[str]) -> None:

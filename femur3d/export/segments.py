@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from femur3d.errors import InputError
 from femur3d.volume import Volume
 
 Labels = Literal["femur", "sides"]
@@ -70,8 +69,3 @@ def segments_of(label_map: Volume, labels: Labels) -> list[Segment]:
         expected = ", ".join(f"{segment.value} ({segment.name})" for segment in known)
         raise ValueError(f'Expected 0 and {expected} with labels "{labels}". Received: {sorted(unknown)}')
     return [segment for segment in known if segment.value in values]
-
-
-def no_femur() -> InputError:
-    """The error of formats that cannot hold an empty label map."""
-    return InputError("The label map holds no femur: all voxels are 0.\nCheck that the scan shows a hip.")

@@ -15,8 +15,8 @@ from vtkmodules.vtkIOPLY import vtkPLYReader
 
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.surface_distance import mesh_from_mask, point_distances
-from femur3d.export.implicit_surface import implicit_surface
-from femur3d.export.mesh import femur_mesh, write_mesh
+from femur3d.export.mesh import write_mesh
+from femur3d.morphometry.implicit_surface import femur_mesh, implicit_surface
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.hip import patient_anatomy
 from femur3d.volume import Volume
@@ -302,7 +302,7 @@ def test_mesh_files_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_rendering_library_is_loaded() -> None:
-    code = "import femur3d.export.mesh; print(open('/proc/self/maps').read())"
+    code = "import femur3d.morphometry.implicit_surface; print(open('/proc/self/maps').read())"
     maps = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert "libvtkFiltersCore" in maps
     assert "libGL" not in maps

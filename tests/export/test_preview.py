@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from femur3d.export.implicit_surface import implicit_surface
 from femur3d.export.pictures.landmarks import head_centre
 from femur3d.export.pictures.preview import femurs_of, preview_figure
 from femur3d.export.pictures.shading import shaded_front
 from femur3d.export.segments import segments_of
+from femur3d.morphometry.implicit_surface import implicit_surface
 from femur3d.phantom.hip import make_phantom, patient_anatomy
 from femur3d.volume import Volume, anatomical
 from tests.support.shapes import ball, oriented

@@ -14,12 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from femur3d.evaluation.contour_figure import RIM, draw_slice, windowed
-from femur3d.export.implicit_surface import implicit_surface
 from femur3d.export.pictures.landmarks import extent_in, head_centre, neck_plane, sample_plane, shaft_axis
 from femur3d.export.pictures.shading import shaded_front
 from femur3d.export.segments import Labels, segments_of
 from femur3d.inference.postprocessing import keep_femurs
 from femur3d.io.atomic import replacing
+from femur3d.morphometry.implicit_surface import implicit_surface
 from femur3d.volume import Volume, anatomical, bounding_box
 
 MARGIN_MM = 20.0  # around each femur

@@ -16,7 +16,8 @@ import dataclasses
 import numpy as np
 from scipy import ndimage, optimize
 
-from femur3d.export.segments import no_femur
+from femur3d.errors import no_femur
+from femur3d.evaluation.surface_distance import level_surface
 from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 SMOOTHING_VOXELS = 2.0  # standard deviation, in the longest edge of the voxels after interpolation
@@ -28,6 +29,32 @@ LOG_ODDS_LIMIT = 8.0  # P = 0.9997: here a network is sure
 LEAST_STEP = 0.02  # no value is closer to zero, in the field's change from voxel to voxel
 
 _MARGIN = 2  # voxels around the mask
+
+
+def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The smooth, closed surface of a mask (see above).
+
+    It stays within half a voxel of the mask's boundary (half the voxel's extent along the surface's normal: 0.5 mm to
+    2.6 mm for voxels of 0.9×0.9×5.2 mm), and encloses the mask's volume to about 0.5% for anything as large as a femur.
+    A mask at the border of the field of view is closed there by a flat cap.
+
+    Args:
+        label: bool mask, axes (z, y, x).
+        probability: P(femur) on the same grid, where known: the surface is then that of P = 0.5 within the mask.
+
+    Returns:
+        vertices, shape (N, 3), float64, world millimetres (LPS), and triangles, shape (M, 3), int64, indices of
+        vertices in counter-clockwise order seen from outside.
+
+    Raises:
+        ValueError: the mask is not bool, or the grids differ.
+        InputError: the mask is empty.
+    """
+    field = implicit_surface(label, probability)
+    vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
+    if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
+        triangles = triangles[:, ::-1]
+    return field.world_mm(vertices_xyz[:, ::-1]), np.ascontiguousarray(triangles)
 
 
 def implicit_surface(label: Volume, probability: Volume | None = None) -> Volume:

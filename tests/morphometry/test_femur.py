@@ -1,0 +1,80 @@
+"""Head, neck, shaft and alpha angle of shapes in closed form, however they lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from femur3d.errors import InputError
+from femur3d.morphometry.alpha import cam
+from femur3d.morphometry.femur import find_femur
+from femur3d.morphometry.surface import Surface
+from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, SHAFT_MM, left_femur, neck_axis
+from tests.support.shapes import rotation
+
+
+@pytest.fixture(scope="module")
+def plain() -> Surface:
+    return left_femur()
+
+
+def degrees(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.degrees(np.arccos(np.clip(a @ b, -1, 1))))
+
+
+def test_ball_on_cylinders(plain: Surface) -> None:
+    femur = find_femur(plain)
+    assert femur.side == "left"
+    assert femur.head.radius_mm == pytest.approx(HEAD_MM, abs=0.05)
+    assert np.abs(femur.head.centre_mm).max() < 0.05
+    assert degrees(femur.frame.axis, neck_axis()) < 0.3
+    assert femur.neck.is_bounded
+    assert np.sqrt(np.nanmin(femur.neck.areas_mm2) / np.pi) == pytest.approx(NECK_MM, rel=0.01)
+    assert femur.shaft is not None
+    assert degrees(femur.shaft.direction, np.array([0, 0, 1.0])) < 0.3
+    assert 180 - degrees(femur.frame.axis, femur.shaft.direction) == pytest.approx(180 - NECK_SHAFT_DEG, abs=0.5)
+    assert femur.shaft.diameter_mm == pytest.approx(2 * SHAFT_MM, rel=0.01)
+    assert degrees(femur.frame.anterior, np.array([0, -1.0, 0])) < 0.5
+
+
+def test_alpha_is_the_arcsine_of_neck_and_head_all_around(plain: Surface) -> None:
+    assert np.abs(find_femur(plain).alpha_deg - np.degrees(np.arcsin(NECK_MM / HEAD_MM))).max() < 0.6
+
+
+def test_a_bump_is_where_it_was_put() -> None:
+    femur = find_femur(left_femur(bump=(2.0, 65.0, 3.0)))
+    found = cam(femur.heights_mm, femur.head.radius_mm)
+    assert found.height_mm == pytest.approx(3.0, abs=0.15)
+    assert found.hour == pytest.approx(2.0, abs=0.2)
+    # Of the 8 mm ball about 19 mm from the centre, what is beyond 24.72 mm (3%) and 55°: 8.4 mm around, at most.
+    assert 100 < found.area_mm2 < np.pi * 8.4**2
+    assert 100 < found.volume_mm3 < 3.0 * found.area_mm2
+    assert np.nanargmax(femur.alpha_deg) == 6
+    assert femur.alpha_deg[[0, 12, 18, 27]] == pytest.approx(np.degrees(np.arcsin(NECK_MM / HEAD_MM)), abs=0.7)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_and_mirrored_femurs_measure_the_same(mirrored: bool) -> None:
+    surface = left_femur(bump=(1.0, 60.0, 2.0))
+    first = find_femur(surface)
+    turn = rotation((1, 2, 3), 130.0) * ([-1, 1, 1] if mirrored else 1)
+    triangles = surface.triangles[:, ::-1] if mirrored else surface.triangles
+    second = find_femur(Surface(surface.vertices @ turn.T + [300, -80, 5], triangles))
+    assert second.side == ("right" if mirrored else "left")
+    assert second.head.centre_mm == pytest.approx(turn @ first.head.centre_mm + [300, -80, 5], abs=0.05)
+    assert second.head.radius_mm == pytest.approx(first.head.radius_mm, abs=0.02)
+    assert second.alpha_deg == pytest.approx(first.alpha_deg, abs=0.5)
+
+
+def test_without_a_shaft_up_is_up() -> None:
+    femur = find_femur(left_femur(shaft_mm=30.0), side="left")
+    assert femur.shaft is None
+    assert degrees(femur.frame.anterior, np.array([0, -1.0, 0])) < 0.5
+
+
+def test_a_cube_has_no_head() -> None:
+    corners = np.array([(x, y, z) for x in (0, 5) for y in (0, 5) for z in (0, 5)], float)
+    triangles = np.array([(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6),
+                          (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)])  # fmt: skip
+    with pytest.raises(InputError, match="No femoral head"):
+        find_femur(Surface(corners, triangles))
