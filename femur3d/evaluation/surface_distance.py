@@ -206,7 +206,7 @@ def point_distances(points_mm: np.ndarray, vertices_mm: np.ndarray, triangles: n
     if len(triangles) == 0:
         return distances_squared
     locator = vtkStaticCellLocator()
-    locator.SetDataSet(_poly_data(vertices_mm, triangles))
+    locator.SetDataSet(poly_data(vertices_mm, triangles))
     locator.BuildLocator()
     nearest, cell = [0.0, 0.0, 0.0], vtkGenericCell()
     out: tuple[Any, Any, Any] = (vtk_reference(0), vtk_reference(0), vtk_reference(0.0))  # cell, part, squared distance
@@ -234,7 +234,7 @@ def level_surface(array: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarr
     return vertices, vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
 
 
-def _poly_data(vertices_mm: np.ndarray, triangles: np.ndarray) -> vtkPolyData:
+def poly_data(vertices_mm: np.ndarray, triangles: np.ndarray) -> vtkPolyData:
     """A VTK mesh with float64 points: float32 would round world coordinates to about 1e-5 mm."""
     points, cells, mesh = vtkPoints(), vtkCellArray(), vtkPolyData()
     points.SetData(numpy_to_vtk(np.ascontiguousarray(vertices_mm, np.float64), deep=True))

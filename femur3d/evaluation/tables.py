@@ -121,17 +121,17 @@ def summary_json(rows: Sequence[FemurMetrics], origin: Mapping[str, Any]) -> dic
 
 def write_summary(rows: Sequence[FemurMetrics], path: str | os.PathLike[str], origin: Mapping[str, Any]) -> None:
     """Writes `summary_json` as valid JSON, which knows no infinite number: it is "inf", and NaN is null."""
-    text = json.dumps(_valid(summary_json(rows, origin)), indent=2, allow_nan=False)
+    text = json.dumps(valid_json(summary_json(rows, origin)), indent=2, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _valid(value: Any) -> Any:
-    """The value with every number that JSON lacks replaced."""
+def valid_json(value: Any) -> Any:
+    """A value as JSON knows it: infinite numbers are "inf" and "-inf", NaN is None."""
     if isinstance(value, Mapping):
-        return {key: _valid(item) for key, item in value.items()}
+        return {key: valid_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_valid(item) for item in value]
+        return [valid_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

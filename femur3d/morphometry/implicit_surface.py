@@ -50,7 +50,11 @@ def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.nda
         ValueError: the mask is not bool, or the grids differ.
         InputError: the mask is empty.
     """
-    field = implicit_surface(label, probability)
+    return field_mesh(implicit_surface(label, probability))
+
+
+def field_mesh(field: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """The zero surface of a field that is positive inside and negative at its border, as `femur_mesh` returns it."""
     vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
     if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
         triangles = triangles[:, ::-1]

@@ -1,0 +1,51 @@
+"""What is said of all cases together: the lines below the paper's Table 1, and how well the volumes agree."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.evaluation.summary import by_label, summarise, volume_agreement
+
+
+def cohort_of(rows: Sequence[FemurMetrics]) -> dict[str, Any]:
+    """'table' (lines of `averages`), 'femurs' and 'failures' (counts), 'agreement' (of the volumes); {} without rows."""
+    applicable = [row for row in rows if row.applies]
+    if not applicable:
+        return {}
+    return {
+        "table": averages(applicable),
+        "femurs": len(applicable),
+        "failures": sum(row.failed for row in applicable),
+        "agreement": volume_agreement(applicable),
+    }
+
+
+def averages(rows: Sequence[FemurMetrics]) -> list[dict[str, Any]]:
+    """Mean, SD and median of every metric over all femurs, then the mean of each side; failures count with inf.
+
+    Where there are failures a mean without them follows, and says so.
+
+    Args:
+        rows: at least one, all of which apply.
+    """
+    summary = summarise(rows)
+    lines = [
+        _line("Mean", "all", {metric: summary[metric]["mean"] for metric in METRICS}),
+        _line("SD", "all", {metric: summary[metric]["std"] for metric in METRICS}),
+        _line("Median", "all", {metric: statistics.median(getattr(row, metric) for row in rows) for metric in METRICS}),
+    ]
+    if "mean_without_failures" in summary["dice"]:
+        values = {metric: summary[metric]["mean_without_failures"] for metric in METRICS}
+        lines.append(_line("Mean", "without failures", values))
+    sides = by_label(rows)
+    for label, own in sides.items() if len(sides) > 1 else ():
+        side = summarise(own)
+        lines.append(_line("Mean", label, {metric: side[metric]["mean"] for metric in METRICS}))
+    return lines
+
+
+def _line(name: str, label: str, values: dict[str, float | int]) -> dict[str, Any]:
+    return {"case": name, "label": label, **values}

@@ -1,0 +1,178 @@
+"""The report: one HTML file that holds everything, or a folder of a page and a file a case for large cohorts.
+
+The page is made of the files in template/, put together as they are. Its content security policy names the checksums of
+its style and its script, so that nothing else runs in it, and allows no request. What comes from files (names of cases,
+notes, sentences) is JSON with every `<` written as an escape, and the script shows it as text only.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import json
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import femur3d
+from femur3d.errors import InputError, UsageError
+from femur3d.evaluation.cases import check_geometry, load_labels, split_femurs
+from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.evaluation.tables import valid_json
+from femur3d.io.atomic import replacing
+from femur3d.reporting.cohort import cohort_of
+from femur3d.reporting.results import Result, femur_masks
+from femur3d.reporting.slices import packed_stack, stack_of, thumbnail
+from femur3d.reporting.surfaces import packed_surfaces, surfaces_of
+from femur3d.reporting.tables import side_of
+from femur3d.volume import Volume
+
+TEMPLATE = Path(__file__).with_name("template")
+SCRIPTS = ("page.js", "charts.js", "slices.js", "surface.js", "marks.js", "table.js", "app.js")
+INDEX, CASES = "index.html", "cases"  # of the folder form
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+Content = dict[str, Any]  # of a case page
+
+
+def write_report(
+    results: Sequence[Result],
+    path: Path,
+    rows: Iterable[FemurMetrics] = (),
+    progress: Callable[[Sequence[Result]], Iterable[Result]] = iter,
+) -> Path:
+    """Writes the report and returns the file to open.
+
+    Args:
+        results: at least one case.
+        path: ends with .html for one file that holds everything; else the folder for index.html and cases/.
+        rows: metrics of the cases that have a reference.
+        progress: goes through the cases, to show how far it is.
+
+    Raises:
+        UsageError: the path is a folder where a file is meant, or the other way round.
+        InputError: there is no case.
+    """
+    if not results:
+        raise InputError("No case to report.\nExpected a folder of results of femur3d.infer.")
+    single = path.suffix.lower() in (".html", ".htm")
+    if (single and path.is_dir()) or (not single and path.exists() and not path.is_dir()):
+        raise UsageError(f"{path}: exists and is {'a folder' if single else 'a file'}.\nGive another name for -o.")
+    metrics = list(rows)
+    cases, blocks = [], []
+    for index, result in enumerate(progress(results)):
+        picture, content = case_content(result)
+        cases.append(case_line(result, [row for row in metrics if row.case == result.name]))
+        if single:
+            blocks.append(_block(f"case-{index}", content))
+            source = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+        else:
+            source = _write_case(path / CASES, index, picture, content)
+        cases[-1]["thumbnail"] = source if picture else None
+    report = {
+        "id": hashlib.sha256("\n".join(result.name for result in results).encode("utf-8", "replace")).hexdigest()[:16],
+        "version": femur3d.__version__,
+        "created": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+        "folder": None if single else CASES,
+        "cases": cases,
+        **cohort_of(metrics),
+    }
+    page = path if single else path / INDEX
+    with replacing(page) as temporary:
+        temporary.write_text(_page([_block("report-data", report), *blocks], single), encoding="utf-8")
+    return page
+
+
+def case_line(result: Result, rows: Sequence[FemurMetrics]) -> Content:
+    """What the table and the cohort need to know of a case. Neither paths nor headers of the scan are in it."""
+    model, seconds = result.summary.get("model") or {}, result.summary.get("seconds") or {}
+    name, digest = (model.get("provenance") or {}).get("experiment", ""), str(model.get("weights_sha256", ""))
+    return {
+        "name": result.name,
+        "volumes": result.volumes_ml or {row_side(row): row.prediction_ml for row in rows if row.prediction_ml},
+        "level": result.level,
+        "suspicion": result.suspicion + 100 * any(row.failed for row in rows),
+        "flags": result.flags,
+        "metrics": [
+            {"label": row.label, "side": row_side(row), **{metric: getattr(row, metric) for metric in METRICS}}
+            for row in rows
+        ],
+        "notes": [str(note) for note in result.summary.get("notes") or []],
+        "model": f"{name} ({digest[:12]})" if digest else "",
+        "device": str(result.summary.get("device") or ""),
+        "seconds": seconds.get("total"),
+    }
+
+
+def row_side(row: FemurMetrics) -> str:
+    """'left', 'right', or 'femur' for a label that does not say."""
+    side = side_of(row.label)
+    return side if side in ("left", "right") else "femur"
+
+
+def case_content(result: Result) -> tuple[bytes, Content]:
+    """The thumbnail of a case and what its page shows; b"" and nothing where there is no label map.
+
+    Raises:
+        InputError: the reference cannot be read or lies on another grid.
+    """
+    labels, reference = result.read_labels(), None
+    if result.reference is not None:
+        reference = load_labels(result.reference)
+    if labels is None and reference is None:
+        return b"", {"stack": None, "surfaces": []}
+    if labels is None:
+        assert reference is not None
+        labels = reference.with_array(reference.array * 0)
+    if reference is not None:
+        assert result.reference is not None
+        check_geometry(result.label_map or result.reference, labels, result.reference, reference)
+    shown = labels if reference is None or labels.array.max() != 1 else _with_sides(labels, reference)
+    stack = stack_of(result.read_scan(labels), shown, reference)
+    truth = None if reference is None else femur_masks(reference, "")
+    surfaces = surfaces_of(labels, femur_masks(shown, "" if shown is not labels else result.labels), truth)
+    return thumbnail(stack), {"stack": packed_stack(stack), "surfaces": packed_surfaces(surfaces)}
+
+
+def _with_sides(labels: Volume, reference: Volume) -> Volume:
+    return split_femurs(reference, labels) if reference.array.max() > 1 else labels
+
+
+def _write_case(folder: Path, index: int, picture: bytes, content: Content) -> str:
+    """Writes the script and the thumbnail of a case; returns the thumbnail's place in the report's folder."""
+    with replacing(folder / f"{index}.js") as temporary:
+        temporary.write_text(f"femur3dCase({index}, {script_json(content)});\n", encoding="utf-8")
+    if picture:
+        with replacing(folder / f"{index}.webp") as temporary:
+            temporary.write_bytes(picture)
+    return f"{folder.name}/{index}.webp"
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand in a script element whatever its strings hold: none can end it or begin another one."""
+    return json.dumps(valid_json(value), allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _block(name: str, value: Mapping[str, Any]) -> str:
+    return f'<script type="application/json" id="{name}">{script_json(value)}</script>'
+
+
+def _page(blocks: Sequence[str], single: bool) -> str:
+    script = "\n".join((TEMPLATE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{script}}})();\n'
+    style = (TEMPLATE / "report.css").read_text(encoding="utf-8")
+    beside = "" if single else " 'strict-dynamic'"  # the script may add those of the cases
+    policy = [
+        "default-src 'none'", f"script-src 'sha256-{_digest(script)}'{beside}", f"style-src 'sha256-{_digest(style)}'",
+        f"img-src data: blob:{'' if single else ' file: '}".rstrip() + ("" if single else " 'self'"),
+        "base-uri 'none'", "form-action 'none'",
+    ]  # fmt: skip
+    template = string.Template((TEMPLATE / "report.html").read_text(encoding="utf-8"))
+    parts = {"csp": "; ".join(policy), "style": style, "data": "\n".join(blocks), "script": script}
+    return template.substitute(parts)
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

@@ -1,0 +1,136 @@
+"""femurs.csv and metrics.csv: a folder of results as tables that pandas and R read without help. No patients' names."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from femur3d.errors import UsageError
+from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.inference.quality_limits import RED, YELLOW
+from femur3d.io.atomic import replacing
+from femur3d.reporting.results import Result, femur_masks
+from femur3d.volume import Volume
+
+FEMURS, TIDY = "femurs.csv", "metrics.csv"
+FEMUR_COLUMNS = (
+    "case", "side", "volume_ml", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm", "extent_x_mm", "extent_y_mm",
+    "extent_z_mm", "level", "flags", "model", "weights_sha256", "seconds",
+)  # fmt: skip
+TIDY_COLUMNS = ("case", "side", "metric", "value", "level")
+
+
+def write_tables(results: Sequence[Result], rows: Iterable[FemurMetrics], folder: Path) -> list[Path]:
+    """Writes both tables into a folder and returns their paths.
+
+    Args:
+        results: the cases.
+        rows: metrics of those that have a reference.
+        folder: where to.
+
+    Raises:
+        UsageError: the metrics.csv there is another one, such as that of `femur3d.evaluate`.
+    """
+    paths = [folder / FEMURS, folder / TIDY]
+    for path, columns in zip(paths, (FEMUR_COLUMNS, TIDY_COLUMNS), strict=True):
+        check_is_ours(path, columns)
+    femurs = [row for result in results for row in femur_rows(result)]
+    more = dict.fromkeys(name for row in femurs for name in row)  # the shape of the femurs, where it was measured
+    write_csv(paths[0], [*FEMUR_COLUMNS, *(name for name in more if name not in FEMUR_COLUMNS)], femurs)
+    write_csv(paths[1], TIDY_COLUMNS, tidy_rows(results, rows))
+    return paths
+
+
+def femur_rows(result: Result) -> list[dict[str, Any]]:
+    """A row for each femur of a case; a single one without side where none was found.
+
+    Volume, centroid (LPS world coordinates) and extent (along the world's axes, voxels' edges included) are those of
+    the label map. Without it the volumes are those of CASE.json. What CASE.json tells under 'morphometry' of a side
+    follows in columns of its own.
+    """
+    model, seconds = result.summary.get("model") or {}, result.summary.get("seconds") or {}
+    case = {
+        "level": result.level,
+        "flags": ";".join(flag["name"] for flag in result.flags if flag["level"] in (YELLOW, RED)),
+        "model": (model.get("provenance") or {}).get("experiment", ""),
+        "weights_sha256": model.get("weights_sha256", ""),
+        "seconds": seconds.get("total", ""),
+    }
+    label_map = result.read_labels()
+    if label_map is None:
+        found = {side: {"volume_ml": round(ml, 3)} for side, ml in result.volumes_ml.items()}
+    else:
+        masks = femur_masks(label_map, result.labels)
+        found = {side: place_and_size(label_map.with_array(mask)) for side, mask in masks.items()}
+    shapes = result.summary.get("morphometry")
+    return [
+        {"case": result.name, "side": side, **measured, **case, **_numbers(shapes, side)}
+        for side, measured in (found or {"": {}}).items()
+    ]
+
+
+def place_and_size(mask: Volume) -> dict[str, float]:
+    """Volume, centroid and extent of a bool mask (z, y, x) that is not empty, as columns of femurs.csv."""
+    indices = np.argwhere(mask.array)
+    points = mask.world_mm(indices)
+    voxel_mm = np.abs(mask.affine[:3, :3]).sum(axis=1)  # of a voxel, along the world's axes
+    values = [*points.mean(axis=0), *(np.ptp(points, axis=0) + voxel_mm)]
+    volume_ml = len(indices) * float(np.prod(mask.spacing_mm)) / 1000
+    return {"volume_ml": round(volume_ml, 3)} | {
+        name: round(float(value), 2) for name, value in zip(FEMUR_COLUMNS[3:9], values, strict=True)
+    }
+
+
+def tidy_rows(results: Iterable[Result], rows: Iterable[FemurMetrics]) -> list[dict[str, Any]]:
+    """One value a row: volumes, quality measures with their levels, and comparisons with references.
+
+    Infinite distances are `inf`, what does not apply is empty; both pandas and R read them so.
+    """
+    tidy = []
+    for result in results:
+        case = {"case": result.name, "side": "", "level": ""}
+        tidy += [{**case, "side": side, "metric": "volume_ml", "value": ml} for side, ml in result.volumes_ml.items()]
+        tidy += [
+            {**case, "metric": flag["name"], "value": flag["value"], "level": flag["level"]} for flag in result.flags
+        ]
+    for row in rows:
+        one = {"case": row.case, "side": side_of(row.label), "level": ""}
+        values = {metric: getattr(row, metric) for metric in METRICS}
+        tidy += [{**one, "metric": name, "value": "" if value != value else value} for name, value in values.items()]
+    return tidy
+
+
+def side_of(label: str) -> str:
+    """'left' or 'right' where the name of a label says so, such as femur_left; else the name."""
+    return next((side for side in ("left", "right") if side in label.lower()), label)
+
+
+def check_is_ours(path: Path, columns: Sequence[str]) -> None:
+    """Raises UsageError where a file lies at the path and has other columns: it is not to be replaced."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\n").split(",")
+    if header[: len(columns)] != list(columns):
+        raise UsageError(f"{path}: another table, with the columns {','.join(header)[:60]}….\nGive another folder.")
+
+
+def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file with a header, UTF-8, whole or not at all; what a row lacks is left empty."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _numbers(shapes: Any, side: str) -> dict[str, Any]:
+    """The numbers and words of a side's morphometry; {} where it was not measured."""
+    found = shapes.get(side) if isinstance(shapes, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, (int, float, str))}
