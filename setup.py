@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11; 3.10 is past its end of life
     packages=[*find_packages(include=["femur3d", "femur3d.*"]), "femur3d.experiments"],
     package_dir={"femur3d.experiments": "experiments"},  # for `--experiment NAME` of an installed package
-    package_data={"femur3d": ["models/*/*"]},  # the shipped model
+    package_data={"femur3d": ["models/*/*", "reporting/template/*"]},  # the shipped model, the report's page
     entry_points={"console_scripts": ["femur3d = femur3d.__main__:main"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",
@@ -37,6 +37,7 @@ setup(
         "protobuf>=5.28,<8",  # C3D's weight file
         "vtk>=9.4,<10",  # marching cubes and cell locators on meshes
         "matplotlib>=3.8,<4",  # figures
+        "pillow>=10.3",  # small pictures of the report, with WebP
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
@@ -50,6 +51,7 @@ setup(
             "hypothesis>=6.100,<7",
             "ruff>=0.9,<1",
             "mypy>=1.13,<3",
+            "selenium>=4.20,<5",  # opens the report in Chromium
             HIGHDICOM,
             JAX,
             OPENVINO,

@@ -1,4 +1,4 @@
-"""The command `femur3d`: `femur3d infer …` is `python -m femur3d.infer …`, and so for pack, train and evaluate."""
+"""The command `femur3d`: `femur3d infer …` is `python -m femur3d.infer …`, and so for the other commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from femur3d.errors import EXIT_USAGE
 COMMANDS = {
     "infer": "segment the femurs of scans",
     "evaluate": "compare label maps with references",
+    "report": "make a page of a folder of results",
     "train": "train a network",
     "pack": "prepare a dataset for training",
 }

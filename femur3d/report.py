@@ -27,9 +27,7 @@ from femur3d.reporting.results import find_results
 from femur3d.reporting.tables import write_tables
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "input", None, "folder of results of femur3d.infer, or of label maps", short_name="i", required=True
-)
+flags.DEFINE_string("input", None, "folder of results, or of label maps", short_name="i", required=True)
 flags.DEFINE_string("output", None, "report to write: NAME.html for one file, else a folder", short_name="o")
 flags.DEFINE_string("images", None, "folder of the scans; by default where CASE.json says that they were")
 flags.DEFINE_string("references", None, "folder of reference label maps, to compare with")

@@ -13,7 +13,7 @@ MOST_MODULES, MOST_LINES = 10, 320  # of a package, of a module
 # A package may import those above it, never those below: the modules of the root first, the commands last.
 ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "morphometry", "export",
-    "phantom", "commands",
+    "reporting", "phantom", "commands",
 )  # fmt: skip
 FOUNDATION = {"errors", "volume", "config", "read_ahead"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
@@ -26,8 +26,9 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "nibabel": {"io"},
     "pydicom": {"io.dicom", "export.dicom_seg"},
     "highdicom": {"export.dicom_seg"},
-    "vtkmodules": {"evaluation.surface_distance", "morphometry"},
-    "matplotlib": {"evaluation.contour_figure", "export"},
+    "vtkmodules": {"evaluation.surface_distance", "morphometry", "reporting.surfaces"},
+    "matplotlib": {"evaluation.contour_figure", "export", "reporting.distance_figure"},
+    "PIL": {"reporting.slices"},
     "tensorboardX": {"training.tensorboard"},
 }
 

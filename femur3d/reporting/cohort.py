@@ -11,7 +11,7 @@ from femur3d.evaluation.summary import by_label, summarise, volume_agreement
 
 
 def cohort_of(rows: Sequence[FemurMetrics]) -> dict[str, Any]:
-    """'table' (lines of `averages`), 'femurs' and 'failures' (counts), 'agreement' (of the volumes); {} without rows."""
+    """'table' (lines of `averages`), 'femurs', 'failures' (counts), 'agreement' (of the volumes); {} without rows."""
     applicable = [row for row in rows if row.applies]
     if not applicable:
         return {}

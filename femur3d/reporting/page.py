@@ -27,7 +27,6 @@ from femur3d.reporting.results import Result, femur_masks
 from femur3d.reporting.slices import packed_stack, stack_of, thumbnail
 from femur3d.reporting.surfaces import packed_surfaces, surfaces_of
 from femur3d.reporting.tables import side_of
-from femur3d.volume import Volume
 
 TEMPLATE = Path(__file__).with_name("template")
 SCRIPTS = ("page.js", "charts.js", "slices.js", "surface.js", "marks.js", "table.js", "app.js")
@@ -129,15 +128,13 @@ def case_content(result: Result) -> tuple[bytes, Content]:
     if reference is not None:
         assert result.reference is not None
         check_geometry(result.label_map or result.reference, labels, result.reference, reference)
-    shown = labels if reference is None or labels.array.max() != 1 else _with_sides(labels, reference)
-    stack = stack_of(result.read_scan(labels), shown, reference)
+    meaning = result.labels
+    if reference is not None and reference.array.max() > 1 >= labels.array.max():  # the prediction knows no sides
+        labels, meaning = split_femurs(reference, labels), "sides"
+    stack = stack_of(result.read_scan(labels), labels, reference)
     truth = None if reference is None else femur_masks(reference, "")
-    surfaces = surfaces_of(labels, femur_masks(shown, "" if shown is not labels else result.labels), truth)
+    surfaces = surfaces_of(labels, femur_masks(labels, meaning), truth)
     return thumbnail(stack), {"stack": packed_stack(stack), "surfaces": packed_surfaces(surfaces)}
-
-
-def _with_sides(labels: Volume, reference: Volume) -> Volume:
-    return split_femurs(reference, labels) if reference.array.max() > 1 else labels
 
 
 def _write_case(folder: Path, index: int, picture: bytes, content: Content) -> str:

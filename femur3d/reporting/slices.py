@@ -132,7 +132,7 @@ def packed_bytes(array: np.ndarray) -> str:
 
 
 def thumbnail(stack: Stack) -> bytes:
-    """A small WebP: the coronal slice with the most of the femurs, tinted where the prediction is, reference outlined."""
+    """A small WebP: the coronal slice with the most of the femurs, tinted, and the reference's outline."""
     counts = (stack.labels != 0).sum(axis=(0, 2))
     index = int(counts.argmax()) if counts.any() else stack.labels.shape[1] // 2
     parts = [stack.grey, stack.labels, stack.reference]

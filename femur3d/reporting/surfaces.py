@@ -82,7 +82,8 @@ def surfaces_of(
     found = []
     for side, mask in masks.items():
         vertices, faces = _light(label_map.with_array(mask), triangles)
-        found.append(Surface(side, vertices, faces, surface and surface.signed_distances_mm(vertices)))
+        distances_mm = None if surface is None else surface.signed_distances_mm(vertices)
+        found.append(Surface(side, vertices, faces, distances_mm))
     predicted = np.any(list(masks.values()), axis=0) if masks else np.zeros(label_map.array.shape, bool)
     missed = [mask for mask in truth.values() if not (mask & predicted).any()]
     return found + [Surface("missed", *_light(label_map.with_array(mask), triangles)) for mask in missed]
