@@ -67,7 +67,7 @@ def _computes_with_jax() -> bool:
     """Whether Keras will choose the JAX backend, by the environment or, where that is silent, by its file."""
     if backend := os.environ.get("KERAS_BACKEND"):
         return backend == "jax"
-    file = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "keras.json")
+    file = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
     return file.is_file() and '"jax"' in file.read_text(encoding="utf-8", errors="replace")
 
 

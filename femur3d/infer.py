@@ -10,6 +10,7 @@ DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; mo
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -32,7 +33,7 @@ from femur3d.export import case_results
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.dicom_seg import require_highdicom
-from femur3d.export.output_folder import check_folder, check_results_replace_nothing, digest
+from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.quality_limits import RED, YELLOW
 from femur3d.inference.saved_model import SHIPPED, TrainedModel, load_model
 from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmentation, Segmenter
@@ -49,6 +50,7 @@ flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewe
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
+flags.DEFINE_string("name", "", "what results of DICOM scans are called, such as '{PatientID}_{SeriesNumber}'")
 flags.DEFINE_bool("follow_links", False, "follow links that lead out of a given folder, too")
 flags.DEFINE_enum("format", "nii.gz", [*(e[1:] for e in LABEL_MAPS), "input"], "of the label map; input: the scan's")
 flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
@@ -71,17 +73,24 @@ def main(argv: Sequence[str]) -> int:
         leave_out=folder,
         results_in=case_results.results_in,
         follow_links=FLAGS.follow_links,
+        pattern=FLAGS.name,
         say=lambda message: print(f"Note: {message}", flush=True),
     ) as scans:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
-        check_results_replace_nothing(scans, cases, [_wanted(case.path) for case in cases])
+        scans = list(map(_with_name_that_fits, scans, cases))
+        check_results_replace_nothing(scans, cases, [_wanted(scan) for scan in scans])
         check_folder(folder)
         case_results.tidy(cases)
         ENGINE.make_repeatable(training=False)
         model = load_model(Path(FLAGS.model))
         run = _Run(model, Segmenter(model, ENGINE, _mode()))
         print(f"Model {Path(FLAGS.model).name} on {run.device}", flush=True)
-        todo = [i for i in range(len(scans)) if not (FLAGS["continue"].value and run.is_done(scans[i], cases[i]))]
+        if FLAGS["continue"].value:
+            done = run.done(scans, cases)
+            cases = [one or case for one, case in zip(done, cases, strict=True)]
+        else:
+            done = [None] * len(cases)
+        todo = [i for i, one in enumerate(done) if one is None]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
         failed, readings = 0, read_ahead(_read, [scans[i] for i in todo])
@@ -96,14 +105,18 @@ def _mode() -> Mode:
     return base if FLAGS.overlap is None else dataclasses.replace(base, overlap=FLAGS.overlap)
 
 
-def _wanted(path: Path) -> Wanted:
+def _wanted(scan: Scan) -> Wanted:
     extension = f".{FLAGS.format}"
     if FLAGS.format == "input":
-        extension = next((e for e in LABEL_MAPS if e == scan_extension(path)), LABEL_MAPS[0])
+        extension = next((e for e in LABEL_MAPS if e == scan_extension(scan.path)), LABEL_MAPS[0])
     return Wanted(
         FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
-        FLAGS.dicom_seg and path.is_dir(),
+        FLAGS.dicom_seg and scan.dicom is not None,
     )  # fmt: skip
+
+
+def _with_name_that_fits(scan: Scan, case: Case) -> Scan:
+    return dataclasses.replace(scan, problem=scan.problem or too_long(case, _wanted(scan)))
 
 
 def _read(scan: Scan) -> ScanFile:
@@ -120,21 +133,29 @@ class _Run:
     segmenter: Segmenter
     device: str = dataclasses.field(default_factory=ENGINE.device_name)
 
-    def made_with(self, scan: Scan, case: Case, input_sha256: str) -> MadeWith:
-        options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(case.path))}
+    def made_with(self, scan: Scan, input_sha256: str) -> MadeWith:
+        options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(scan))}
         model = {"weights_sha256": self.model.weights_sha256, "provenance": self.model.provenance}
         return MadeWith(scan.source, input_sha256, scan.series, options, model)
 
-    def is_done(self, scan: Scan, case: Case) -> bool:
-        """Whether an earlier run has made the same of the same scan."""
-        return case.json.exists() and case_results.is_done(case, self.made_with(scan, case, digest(scan)))
+    def done(self, scans: Sequence[Scan], cases: Sequence[Case]) -> list[Case | None]:
+        """Where an earlier run has made the same of the same scan: under its name, or under another in the folder."""
+        taken, earlier = {case.name for case in cases}, cases_by_input(cases[0].folder)
+        found: list[Case | None] = []
+        for scan, case in zip(scans, cases, strict=True):
+            names = [case.name, *(set(earlier.get(os.path.realpath(scan.source), ())) - taken)]
+            there = [one for name in names if os.path.isfile((one := dataclasses.replace(case, name=name)).json)]
+            sha256 = digest(scan) if there else ""
+            done = [one for one in there if case_results.is_done(one, self.made_with(scan, sha256))]
+            found.append(done[0] if sha256 and done else None)
+        return found
 
     def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> None:
         """Segments one scan, writes what is wanted and prints what was found."""
         start = time.perf_counter()
         file = reading.result()
         waited = time.perf_counter() - start
-        for note in _notes(file, case):
+        for note in _notes(file):
             print(f"  Note: {note}", flush=True)
         with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
 
@@ -145,7 +166,7 @@ class _Run:
             result = self.segmenter(file.volume, FLAGS.labels, progress)
         seconds = {"reading": waited, **result.seconds, "total": time.perf_counter() - start}
         summary = case_results.summary_of(
-            self.made_with(scan, case, file.sha256),
+            self.made_with(scan, file.sha256),
             result,
             file.notes,
             device=self.device,
@@ -153,14 +174,14 @@ class _Run:
             command=shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
             seconds=seconds,
         )
-        summary = case_results.write_case(result, file, case, _wanted(case.path), summary)
+        summary = case_results.write_case(result, file, case, _wanted(scan), summary)
         _print_result(result, case.folder / summary["files"][0], summary["seconds"])
         for name, reason in summary.get("failed", {}).items():
             print(scan.with_given_paths(f"{case.folder / name}: not written. {reason}"), file=sys.stderr, flush=True)
 
 
-def _notes(read: ScanFile, case: Case) -> list[str]:
-    is_no_dicom = FLAGS.dicom_seg and not case.path.is_dir()
+def _notes(read: ScanFile) -> list[str]:
+    is_no_dicom = FLAGS.dicom_seg and read.dicom is None
     return [*read.notes, *["no DICOM segmentation for a scan that does not come as DICOM"] * is_no_dicom]
 
 

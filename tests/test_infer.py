@@ -26,8 +26,9 @@ from femur3d.inference.sliding_window import SlidingWindow
 from femur3d.io import images as volume_io
 from femur3d.io.images import read_volume, write_volume
 from femur3d.network.unet import build_network
-from tests.support.dicom_series import write_scan
+from tests.support.dicom_series import write_scan, write_series
 from tests.support.ellipsoids import scan_and_label
+from tests.support.enhanced_mr import enhanced, frames_of, save
 from tests.support.stand_in_engine import StandInEngine
 
 
@@ -509,6 +510,63 @@ def test_flags_may_be_written_with_dashes():
     words = ["--follow-links", "--nofollow-links", "--dicom-seg=true", "--in-put", "-i", "a-b", "--", "--x-y"]
     expected = ["--follow_links", "--nofollow_links", "--dicom_seg=true", *words[3:]]
     assert list(map(cli._with_underscores, words)) == expected
+
+
+def test_a_second_series_does_not_replace_the_first(infer_main, tmp_path):
+    scan, _ = scan_and_label()
+    for number in (1, 2):
+        own = scan.with_array((scan.array * number).astype(np.int16))
+        write_series(tmp_path / "A", own, uid=f"1.2.{number}", number=number)
+    for number in (2, 1):
+        assert infer_main("-i", tmp_path / "A", "--series", number) == 0
+        assert json.loads((tmp_path / "out" / f"A_series{number}.json").read_text())["series"] == number
+    assert (tmp_path / "out" / "A_series2.nii.gz").exists()
+
+
+def test_continue_knows_scans_of_a_cohort_that_grew_was_split_or_had_other_names(infer_main, tmp_path, capsys):
+    """Results keep the name that they have, if their scan is at its place and has its content."""
+    scan, _ = scan_and_label()
+    for patient in ("P1", "P2"):
+        (tmp_path / "scans" / patient).mkdir(parents=True)
+        write_series(tmp_path / "scans" / patient / "s", scan.with_array(scan.array.astype(np.int16)))
+    assert infer_main("-i", tmp_path / "scans" / "P1") == 0
+    os.rename(tmp_path / "out" / "s.nii.gz", tmp_path / "out" / "old.nii.gz")
+    summary = json.loads((tmp_path / "out" / "s.json").read_text())
+    (tmp_path / "out" / "old.json").write_text(json.dumps({**summary, "files": ["old.nii.gz"]}))
+    (tmp_path / "out" / "s.json").unlink()
+    for path, done in (("scans", 1), ("scans/P2", 1), ("scans", 2)):
+        capsys.readouterr()
+        assert infer_main("-i", tmp_path / path, "--continue") == 0
+        assert re.search(rf"^{done} of \d scans are done already", capsys.readouterr().out, re.MULTILINE)
+        assert {file.stem for file in (tmp_path / "out").glob("*.json")} == {"old", "P2_s"}
+    shutil.rmtree(tmp_path / "scans" / "P1" / "s")
+    write_series(tmp_path / "scans" / "P1" / "s", scan.with_array((2 * scan.array).astype(np.int16)))
+    assert infer_main("-i", tmp_path / "scans", "--continue") == 0
+    assert (tmp_path / "out" / "P1_s.json").exists()
+
+
+def test_a_name_that_is_too_long_for_the_results_is_found_before_any_work(infer_main, tmp_path, capsys, monkeypatch):
+    """230 bytes and .nii.gz are 237; while it is written 18 stand before that."""
+    scan, _ = scan_and_label()
+    write_volume(scan, tmp_path / "scans" / f"{'é' * 115}.nii")
+    write_volume(scan, tmp_path / "scans" / f"{'n' * 231}.nii")
+    os.rename(tmp_path / "scans" / f"{'n' * 231}.nii", tmp_path / "scans" / f"{'n' * 242}.nii")
+    assert infer_main("-i", tmp_path / "scans") == 4
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith(".nii: a name of 242 bytes is too long for the results.")
+    assert said[1:] == [f"Rename it: 230 bytes are free in {tmp_path}/out."]
+    assert (tmp_path / "out" / f"{'é' * 115}.nii.gz").exists()
+    assert infer_main("-i", tmp_path / "scans", "--preview", "--continue") == 3
+
+
+def test_a_multi_frame_file_gets_a_dicom_segmentation(infer_main, tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    scan, _ = scan_and_label()
+    save(enhanced(frames_of(scan.with_array(scan.array.astype(np.int16)))), tmp_path / "hip.dcm")
+    assert infer_main("-i", tmp_path / "hip.dcm", "--dicom_seg") == 0
+    assert json.loads((tmp_path / "out" / "hip.json").read_text())["files"] == ["hip.nii.gz", "hip.dcm"]
+    assert pydicom.dcmread(tmp_path / "out" / "hip.dcm").Modality == "SEG"
 
 
 def test_strict_ends_in_5_where_a_flag_is_red_and_writes_all_the_same(infer_main, model_with_limits, tmp_path, capsys):

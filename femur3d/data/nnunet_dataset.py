@@ -12,19 +12,19 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from femur3d.errors import InputError
+from femur3d.io.channels import numbered
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
+from femur3d.io.integrity import read_json
 from femur3d.volume import Volume
 
 GEOMETRY_TOLERANCE = 1e-3  # mm of spacing and origin, and direction cosines
 MAX_LABEL = 255  # label maps are uint8 throughout
-MAX_JSON_BYTES = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +53,29 @@ def find_cases(folder: str | os.PathLike[str]) -> list[CasePaths]:
     """
     folder = Path(folder)
     labels = _by_name(_scans(folder, "labelsTr"), _stem)
-    images = _by_name(_scans(folder, "imagesTr"), lambda path: _labelled_name(path, labels))
+    files = _scans(folder, "imagesTr")
+    further = _further_channels(files, labels)
+    images = _by_name([f for f in files if f not in further], lambda path: _labelled_name(path, labels))
     _check_pairs(folder, images, labels)
     return [CasePaths(name, images[name], labels[name]) for name in sorted(images)]
+
+
+def channels_left_out(folder: str | os.PathLike[str]) -> list[str]:
+    """Channels that lie in a dataset and are not learnt, all but _0000: their names in dataset.json, or '_0001' …"""
+    folder = Path(folder)
+    further = _further_channels(_scans(folder, "imagesTr"), _by_name(_scans(folder, "labelsTr"), _stem))
+    numbers = sorted({int(numbered(path)[1] or 0) for path in further})
+    content = read_json(folder / "dataset.json") if numbers else {}
+    known = content.get("channel_names", content.get("modality")) if isinstance(content, dict) else None
+    names = known if isinstance(known, dict) else {}
+    return [f"_{number:04d}" + (f" ({names[key]})" if (key := str(number)) in names else "") for number in numbers]
+
+
+def _further_channels(files: Iterable[Path], labels: Container[str]) -> set[Path]:
+    """CASE_0001, … where CASE_0000 lies beside it and CASE has a label map, and it has none of its own."""
+    numbers = {path: numbered(path) for path in files}
+    first = {case for case, number in numbers.values() if number == 0 and case in labels}
+    return {path for path, (case, number) in numbers.items() if number and case in first and _stem(path) not in labels}
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
@@ -73,7 +93,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, int]:
         InputError: no dataset.json, or its 'labels' do not name 'background' as 0 and others as different 1…255.
     """
     path = Path(folder) / "dataset.json"
-    content = _read_json(path)
+    content = read_json(path)
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, dict) or not all(_is_label(value) for value in labels.values()):
         raise _bad_labels(path, labels)
@@ -85,7 +105,7 @@ def read_labels(folder: str | os.PathLike[str]) -> dict[str, int]:
 def count_folds(folder: str | os.PathLike[str]) -> int:
     """How many folds splits_final.json has; 0 without that file."""
     path = Path(folder) / "splits_final.json"
-    content = _read_json(path) if path.exists() else []
+    content = read_json(path) if path.exists() else []
     return len(content) if isinstance(content, list) else 0
 
 
@@ -105,7 +125,7 @@ def read_split(folder: str | os.PathLike[str], fold: int = 0) -> Split:
         if fold:
             raise InputError(f"{path}: no such file, so there is no fold {fold}.\nLeave --fold out, or write the file.")
         return Split(train=known, val=[])
-    split = _fold(path, _read_json(path), fold)
+    split = _fold(path, read_json(path), fold)
     _check_split(path, split, known)
     return split
 
@@ -189,25 +209,6 @@ def _check_pairs(folder: Path, images: dict[str, Path], labels: dict[str, Path])
     for name in sorted(labels.keys() - images.keys()):
         expected = folder / "imagesTr" / f"{name}_0000.nii.gz"
         raise InputError(f"case {name}: {labels[name]} has no scan.\nExpected {expected} (or another extension).")
-
-
-def _read_json(path: Path) -> Any:
-    """The content of a JSON file. InputError where it is missing, unreadable or not JSON."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("no regular file")  # reading a named pipe would wait for ever
-        if path.exists() and path.stat().st_size > MAX_JSON_BYTES:
-            raise OSError(f"{path.stat().st_size:,} bytes, at most {MAX_JSON_BYTES:,} are expected")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.\nA dataset folder has imagesTr, labelsTr and dataset.json.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}).\nA JSON file in UTF-8 is needed.") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise InputError(f"{path}: not JSON ({where}).\nCorrect the file there.") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
-        raise InputError(f"{path}: JSON that cannot be read ({error}).\nCorrect the file.") from error
 
 
 def _is_label(value: object) -> bool:

@@ -12,6 +12,7 @@ from femur3d.data.augmentation import variant
 from femur3d.data.label_roles import LabelRoles, label_roles
 from femur3d.data.nnunet_dataset import (
     CasePaths,
+    channels_left_out,
     count_folds,
     find_cases,
     fingerprint,
@@ -78,6 +79,8 @@ def describe_packing(folder: str | os.PathLike[str], fold: int = 0, femur_labels
     folds = count_folds(folder)
     where = f"fold {fold} of {folds} (splits_final.json)" if folds else "no splits_final.json"
     words = [f"{where}: {len(split.train)} cases train, {len(split.val)} validate"]
+    if further := channels_left_out(folder):
+        words.append(f"channel _0000 is learnt, not {', '.join(further)}")
     if roles.left_out:
         words.append(f"labels that count as background: {', '.join(roles.left_out)}")
     if roles.ignored is not None:

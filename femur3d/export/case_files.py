@@ -13,7 +13,6 @@ from femur3d.export.dicom_seg import write_dicom_seg
 from femur3d.export.mesh import write_mesh
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.slicer import write_segment_nrrd
-from femur3d.io.dicom.series import series_files
 from femur3d.io.images import ScanFile, write_volume
 from femur3d.morphometry.implicit_surface import femur_mesh
 
@@ -139,8 +138,12 @@ def _writers(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, w
         yield f"{side}.{wanted.surface}", functools.partial(_write_surface, result, segment.value)
     if wanted.segmentation:
         yield ".seg.nrrd", lambda path: write_segment_nrrd(labels, path, wanted.labels)
-    if wanted.dicom_seg and labels.array.any():
-        yield ".dcm", lambda path: _write_dicom(result, case, wanted, weights_sha256, path)
+    if wanted.dicom_seg and scan.dicom and labels.array.any():
+        slices = scan.dicom.slices
+        yield (
+            ".dcm",
+            lambda path: write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256),
+        )
 
 
 def _write_preview(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, path: Path) -> None:
@@ -152,8 +155,3 @@ def _write_preview(result: Segmentation, scan: ScanFile, case: Case, wanted: Wan
 def _write_surface(result: Segmentation, value: int, path: Path) -> None:
     mask = result.labels.with_array(result.labels.array == value)
     write_mesh(*femur_mesh(mask, result.probability), path)
-
-
-def _write_dicom(result: Segmentation, case: Case, wanted: Wanted, weights_sha256: str, path: Path) -> None:
-    slices = series_files(case.path, case.series)
-    write_dicom_seg(result.labels, slices, path, wanted.labels, weights_sha256=weights_sha256)

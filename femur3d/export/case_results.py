@@ -97,11 +97,14 @@ def results_in(folder: Path) -> set[str]:
 
 
 def is_done(case: Case, made_with: MadeWith) -> bool:
-    """Whether CASE.json is there, says the same of scan, model and options, and all that was wanted is there too."""
-    summary = read_summary(case.json)
+    """Whether CASE.json is there, says the same of scan, model and options, and all that was wanted is there too.
+
+    A scan is the same by its content, wherever it lies now.
+    """
+    summary, known = read_summary(case.json), dataclasses.asdict(made_with)
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
         options["refine_above"] = options.pop("focus")
-    same = all(summary.get(name) == value for name, value in dataclasses.asdict(made_with).items())
+    same = all(summary.get(name) == known[name] for name in ("input_sha256", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])
 

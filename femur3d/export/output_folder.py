@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -10,10 +11,14 @@ from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
 from femur3d.export.case_files import Case, Wanted, possible_files
-from femur3d.export.case_results import is_of_another, made_earlier
+from femur3d.export.case_results import is_of_another, made_earlier, read_summary
+from femur3d.io.atomic import TEMPORARY
+from femur3d.io.formats.voxels import sha256_of
 from femur3d.io.images import scan_sha256
 from femur3d.io.inputs import Scan
 from femur3d.io.integrity import check_name
+
+TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
 
 def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], wanted: Sequence[Wanted]) -> None:
@@ -31,6 +36,8 @@ def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], 
     beside = {path.parent for path in inputs}
     writers: dict[Path, str] = {}
     for scan, case, files in zip(scans, cases, map(possible_files, cases, wanted), strict=True):
+        if scan.problem:
+            continue
         earlier = made_earlier(case)
         for file in files:
             target = file.resolve()
@@ -46,6 +53,28 @@ def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], 
             there = _named(str(earlier.get("input")), earlier.get("series"))
             message = f"{case.json}: results of {there} lie there, not of {_named(scan.source, scan.series)}"
             raise UsageError(f"{message}.\nExpected another folder for -o.")
+
+
+def cases_by_input(folder: Path) -> dict[str, list[str]]:
+    """What cases with results in a folder are called, by the real path of each one's scan."""
+    names: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.glob("[!.]*.json")):
+            if isinstance(source := read_summary(path).get("input"), str):
+                names.setdefault(os.path.realpath(source), []).append(path.stem)
+    return names
+
+
+def too_long(case: Case, wanted: Wanted) -> str:
+    """Why the file system has no room for the names of a case's files, with what stands before them while they are
+    written; '' where it has."""
+    folder = next(path for path in (case.folder, *case.folder.absolute().parents) if path.is_dir())
+    most = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    longest = max((len(os.fsencode(file.name)) for file in possible_files(case, wanted)), default=0)
+    spare = most - TEMPORARY_BYTES - longest
+    name_bytes = len(os.fsencode(case.name))
+    what = f"{case.path}: a name of {name_bytes} bytes is too long for the results"
+    return "" if spare >= 0 else f"{what}.\nRename it: {name_bytes + spare} bytes are free in {case.folder}."
 
 
 def check_folder(folder: Path) -> None:
@@ -64,7 +93,9 @@ def check_folder(folder: Path) -> None:
 def digest(scan: Scan) -> str:
     """SHA-256 of the scan's files; empty where they cannot be read, which is said when their turn comes."""
     try:
-        return "" if scan.problem else scan_sha256(scan.path, series=scan.series)
+        if scan.dicom:
+            return "" if scan.problem else sha256_of(scan.dicom.choose(scan.series).files)
+        return "" if scan.problem else scan_sha256(scan.path)
     except InputError:
         return ""
 

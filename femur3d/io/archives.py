@@ -78,7 +78,7 @@ def _wanted(path: Path, entries: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipI
         name = printable(entry.orig_filename)[:200]
         if problem := _danger(entry):
             raise InputError(f"{path}: its entry {name!r} {problem}.\n{_PACK_AGAIN}")
-        if entry.is_dir() or any(p.startswith(".") or p == "__MACOSX" for p in _parts(entry)):
+        if _name(entry).endswith("/") or any(p.startswith(".") or p == "__MACOSX" for p in _parts(entry)):
             continue
         if problem := _obstacle(entry):
             raise InputError(f"{path}: its entry {name!r} {problem}.\nUnpack it yourself and give the folder.")
@@ -88,18 +88,22 @@ def _wanted(path: Path, entries: Iterable[zipfile.ZipInfo]) -> list[zipfile.ZipI
 
 def _parts(entry: zipfile.ZipInfo) -> tuple[str, ...]:
     """The folders and the name of an entry that is not in `_danger`; '.' and empty ones left out."""
-    return PurePosixPath(entry.filename).parts
+    return PurePosixPath(_name(entry)).parts
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name with '/' between folders, also where a program of Windows wrote backslashes."""
+    return entry.orig_filename.replace("\\", "/")
 
 
 def _danger(entry: zipfile.ZipInfo) -> str:
     """What makes an entry unsafe on some system, '' for an ordinary one."""
-    name = entry.orig_filename
+    name = _name(entry)
     parts = name.split("/")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     checks = {
         "has an absolute path": name.startswith("/"),
         "leads out of the folder": ".." in parts,
-        "has a backslash in its name": "\\" in name,
         "has a zero byte in its name": "\0" in name,
         "has a drive letter": any(part[1:2] == ":" for part in parts),
         "is called like a device": any(map(is_device, parts)),

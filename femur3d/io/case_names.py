@@ -23,11 +23,13 @@ class Wish:
         source: its path as the user knows it.
         name: the last word.
         folders: how many of the folders above it stand in front whatever else there is.
+        fixed: whether no more are put in front.
     """
 
     source: str
     name: str
     folders: int = 0
+    fixed: bool = False
 
 
 def distinct(wishes: Sequence[Wish]) -> list[str]:
@@ -44,11 +46,13 @@ def distinct(wishes: Sequence[Wish]) -> list[str]:
         if not alike:
             return names
         for group in alike:
-            free = [i for i in group if levels[i] < len(words[i]) - 1]
+            free = [i for i in group if levels[i] < len(words[i]) - 1 and not wishes[i].fixed]
             if not free:
                 first, second = (wishes[i] for i in group[:2])
                 what = f"{first.source} and {second.source} would both be called {file_name(first.name)!r}"
-                raise UsageError(f"{what}.\nGive every scan once, or segment these two into different folders.")
+                advice = "Give every scan once, or segment these two into different folders"
+                pattern = "Add a keyword to --name that tells them apart, such as {SeriesNumber}"
+                raise UsageError(f"{what}.\n{pattern if first.fixed and second.fixed else advice}.")
             highest = max(levels[i] for i in free)  # 'x_b.nii' keeps its name when 'x/b.nii' comes to x_b
             for i in free:
                 levels[i] += levels[i] == highest

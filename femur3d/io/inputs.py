@@ -13,18 +13,18 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
 from femur3d.io.archives import unpacked
 from femur3d.io.case_names import Wish, distinct
+from femur3d.io.channels import further_channels
+from femur3d.io.dicom.name_pattern import keywords, name_by_header
 from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
-from femur3d.io.integrity import may_be_file, printable
-
-FOLDER_DEPTH = 8  # archives export patient/study/series, some with two or three folders around: 8 leaves room
-LABEL_FOLDERS = ("labelsTr", "labelsTs")  # nnU-Net's: label maps are no scans
+from femur3d.io.integrity import printable
+from femur3d.io.search import FOLDER_DEPTH, Files, ResultsIn, Search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Scan:
     source: str
     problem: str = ""
     dicom: SeriesFolder | None = dataclasses.field(repr=False, compare=False, default=None)
+    folders_in_name: int = dataclasses.field(repr=False, compare=False, default=0)  # those above it, for `case_names`
 
     def with_given_paths(self, message: str) -> str:
         """A message about this scan with the user's paths instead of those of the temporary folder."""
@@ -54,63 +55,6 @@ class Scan:
         while here.name and here.name == there.name:  # up to the zip, whose other files may be named too
             here, there = here.parent, there.parent
         return "\n".join(printable(line) for line in message.replace(str(here), str(there)).split("\n"))
-
-
-ResultsIn = Callable[[Path], Collection[str]]
-Files = tuple[list[Path], list[Path]]  # of a folder: those that are called like scans, and others, which may be slices
-
-
-@dataclasses.dataclass(frozen=True)
-class _Search:
-    """How folders are looked through: the arguments of `open_sources`, and the links that were passed over."""
-
-    leave_out: Path | None
-    results_in: ResultsIn
-    follow_links: bool
-    passed_over: list[Path] = dataclasses.field(default_factory=list)
-
-    def folders(self, top: Path) -> dict[Path, Files]:
-        """A folder and those below it."""
-        return dict(self._walk(top, top, set()))
-
-    def _walk(self, folder: Path, top: Path, seen: set[str], depth: int = 0) -> Iterator[tuple[Path, Files]]:
-        """A folder and those below it, each once; one that cannot be opened is a scan."""
-        if (real := os.path.realpath(folder)) in seen:
-            return  # links may lead round
-        seen.add(real)
-        try:
-            entries = sorted(entry for entry in folder.iterdir() if self._counts(entry, top))
-        except OSError:
-            yield folder, ([folder], [])  # read_volume says why; to pass over it would hide a patient
-            return
-        results = self.results_in(folder)
-        files = [entry for entry in entries if not os.path.isdir(entry) and entry.name not in results]
-        scans = [file for file in files if scan_extension(file.name.lower())]  # B.NII: read_volume says why not
-        yield folder, (scans, [file for file in files if may_be_file(file) and file not in scans])
-        for entry in entries if depth < FOLDER_DEPTH else ():
-            if os.path.isdir(entry) and not self._holds_results(entry):
-                yield from self._walk(entry, top, seen, depth + 1)
-
-    def _holds_results(self, folder: Path) -> bool:
-        return self.leave_out is not None and folder.resolve() == self.leave_out.resolve()
-
-    def _counts(self, entry: Path, top: Path) -> bool:
-        """Not hidden, no label maps of a dataset, and no link out of `top` to a scan file or folder, unless wanted.
-
-        A link inside `top` is one to a file: the folders there are seen without it. Slices are taken wherever they lie,
-        or a series would miss some; so are links that lead nowhere, to be told.
-        """
-        if entry.name.startswith(".") or entry.name in LABEL_FOLDERS:
-            return False
-        if not entry.is_symlink() or not os.path.exists(entry):
-            return True
-        if not os.path.isdir(entry) and not scan_extension(entry.name.lower()):
-            return True
-        if entry.resolve().is_relative_to(top.resolve()):
-            return os.path.isfile(entry)
-        if not self.follow_links:
-            self.passed_over.append(entry)
-        return self.follow_links
 
 
 @contextlib.contextmanager
@@ -121,6 +65,7 @@ def open_sources(
     leave_out: Path | None = None,
     results_in: ResultsIn = lambda folder: (),
     follow_links: bool = False,
+    pattern: str = "",
     say: Callable[[str], None] = lambda message: None,
 ) -> Iterator[list[Scan]]:
     """The scans that the given paths stand for, in their order and by name inside a folder.
@@ -137,6 +82,8 @@ def open_sources(
         leave_out: a folder that is passed over where it lies inside a given folder: that of the results.
         results_in: gives the names of the files in a folder that are results of an earlier run and no scans.
         follow_links: whether links out of a given folder are followed.
+        pattern: what DICOM scans are called, see `name_by_header`; by default after their folders below the
+            given one, and after the series where one of several was chosen, whatever other scans there are.
         say: is told what was passed over that may be a scan.
 
     Yields:
@@ -144,15 +91,17 @@ def open_sources(
         `read_volume` refuses it.
 
     Raises:
-        UsageError: no path, or two scans for which no two names are found.
+        UsageError: no path, a wrong pattern, or two scans for which no two names are found.
         InputError: the only input is a folder or zip without scans, a DICOM folder with several series and no choice,
             or a choice that it does not have, or a zip that is damaged, encrypted, too large or unsafe to unpack. Among
             others such an input is a scan with a problem.
     """
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
+    if pattern:
+        keywords(pattern)
     with contextlib.ExitStack() as stack:
-        places = [_opened(Path(path), _Search(leave_out, results_in, follow_links), stack) for path in paths]
+        places = [_opened(Path(path), Search(leave_out, results_in, follow_links), stack) for path in paths]
         dicom = _series_folders(places)
         for place in places:
             if place.links and place.folders and not place.problem:
@@ -160,8 +109,7 @@ def open_sources(
         found = [scan for place in places for scan in _scans(place, dicom, series, len(paths) == 1)]
         if len(found) == 1:
             _check_choice(found[0])
-        names = distinct([Wish(scan.source, scan.name, 0) for scan in found])
-        yield [dataclasses.replace(scan, name=name) for scan, name in zip(found, names, strict=True)]
+        yield _named(_without_further_channels(found, say), pattern)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +131,7 @@ class _Place:
     problem: InputError | None = None
 
 
-def _opened(path: Path, search: _Search, stack: contextlib.ExitStack) -> _Place:
+def _opened(path: Path, search: Search, stack: contextlib.ExitStack) -> _Place:
     """One input. `stack` keeps the folder of a zip until it is closed."""
     is_zip = path.suffix.lower() == ".zip" and os.path.isfile(path)
     if not is_zip and not os.path.isdir(path):
@@ -235,16 +183,52 @@ def _scans(place: _Place, dicom: Mapping[Path, SeriesFolder], series: int | None
 
 def _scan_file(path: Path, series: int | None) -> Scan:
     """A file that was given itself; a DICOM one may hold several series."""
-    is_dicom = not scan_extension(path) and os.path.isfile(path)
-    return Scan(case_name(path), path, series if is_dicom else None, printable(str(path)))
+    dicom = None
+    if not scan_extension(path) and os.path.isfile(path):
+        with contextlib.suppress(InputError):  # read_volume says what is wrong with it
+            dicom = series_folder(path)
+    name = _with_series(case_name(path), dicom, series)
+    return Scan(name, path, series if dicom else None, printable(str(path)), dicom=dicom)
 
 
 def _scan_inside(place: _Place, inside: Path, series: int | None, dicom: SeriesFolder | None = None) -> Scan:
     """A file or folder found in an input as a scan."""
     is_whole_zip = inside == place.top != place.given
     source = place.given / inside.relative_to(place.top) if inside.is_relative_to(place.top) else inside
-    name = place.given.stem if is_whole_zip else case_name(inside)
-    return Scan(name, inside, series, printable(str(source)), dicom=dicom)
+    name = _with_series(place.given.stem if is_whole_zip else case_name(inside), dicom, series)
+    folders = max(len(source.parts) - len(place.given.parts) - 1, 0) if dicom else 0
+    return Scan(name, inside, series, printable(str(source)), dicom=dicom, folders_in_name=folders)
+
+
+def _with_series(name: str, dicom: SeriesFolder | None, series: int | None) -> str:
+    """The name of a folder or file, and the number of the series where one of several was chosen."""
+    return f"{name}_series{series}" if dicom and series is not None and len(dicom.series) > 1 else name
+
+
+def _without_further_channels(scans: list[Scan], say: Callable[[str], None]) -> list[Scan]:
+    """The scans but for _0001, … of a case whose _0000 is among them, which is said."""
+    further = further_channels(scan.path for scan in scans if not scan.dicom)
+    if further:
+        one = next(scan for scan in scans if scan.path in further)
+        said = f"of {len(set(further.values()))} cases the channel _0000 is segmented; further ones are left out"
+        say(f"{said} ({one.source}{', …' if len(further) > 1 else ''})")
+    return [scan for scan in scans if scan.path not in further]
+
+
+def _named(scans: Sequence[Scan], pattern: str) -> list[Scan]:
+    """The scans with names that differ. Raises UsageError where there are none, or for a wrong pattern."""
+    wishes, problems = [], []
+    for scan in scans:
+        wish, problem = Wish(scan.source, scan.name, scan.folders_in_name), scan.problem
+        if pattern and scan.dicom and not problem:
+            with contextlib.suppress(InputError):  # what cannot be chosen is refused when its turn comes
+                file = scan.dicom.choose(scan.series).files[0]
+                name, problem = name_by_header(pattern, file)
+                wish = Wish(scan.source, name, fixed=not problem) if not problem else wish
+        wishes.append(wish)
+        problems.append(problem)
+    found = zip(scans, distinct(wishes), problems, strict=True)
+    return [dataclasses.replace(scan, name=name, problem=problem) for scan, name, problem in found]
 
 
 def _check_choice(scan: Scan) -> None:

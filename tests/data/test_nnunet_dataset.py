@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from femur3d.data.nnunet_dataset import Split, find_cases, load_case, read_labels, read_split
+from femur3d.data.nnunet_dataset import Split, channels_left_out, find_cases, load_case, read_labels, read_split
+from femur3d.data.packing import describe_packing
 from femur3d.errors import InputError
 from femur3d.io.images import write_volume
 from femur3d.volume import Volume
@@ -73,6 +74,19 @@ def test_cases_may_be_numbered_in_nnunets_way(tmp_path: Path) -> None:
         write_volume(scan(), tmp_path / "imagesTr" / f"{name}.nii.gz")
         write_volume(label_map(), tmp_path / "labelsTr" / f"{name}.nii.gz")
     assert [case.name for case in find_cases(tmp_path)] == ["hip_0000", "hip_0001"]
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality", ""])
+def test_one_channel_of_several_is_learnt_and_said(tmp_path: Path, key: str) -> None:
+    make_dataset(tmp_path, "a", "b")
+    for name in ("a_0001", "a_0002", "b_0002"):
+        write_volume(scan(), tmp_path / "imagesTr" / f"{name}.nii.gz")
+    channels = {key: {"0": "T1", "1": "T2"}} if key else {}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": LABELS, **channels}))
+    assert [case.image.name for case in find_cases(tmp_path)] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert channels_left_out(tmp_path) == (["_0001 (T2)", "_0002"] if key else ["_0001", "_0002"])
+    said = "; channel _0000 is learnt, not _0001" + (" (T2)" if key else "") + ", _0002"
+    assert describe_packing(tmp_path).endswith(said)
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "labelsTr"])

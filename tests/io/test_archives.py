@@ -18,7 +18,7 @@ import pytest
 
 from femur3d.errors import InputError
 from femur3d.io import archives
-from femur3d.io.images import read_volume, write_volume
+from femur3d.io.images import read_scan, read_volume, write_volume
 from femur3d.io.inputs import open_sources
 from tests.support.dicom_series import make_scan, write_series
 from tests.support.scan_lists import listed, names, refused, touch, write_zip, zip_folder
@@ -55,6 +55,16 @@ def test_zip_of_a_dicom_folders_files_is_called_like_the_zip(tmp_path: Path) -> 
     path = zip_folder(tmp_path / "P8.zip", tmp_path / "in")
     refused([path], f"{path}: 2 DICOM series in one folder.\n  1 = t1 tse 3", "--series N", lines=4)
     assert listed(path, series=2)[0].series == 2
+
+
+def test_backslashes_between_folders(tmp_path: Path) -> None:
+    """As some programs of Windows write them; also in the entry of a folder, and in hidden ones."""
+    write_series(tmp_path / "in", make_scan())
+    slices = {f"P1\\S\\IM{z}": p.read_bytes() for z, p in enumerate(sorted((tmp_path / "in").iterdir()))}
+    path = write_zip(tmp_path / "a.zip", {"P1\\": b"", "P1\\S\\": b"", "P1\\._x.nii": b"", **slices})
+    with open_sources([path]) as (scan,):
+        assert scan.source == f"{path}/P1/S"
+        np.testing.assert_array_equal(read_scan(scan.path).volume.array, make_scan().array)
 
 
 def test_zips_and_folders_with_the_same_names(tmp_path: Path) -> None:
@@ -109,7 +119,11 @@ def unpacked_nothing(path: Path, temporary: Path, *words: str) -> None:
         ("../evil/", "leads out of the folder"),
         ("__MACOSX/../../evil.nii", "leads out of the folder"),
         ("/tmp/evil.nii", "absolute path"),
-        ("..\\evil.nii", "backslash"),
+        ("..\\evil.nii", "leads out of the folder"),
+        ("P1\\..\\..\\evil.nii", "leads out of the folder"),
+        ("\\\\server\\evil.nii", "absolute path"),
+        ("P1\\c:evil.nii", "drive letter"),
+        ("P1\\nul.nii", "called like a device"),
         ("C:/evil.nii", "drive letter"),
         ("P1/c:evil.nii", "drive letter"),
         ("P1/nul.nii", "called like a device"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.images import read_scan, read_volume
+from femur3d.io.images import read_scan, read_volume, write_volume
 from femur3d.io.inputs import FOLDER_DEPTH, Scan, open_sources
 from tests.support.dicom_series import make_scan, write_series, write_slice
 from tests.support.enhanced_mr import enhanced, frames_of, save
@@ -184,7 +185,7 @@ def test_dicom_folders_at_every_level(tmp_path: Path) -> None:
         write_series(tmp_path / folder, scan)
     touch(tmp_path, "P2/notes.txt", "P3/c.nii.gz")
     scans = listed(tmp_path)
-    assert [s.name for s in scans] == ["t1", "t2", "P2", "c"]
+    assert [s.name for s in scans] == ["P1_t1", "P1_t2", "P2", "c"]
     assert [s.source for s in scans[:3]] == [str(tmp_path / folder) for folder in ("P1/t1", "P1/t2", "P2")]
     np.testing.assert_array_equal(read_volume(scans[2].path, series=scans[2].series).array, scan.array)
     assert listed(tmp_path / "P2") == [Scan("P2", tmp_path / "P2", None, str(tmp_path / "P2"))]
@@ -209,7 +210,7 @@ def test_several_series_in_the_only_folder_are_listed(tmp_path: Path) -> None:
     for top in (folder, folder.parent):
         message = refused([top], lines=4)
         assert message.splitlines() == [f"{folder}: 2 DICOM series in one folder.", *series]
-        assert listed(top, series=1) == [Scan("P1", folder, 1, str(folder))]
+        assert listed(top, series=1) == [Scan("P1_series1", folder, 1, str(folder))]
         message = refused([top], lines=4, series=3)
         assert message.splitlines() == [f"{folder}: no series number 3 among 2 DICOM series in one folder.", *series]
     assert read_volume(folder, series=1).array.shape == (6, 7, 8)
@@ -293,6 +294,67 @@ def test_two_scans_for_which_there_are_no_two_names(tmp_path: Path) -> None:
     both = f"{tmp_path}/a.nii and {tmp_path}/a.nrrd would both be called 'a'"
     refused([tmp_path], both, error=UsageError)
     refused([tmp_path / "a.nii", tmp_path / "a.nii"], "Give every scan once", error=UsageError)
+
+
+def test_names_of_dicom_scans_do_not_change_when_others_come(tmp_path: Path) -> None:
+    for folder in ("P1/study/s1", "P2/study/s1", "P2/study/s2"):
+        (tmp_path / "new" / folder).mkdir(parents=True)
+        write_series(tmp_path / "new" / folder, make_scan())
+    first = listed(tmp_path / "new" / "P1")
+    assert [scan.name for scan in first] == ["study_s1"]
+    (tmp_path / "cohort").mkdir()
+    for number in (1, 2):
+        (tmp_path / "new" / f"P{number}").rename(tmp_path / "cohort" / f"P{number}")
+        assert names(tmp_path / "cohort") == ["P1_study_s1", "P2_study_s1", "P2_study_s2"][: 3 if number == 2 else 1]
+
+
+def test_names_by_a_pattern_of_dicom_keywords(tmp_path: Path) -> None:
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        for z in range(6):
+            tags = {"0010|0020": f"P/{number}", "0020|0011": "3", "0008|103e": "t1"}
+            write_slice(tmp_path / folder / f"{z}", make_scan(), z, tags)
+    touch(tmp_path, "c.nii")
+
+    def named(pattern: str) -> list[tuple[str, str]]:
+        with open_sources([tmp_path], pattern=pattern) as scans:
+            return [(scan.name, scan.problem) for scan in scans]
+
+    assert named("x_{PatientID}_{SeriesNumber}") == [("c", ""), ("x_P_0_3", ""), ("x_P_1_3", "")]
+    (_, _), (name, problem), _ = named("{AccessionNumber}")
+    assert (name, problem.splitlines()[0]) == (
+        "a",
+        f"{tmp_path}/a/0: no AccessionNumber for --name {{AccessionNumber}}.",
+    )
+    with pytest.raises(UsageError, match=r"would both be called '3'.\nAdd a keyword to --name"):
+        named("{SeriesNumber}")
+    for wrong in (
+        "{Patient}",
+        "{PixelData}",
+        "{PatientID:.3}",
+        "plain",
+        "{PatientID",
+        "{}",
+        "{ConceptNameCodeSequence}",
+    ):
+        with pytest.raises(UsageError) as caught:
+            named(wrong)
+        assert str(caught.value).count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_further_channels_of_a_case_are_no_cases(tmp_path: Path, kind: str) -> None:
+    """nnU-Net's names; scans that are merely numbered lie on other grids, and one that is given alone is meant."""
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.mha", "b_0002.nrrd", "c_0001.nii", "d_0001.nii"):
+        write_volume(make_scan(), tmp_path / name)
+    write_volume(dataclasses.replace(make_scan(), origin_mm=(1, 2, 3)), tmp_path / "d_0000.nii")
+    told: list[str] = []
+    paths = [tmp_path] if kind == "folder" else sorted(tmp_path.iterdir())
+    with open_sources(paths, say=told.append) as scans:
+        assert [scan.name for scan in scans] == ["a", "b", "c_0001", "d", "d_0001"]
+    said = f"of 2 cases the channel _0000 is segmented; further ones are left out ({tmp_path}/a_0001.nii.gz, …)"
+    assert told == [said]
+    assert names(tmp_path / "a_0001.nii.gz") == ["a_0001"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from femur3d.io.integrity import CHUNK, check_voxel_count, damaged, read_bytes, 
 
 Encoding = Literal["raw", "gzip", "bzip2", "zlib", "text", "hex"]
 GZIP_MARK = b"\x1f\x8b"
+_LINE_BYTES = 1000  # at most, of a line of text before packed voxels
 _SURPLUS_LIMIT = 1 << 30  # bytes behind the voxels that are unpacked to see whether a file is whole; no scan has more
 
 
@@ -39,7 +40,7 @@ class Layout:
         files: that hold the voxels, in order, an equal share each; mostly one, which may be the header's own.
         encoding: of each file from `start` on.
         start: bytes before the packed voxels; −1: raw voxels are the last bytes of the file.
-        lines: lines of text to skip after that.
+        lines: lines of text to skip after that; where packed data begin there at once, the lines are packed too.
         unpacked_start: bytes to skip after unpacking.
         may_have_more: whether the format allows other bytes behind the voxels.
     """
@@ -151,8 +152,11 @@ def _one_file(file: Path, layout: Layout, content: bytes) -> np.ndarray:
         found = len(stored) - layout.unpacked_start
         voxels = memoryview(stored)[layout.unpacked_start :][:expected]
     else:
-        unpacked, total = unpack(file, stored, layout.unpacked_start + expected, layout.encoding)
-        found, voxels = total - layout.unpacked_start, memoryview(unpacked)[layout.unpacked_start :]
+        lines = layout.lines if _begins_packed(content, layout) else 0
+        limit = layout.unpacked_start + expected + lines * _LINE_BYTES
+        unpacked, total = unpack(file, stored, limit, layout.encoding)
+        start = layout.unpacked_start + _end_of_lines(unpacked, 0, lines)
+        found, voxels = total - start, memoryview(unpacked)[start:][:expected]
     if found < expected or (found > expected and not layout.may_have_more):
         raise damaged(file, f"{max(found, 0):,} bytes of voxels where its header announces {expected:,}")
     return np.frombuffer(voxels, layout.dtype)
@@ -162,12 +166,22 @@ def _after_skipped(content: bytes, layout: Layout) -> bytes | memoryview:
     """The bytes behind those that the header says are to be skipped."""
     if layout.start < 0:
         return memoryview(content)[max(len(content) - layout.n_bytes, 0) :]
-    start = layout.start
-    for _ in range(layout.lines):
-        start = content.find(b"\n", start) + 1
-        if not start:
-            return b""
-    return memoryview(content)[start:]
+    lines = 0 if _begins_packed(content, layout) else layout.lines
+    return memoryview(content)[_end_of_lines(content, layout.start, lines) :]
+
+
+def _begins_packed(content: bytes, layout: Layout) -> bool:
+    """Whether the data begin as packed ones do, so that lines before the voxels are packed with them."""
+    mark = {"gzip": GZIP_MARK, "bzip2": b"BZh"}.get(layout.encoding)
+    return mark is not None and content.startswith(mark, layout.start)
+
+
+def _end_of_lines(content: bytes, start: int, lines: int) -> int:
+    """Where so many lines end; the end of all where there are fewer."""
+    for _ in range(lines):
+        end = content.find(b"\n", start)
+        start = len(content) if end < 0 else end + 1
+    return start
 
 
 def _from_text(file: Path, stored: bytes | memoryview, layout: Layout) -> np.ndarray:
