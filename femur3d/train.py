@@ -19,9 +19,9 @@ with cli.starting():
 from tqdm import tqdm
 
 from femur3d.cli import load_experiment
-from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.config import Experiment, Preprocessing, from_dict, to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
-from femur3d.errors import InputError
+from femur3d.errors import FemurError, InputError
 from femur3d.network.encoder_weights import check_encoder_weights
 from femur3d.training.run_directory import RunDirectory, open_run_directory
 from femur3d.training.trainer import Trainer
@@ -34,6 +34,8 @@ flags.DEFINE_integer(
     "fold", None, "which entry of the dataset's splits_final.json, from 0 (the default)", lower_bound=0
 )
 flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
+flags.DEFINE_string("packed_cache", "", "folder of packed volumes that runs share; by default .packed beside the run")
+flags.DEFINE_bool("keep_packed", True, "keep the packed volumes once the training has ended; others may use them")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
     ENGINE.make_repeatable()
-    begun = RunDirectory(Path(FLAGS.run))  # what is refused leaves no empty run directory
+    begun = RunDirectory(Path(FLAGS.run))
     begun.check_experiment(experiment)
     if experiment.encoder_weights and not begun.stored():
         check_encoder_weights(experiment.encoder_weights)
@@ -50,39 +52,53 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(
             f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
         )
-    run = open_run_directory(Path(FLAGS.run))
-    with PackedDataset(_packed_file(Path(FLAGS.dataset), run, experiment)) as packed:
+    with open_run_directory(Path(FLAGS.run)) as run:
+        try:
+            finished = _train(experiment, run)
+        except FemurError:
+            run.discard()
+            raise
+    return 0 if finished else cli.EXIT_INTERRUPTED
+
+
+def _train(experiment: Experiment, run: RunDirectory) -> bool:
+    """Trains in an open run directory; returns whether to the end."""
+    run.say(f"Training on {ENGINE.device_name()}")
+    with _open_packed(Path(FLAGS.dataset), run, experiment) as packed:
         _check_packed(packed, experiment)
         trainer = Trainer(experiment, packed, run, ENGINE)
         signal.signal(signal.SIGINT, trainer.stop)
         signal.signal(signal.SIGTERM, trainer.stop)
         with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", disable=None) as bar:
             finished = trainer.train(bar)
-    return 0 if finished else cli.EXIT_INTERRUPTED
+    if finished and not FLAGS.keep_packed and packed.path != Path(FLAGS.dataset):
+        packed.path.unlink(missing_ok=True)
+    return finished
 
 
-def _packed_file(dataset: Path, run: RunDirectory, experiment: Experiment) -> Path:
+def _open_packed(dataset: Path, run: RunDirectory, experiment: Experiment) -> PackedDataset:
     """The packed file of a dataset: itself, or made from a folder, again where one of its files has another time.
 
     Whether the voxels are still those that the run was begun with is for the trainer to see.
     """
     if dataset.is_file():
-        return dataset
+        return PackedDataset(dataset)
     from femur3d.data.nnunet_dataset import fingerprint  # these need SimpleITK; to train on a packed file needs none
-    from femur3d.data.packing import describe_packing, pack_dataset
+    from femur3d.data.packing import describe_packing, pack_once
 
     fold = FLAGS.fold or 0
     run.say(f"{dataset}: {describe_packing(dataset, fold, FLAGS.femur_labels)}")
-    if run.packed.exists() and run.stored():
+    if run.packed.exists() and run.stored():  # of earlier versions
         try:
-            with PackedDataset(run.packed) as packed:
-                if packed.source == fingerprint(dataset) and packed.fold == fold:
-                    return run.packed
-        except InputError as error:  # cut off, say: the dataset is at hand to make it again
+            packed = PackedDataset(run.packed)
+            if packed.source == fingerprint(dataset) and packed.fold == fold:
+                return packed
+            packed.close()
+        except InputError as error:
             run.say(str(error).partition("\n")[0])
-    run.say(f"Packing {dataset} into {run.packed}")
-    pack_dataset(dataset, run.packed, experiment, lambda case: print(f"  {case}", flush=True), fold, FLAGS.femur_labels)
-    return run.packed
+            run.packed.unlink()
+    cache = Path(FLAGS.packed_cache or run.path.absolute().parent / ".packed")
+    return pack_once(dataset, cache, experiment, run.say, fold, FLAGS.femur_labels)
 
 
 def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
@@ -90,13 +106,18 @@ def _check_packed(packed: PackedDataset, experiment: Experiment) -> None:
         raise InputError(
             f"The packed dataset is fold {packed.fold}, not {FLAGS.fold}.\nPack that fold, or leave --fold out."
         )
-    if packed.preprocessing != to_dict(experiment.preprocessing):
-        wanted = to_dict(experiment.preprocessing)
-        name = next((n for n in wanted if packed.preprocessing.get(n) != wanted[n]), "an unknown field")
+    if FLAGS.femur_labels and packed.femur_labels and set(FLAGS.femur_labels) != set(packed.femur_labels):
         raise InputError(
-            f"The packed dataset has {name}={packed.preprocessing.get(name)}, the experiment {wanted.get(name)}.\n"
-            "Expected a file packed with this experiment: run femur3d.pack again."
+            f"The packed dataset's femurs are {', '.join(packed.femur_labels)}, not {', '.join(FLAGS.femur_labels)}.\n"
+            "Pack these labels, or leave --femur_labels out."
         )
+    before = to_dict(from_dict(Preprocessing, packed.preprocessing, "The packed dataset's preprocessing"))
+    for name, wanted in to_dict(experiment.preprocessing).items():
+        if before[name] != wanted:
+            raise InputError(
+                f"The packed dataset has {name}={before[name]}, the experiment {wanted}.\n"
+                "Expected a file packed with this experiment: run femur3d.pack again."
+            )
     missing = [v for v in experiment.training.variants if not packed.select("train", [v])]
     if missing:
         raise InputError(

@@ -46,7 +46,8 @@ def trained(tmp_path_factory):
     run("-m", "femur3d.pack", "--dataset", folder / "data", "-o", folder / "packed.h5", *experiment, *settings)
     train = ["-m", "femur3d.train", "--dataset", folder / "data", "--run", folder / "run", *experiment, *settings]
     done = run(*train)
-    assert os.path.getsize(folder / "run" / "packed.h5") == os.path.getsize(folder / "packed.h5")
+    (shared,) = (folder / ".packed").glob("*.h5")  # beside the run, for all runs there
+    assert shared.read_bytes() == (folder / "packed.h5").read_bytes()
     return folder, train, done
 
 
@@ -89,20 +90,55 @@ def test_a_copied_dataset_is_packed_again_and_another_one_is_refused(trained, tm
     """The run goes on where the voxels are those that it was begun with, whatever the times of the files."""
     folder, train, _ = trained
     shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
-    command = [*train, "--run", tmp_path / "run"]
+    command = [*train, "--run", tmp_path / "run", "--packed_cache", folder / ".packed"]
     assert "Packing" not in run(*command).stdout
     shutil.copytree(folder / "data", tmp_path / "data", copy_function=shutil.copyfile)
-    command += ["--dataset", tmp_path / "data"]
+    command += ["--dataset", tmp_path / "data", "--packed_cache", tmp_path / "cache"]
     assert "Packing" in run(*command).stdout
-    assert "Packing" not in run(*command).stdout
+    (packed,) = (tmp_path / "cache").glob("*.h5")
+    os.truncate(packed, packed.stat().st_size // 2)
+    mended = run(*command, "--nokeep_packed").stdout
+    assert f"{packed}: " in mended
+    assert "Packing" in mended
+    assert [path.name for path in packed.parent.iterdir()] == [".lock"]
     image, label = (sorted((tmp_path / "data" / part).iterdir()) for part in ("imagesTr", "labelsTr"))
     shutil.copyfile(image[1], image[0])
     shutil.copyfile(label[1], label[0])
     told = run(*command, code=3).stderr.splitlines()
     assert len(told) == 2
     assert "begun with data" in told[0]
-    command += ["--dataset", folder / "data"]
-    assert "Packing" in run(*command).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_run_of_an_earlier_version_goes_on_with_its_own_packed_file(trained, tmp_path, cut):
+    """Cut off, it is made again where the dataset is at hand."""
+    folder, train, _ = trained
+    shutil.copytree(folder / "run", tmp_path / "runs" / "run", ignore=shutil.ignore_patterns(".lock"))
+    own = tmp_path / "runs" / "run" / "packed.h5"
+    own.write_bytes((folder / "packed.h5").read_bytes()[: 5000 if cut else None])
+    said = run(*train, "--run", own.parent, "--set", "training.steps=201").stdout
+    assert "goes on after step 200 to 201" in said
+    assert ("Packing" in said) == cut
+    assert own.exists() != cut
+    assert (tmp_path / "runs" / ".packed").exists() == cut
+
+
+@pytest.mark.slow
+def test_what_is_refused_leaves_no_run_directory(trained, tmp_path):
+    """For want of C3D, of another preprocessing, of other labels, or damaged."""
+    folder, train, _ = trained
+    (tmp_path / "cut.h5").write_bytes((folder / "packed.h5").read_bytes()[:-1000])
+    for words, found in (
+        (["--set", f"encoder_weights={tmp_path / 'no.h5'}"], "C3D"),
+        (["--dataset", folder / "packed.h5", "--set", "preprocessing.spacing_mm=(4, 4, 5)"], "spacing_mm"),
+        (["--dataset", folder / "packed.h5", "--femur_labels", "pelvis"], "The packed dataset's femurs are femur"),
+        (["--dataset", tmp_path / "cut.h5"], "cut.h5"),
+    ):
+        told = run(*train, "--run", tmp_path / "runs" / "new", *words, code=3).stderr.splitlines()
+        assert found in told[0]
+        assert len(told) == 2
+        assert not (tmp_path / "runs" / "new").exists()
 
 
 @pytest.mark.slow

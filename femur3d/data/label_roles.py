@@ -24,11 +24,13 @@ class LabelRoles:
 
     Attributes:
         femurs: values that are learnt, one femur each.
+        names: theirs.
         ignored: value of nnU-Net's "ignore", which counts for nothing; None where there is none.
         left_out: names of labels that count as background.
     """
 
     femurs: tuple[int, ...]
+    names: tuple[str, ...]
     ignored: int | None
     left_out: tuple[str, ...]
 
@@ -59,7 +61,7 @@ def label_roles(labels: dict[str, int], femur_labels: Sequence[str] = ()) -> Lab
             )
     femurs = [name for name in others if not femur_labels or name in femur_labels]
     left_out = tuple(name for name in others if name not in femurs)
-    return LabelRoles(tuple(labels[name] for name in femurs), labels.get("ignore"), left_out)
+    return LabelRoles(tuple(labels[name] for name in femurs), tuple(femurs), labels.get("ignore"), left_out)
 
 
 def _is_femur(name: str) -> bool:

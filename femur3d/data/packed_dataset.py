@@ -1,7 +1,7 @@
 """The packed dataset: one HDF5 file that holds every prepared volume and its variants, ready for random crops.
 
     /                      attrs: schema, preprocessing (JSON), dataset (name), fold (of its splits), source (of its
-                           files), content (SHA-256)
+                           files), femur_labels (JSON, the names that are learnt), content (SHA-256)
     /volumes/00000         attrs: case, label_value, variant, split, source, spacing_mm, origin_mm, direction
         image              float16 (z, y, x), zero mean and unit variance over the volume
         label              uint8 (z, y, x), 0 background, 1 femur, 255 ignored
@@ -18,7 +18,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -105,14 +106,20 @@ class PackedWriter:
 
 
 def create_packed_file(
-    path: str | os.PathLike[str], dataset: str, preprocessing: dict[str, Any], source: str = "", fold: int = 0
+    path: str | os.PathLike[str],
+    dataset: str,
+    preprocessing: dict[str, Any],
+    source: str = "",
+    fold: int = 0,
+    femur_labels: Sequence[str] = (),
 ) -> PackedWriter:
     """A new packed file to append volumes to, in a `with` statement; the caller renames it into place afterwards."""
     with writing_hdf5(path):
         file = h5py.File(path, "w")
         file.attrs.update(
-            schema=SCHEMA, dataset=dataset, preprocessing=json.dumps(preprocessing), source=source, fold=fold
-        )
+            schema=SCHEMA, dataset=dataset, preprocessing=json.dumps(preprocessing), source=source, fold=fold,
+            femur_labels=json.dumps(list(femur_labels)),
+        )  # fmt: skip
         return PackedWriter(file, path)
 
 
@@ -120,10 +127,12 @@ class PackedDataset:
     """A packed file opened for reading; close it or use it in a `with` statement.
 
     Attributes:
+        path: of the file.
         dataset: name of the source dataset.
         source: fingerprint of the dataset folder's files, '' where it was not given.
         content: SHA-256 of all images and labels: what a training that goes on must find again.
         fold: of the dataset's splits_final.json.
+        femur_labels: names of the labels that are learnt; () in files of earlier versions.
         preprocessing: the configuration it was prepared with, as a dict.
         entries: all volumes, in file order.
 
@@ -132,6 +141,7 @@ class PackedDataset:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         sealed = os.path.isfile(path) and check_seal(path)
         if not sealed:
             open_in_child(path)
@@ -157,6 +167,7 @@ class PackedDataset:
         self.source: str = str(attrs["source"])
         self.content: str = str(attrs["content"])
         self.fold = int(attrs.get("fold", 0))  # of earlier versions: always 0
+        self.femur_labels: tuple[str, ...] = tuple(map(str, json.loads(attrs.get("femur_labels", "[]"))))
         self.preprocessing: dict[str, Any] = dict(
             current_name(*item) for item in json.loads(attrs["preprocessing"]).items()
         )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import filelock
 import numpy as np
 
 from femur3d.config import Experiment, Preprocessing, to_dict
@@ -20,10 +24,10 @@ from femur3d.data.nnunet_dataset import (
     read_labels,
     read_split,
 )
-from femur3d.data.packed_dataset import Entry, PackedWriter, create_packed_file
+from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter, create_packed_file
 from femur3d.data.preprocessing import Hip, prepare_case
 from femur3d.errors import InputError
-from femur3d.io.atomic import replacing
+from femur3d.io.atomic import TEMPORARY, replacing
 
 Progress = Callable[[str], None]
 
@@ -63,7 +67,7 @@ def pack_dataset(
     count = 0
     with (
         replacing(output) as temporary,
-        create_packed_file(temporary, name, preprocessing, fingerprint(folder), fold) as writer,
+        create_packed_file(temporary, name, preprocessing, fingerprint(folder), fold, roles.names) as writer,
     ):
         for case, part in jobs:
             progress(case.name)
@@ -71,6 +75,49 @@ def pack_dataset(
             for hip in _hips(case, labels, roles, experiment.preprocessing):
                 count += _add_variants(writer, hip, case, part, variants)
     return count
+
+
+def pack_once(
+    folder: str | os.PathLike[str],
+    cache: Path,
+    experiment: Experiment,
+    say: Progress,
+    fold: int = 0,
+    femur_labels: Sequence[str] = (),
+) -> PackedDataset:
+    """The packed file of a dataset in a folder that trainings share, open: made where there is none that is sound.
+
+    Its name holds a SHA-256 of all that it is made from: files of the dataset, preprocessing, variants, fold, labels.
+
+    Args:
+        folder, experiment, fold, femur_labels: as of `pack_dataset`.
+        cache: where packed files are kept; processes take turns in it.
+        say: called with lines for people.
+
+    Raises:
+        InputError: as `pack_dataset`; or the cache cannot be written.
+    """
+    name = os.path.basename(os.path.realpath(folder))
+    roles = label_roles(read_labels(folder), femur_labels)
+    made_from = [name, fingerprint(folder), to_dict(experiment.preprocessing), experiment.training.variants, fold]
+    key = hashlib.sha256(json.dumps([*made_from, roles.names]).encode()).hexdigest()[:16]
+    path = cache / f"{name}_{key}.h5"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        turn = filelock.FileLock(cache / ".lock").acquire()
+    except OSError as error:
+        raise InputError(f"{cache}: cannot be written ({error.strerror}).\nName another --packed_cache.") from error
+    with turn:
+        for leftover in cache.glob(f"{TEMPORARY}*.h5"):
+            leftover.unlink(missing_ok=True)
+        try:
+            if path.exists():
+                return PackedDataset(path)
+        except InputError as error:  # cut off, say: the dataset is at hand to make it again
+            say(str(error).partition("\n")[0])
+        say(f"Packing {folder} into {path}")
+        pack_dataset(folder, path, experiment, lambda case: say(f"  {case}"), fold, femur_labels)
+        return PackedDataset(path)
 
 
 def describe_packing(folder: str | os.PathLike[str], fold: int = 0, femur_labels: Sequence[str] = ()) -> str:

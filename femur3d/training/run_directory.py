@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -34,6 +35,7 @@ class RunDirectory:
         self.model = path / "model"
         self.packed = path / "packed.h5"  # of runs made before packed files were shared
         self._config = path / "config.json"
+        self._is_new = not path.exists()
         self._lock = filelock.FileLock(path / ".lock")
 
     def __enter__(self) -> RunDirectory:
@@ -54,6 +56,15 @@ class RunDirectory:
     def close(self) -> None:
         """Gives the lock back."""
         self._lock.release()
+
+    def discard(self) -> None:
+        """Removes a directory that was made for a run which was refused before it began."""
+        if self._is_new and not self._config.exists():
+            for name in ("log.txt", ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.path):
+                with contextlib.suppress(OSError):  # not empty: not ours alone
+                    folder.rmdir()
 
     def say(self, line: str) -> None:
         """Prints a line and appends it, with the time, to log.txt."""

@@ -45,14 +45,14 @@ def test_names_of_what_is_no_femur_are_refused(name):
 
 def test_ignore_is_never_learnt():
     labels = {"background": 0, "femur_left": 1, "femur_right": 2, "ignore": 3}
-    assert label_roles(labels) == LabelRoles((1, 2), 3, ())
+    assert label_roles(labels) == LabelRoles((1, 2), ("femur_left", "femur_right"), 3, ())
     with pytest.raises(UsageError, match="no label 'ignore'"):
         label_roles(labels, ["ignore"])
 
 
 def test_the_setting_says_what_is_learnt():
     labels = {"background": 0, "Knochen": 1, "acetabulum": 2}
-    assert label_roles(labels, ["Knochen"]) == LabelRoles((1,), None, ("acetabulum",))
+    assert label_roles(labels, ["Knochen"]) == LabelRoles((1,), ("Knochen",), None, ("acetabulum",))
     with pytest.raises(UsageError, match="no label 'bone'"):
         label_roles(labels, ["bone"])
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import h5py
@@ -9,7 +10,7 @@ from femur3d.config import IGNORED, with_settings
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
-from femur3d.data.packing import describe_packing, pack_dataset
+from femur3d.data.packing import describe_packing, pack_dataset, pack_once
 from femur3d.errors import InputError
 from femur3d.io.atomic import SEAL_BYTES
 from femur3d.io.images import read_volume, write_volume
@@ -239,3 +240,38 @@ def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
             file.create_virtual_dataset("x", layout)
     with pytest.raises(InputError, match=r"elsewhere|outside"):
         PackedDataset(path)
+
+
+def test_a_dataset_is_packed_once_for_all_trainings(tmp_path, tiny_experiment):
+    folder, said = write_dataset(tmp_path / "d"), []
+
+    def pack(experiment=tiny_experiment, **more):
+        with pack_once(folder, tmp_path / "cache", experiment, said.append, **more) as packed:
+            return packed.path, packed.content, sum(line.startswith("Packing") for line in said)
+
+    path, content, _ = pack()
+    (tmp_path / "cache" / ".writing-abc-d_1.h5").touch()  # what a killed process left
+    assert pack(with_settings(tiny_experiment, ["training.rate=0.5"])) == (path, content, 1)
+    assert pack(femur_labels=["femur_right", "femur_left"]) == (path, content, 1)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert pack() == (path, content, 2)
+    finer = pack(with_settings(tiny_experiment, ["preprocessing.spacing_mm=(1.9, 2, 2)", "training.variants=(0,)"]))
+    one = pack(femur_labels=["femur_left"])
+    assert finer[2] == 3
+    assert one[2] == 4
+    assert {p.name for p in (tmp_path / "cache").iterdir()} == {".lock", path.name, finer[0].name, one[0].name}
+    with PackedDataset(one[0]) as packed:
+        assert packed.femur_labels == ("femur_left",)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions of POSIX, which root has not")
+def test_a_cache_that_cannot_be_written(tmp_path, dataset_dir, tiny_experiment):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="--packed_cache"):
+        pack_once(dataset_dir, tmp_path / "cache" / "x", tiny_experiment, print)
+
+
+def test_a_cache_that_is_a_file(tmp_path, dataset_dir, tiny_experiment):
+    (tmp_path / "cache").touch()
+    with pytest.raises(InputError, match="--packed_cache"):
+        pack_once(dataset_dir, tmp_path / "cache", tiny_experiment, print)
