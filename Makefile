@@ -32,7 +32,7 @@ OWN_SCAN = $(filter command environment,$(word 1,$(origin SCAN)))
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup test test-all coverage lint demo phantom c3d train-transfer train-scratch train-hip cross-validate surrogate ablation infer evaluate tensorboard bench docs clean
+.PHONY: help setup test test-all coverage lint demo phantom c3d train-transfer train-scratch train-hip finetune cross-validate quality surrogate ablation infer evaluate tensorboard bench docs clean
 
 help:  ## print this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -103,9 +103,19 @@ train-hip: EXPERIMENT = experiments/hip_t1.py
 train-hip: $(READY)  ## the recipe of the shipped model, forty minutes on two CPU cores; DATASET= RUN= SET=
 	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) $(SETTINGS)
 
+finetune: EXPERIMENT = experiments/finetune.py
+finetune: $(READY)  ## a trained model (MODEL=, or the shipped one) learns your own scans too; DATASET= RUN= SET=
+	@$(BIN)/python -m femur3d.train --experiment $(EXPERIMENT) --dataset $(DATASET) --run $(RUN) \
+	  $(if $(MODEL),--initial_weights '$(MODEL)') $(SETTINGS)
+
 cross-validate: RUN = runs/cv
 cross-validate: $(READY)  ## EXPERIMENT= by patient, every one held out once, then on all; DATASET= RUN= SET=
 	@$(BIN)/python -m experiments.studies.cross_validate --dataset $(DATASET) --experiment $(EXPERIMENT) -o $(RUN) $(SETTINGS)
+
+quality: RUN = runs/cv
+quality: $(READY)  ## limits of the quality flags for the model of a finished cross-validate; DATASET= RUN=
+	@$(BIN)/python -m experiments.studies.learn_quality --dataset $(DATASET) --cv $(RUN) --quality $(RUN)/all/model \
+	  -o $(RUN)/quality.txt
 
 surrogate: $(READY)  ## a stand-in for C3D, trained on procedural clips, into data/surrogate_encoder.h5; WIDTH=
 	@$(BIN)/python -m experiments.surrogate.pretrain -o data/surrogate_weights --width $(WIDTH)

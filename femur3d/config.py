@@ -198,7 +198,12 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment; `encoder_weights` names an HDF5 file with C3D's ported weights, or is empty: from scratch."""
+    """One experiment.
+
+    Attributes:
+        encoder_weights: HDF5 file with C3D's ported weights for the encoder; empty: from scratch.
+        initial_weights: folder or name of a trained model to start from, whole; empty in the paper.
+    """
 
     name: str
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
@@ -206,8 +211,14 @@ class Experiment:
     loss: Loss = dataclasses.field(default_factory=Loss)
     training: Training = dataclasses.field(default_factory=Training)
     encoder_weights: str = ""
+    initial_weights: str = ""
 
     def __post_init__(self) -> None:
+        _check(
+            not (self.encoder_weights and self.initial_weights),
+            "initial_weights: a model has an encoder of its own: expected no encoder_weights beside it. "
+            f"Received: {self.encoder_weights!r}",
+        )
         x, y, _ = self.preprocessing.spacing_mm
         turned = any(v % 2 for v in self.training.variants)
         slices = self.preprocessing.patch_size[0]

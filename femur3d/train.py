@@ -5,6 +5,7 @@ python -m femur3d.train --experiment experiments/scratch.py --dataset DIR --run 
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from femur3d.cli import load_experiment
 from femur3d.config import Experiment, Preprocessing, from_dict, to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.errors import FemurError, InputError
+from femur3d.inference.saved_model import check_fits, find_model
 from femur3d.network.encoder_weights import check_encoder_weights
 from femur3d.training.run_directory import RunDirectory, open_run_directory
 from femur3d.training.trainer import Trainer
@@ -34,6 +36,7 @@ flags.DEFINE_integer(
     "fold", None, "which entry of the dataset's splits_final.json, from 0 (the default)", lower_bound=0
 )
 flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
+flags.DEFINE_string("initial_weights", "", "trained model to start from: a folder, or a name such as hip_t1")
 flags.DEFINE_string("packed_cache", "", "folder of packed volumes that runs share; by default .packed beside the run")
 flags.DEFINE_bool("keep_packed", True, "keep the packed volumes once the training has ended; others may use them")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
@@ -43,11 +46,15 @@ def main(argv: Sequence[str]) -> int:
     """Parses, prepares the data, trains."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
+    if FLAGS.initial_weights:
+        experiment = dataclasses.replace(experiment, initial_weights=FLAGS.initial_weights)
     ENGINE.make_repeatable()
     begun = RunDirectory(Path(FLAGS.run))
     begun.check_experiment(experiment)
     if experiment.encoder_weights and not begun.stored():
         check_encoder_weights(experiment.encoder_weights)
+    if experiment.initial_weights and not begun.stored():
+        check_fits(find_model(experiment.initial_weights), experiment.network)
     if not Path(FLAGS.dataset).exists():
         raise InputError(
             f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."

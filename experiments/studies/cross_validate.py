@@ -1,7 +1,7 @@
 """Cross-validation grouped by patient, and the model of all patients: how good is a recipe on scans it has not seen?
 
     python -m experiments.studies.cross_validate --dataset DIR --experiment experiments/hip_t1.py -o runs/cv
-        [--folds 3] [--set ...]
+        [--folds 3] [--fold 0] [--femur_labels NAME,NAME] [--set ...]
 
 Every patient is segmented once, by a network that was trained on the patients of the other folds; the results of all
 are evaluated together (`evaluation/`: the paper's Table 1, a row a femur). Fold 0 holds out the validation cases of the
@@ -71,6 +71,8 @@ def _define_flags() -> None:
     flags.DEFINE_string("output", None, "folder of the results; an existing one goes on", short_name="o", required=True)
     flags.DEFINE_string("experiment", None, "experiment file", required=True)
     flags.DEFINE_integer("folds", 3, "trainings that hold patients out", lower_bound=2)
+    flags.DEFINE_integer("fold", 0, "entry of splits_final.json that fold 0 holds out", lower_bound=0)
+    flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
     flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all trainings; repeatable")
     flags.DEFINE_bool("all", True, "train on all patients too, at the end")
 
@@ -87,10 +89,11 @@ def main(argv: Sequence[str]) -> int:
         linked, run = link_dataset(dataset, output / "datasets" / f"{dataset.name}_{name}", split), output / name
         if not is_trained(run, experiment):
             settings = [word for setting in FLAGS.set for word in ("--set", setting)]
+            settings += ["--femur_labels", ",".join(FLAGS.femur_labels)] if FLAGS.femur_labels else []
             _call("femur3d.train", "--experiment", FLAGS.experiment, "--dataset", linked, "--run", run, *settings)
         return run / "model"
 
-    for number, split in enumerate(make_folds(list(cases), read_split(dataset).val, FLAGS.folds)):
+    for number, split in enumerate(make_folds(list(cases), read_split(dataset, FLAGS.fold).val, FLAGS.folds)):
         model, scans = train(f"fold{number}", split), [cases[name].image for name in split.val]
         _call(
             "femur3d.infer",

@@ -29,7 +29,7 @@ from experiments.studies.table_output import command_line
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
 from femur3d.cli import load_experiment
-from femur3d.config import Experiment, to_dict, with_settings
+from femur3d.config import Experiment, Preprocessing, from_dict, with_settings
 from femur3d.data.nnunet_dataset import find_cases, fingerprint, read_split
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
@@ -84,7 +84,9 @@ def run_folder(output: Path, arm: str, seed: int) -> Path:
     return old if old.is_dir() else output / f"{arm}_seed{seed}"
 
 
-def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
+def packed_file(
+    dataset: Path, output: Path, experiment: Experiment, fold: int = 0, femur_labels: Sequence[str] = ()
+) -> Path:
     """The packed dataset of the ablation: made once, and again where a file of the dataset has another time.
 
     Raises:
@@ -94,13 +96,14 @@ def packed_file(dataset: Path, output: Path, experiment: Experiment) -> Path:
     if path.exists():
         with PackedDataset(path) as packed:
             begun_with = packed.content, packed.entries
-            if packed.preprocessing != to_dict(experiment.preprocessing):
+            if from_dict(Preprocessing, packed.preprocessing, str(path)) != experiment.preprocessing:
                 raise _begun_with_another(path)
-            if packed.source == fingerprint(dataset):
+            same_labels = not femur_labels or set(femur_labels) == set(packed.femur_labels)
+            if packed.source == fingerprint(dataset) and packed.fold == fold and same_labels:
                 return path
     print(f"Packing {dataset} into {path}", flush=True)
     made = path.with_name("packed_again.h5") if begun_with else path
-    pack_dataset(dataset, made, experiment, lambda case: print(f"  {case}", flush=True))
+    pack_dataset(dataset, made, experiment, lambda case: print(f"  {case}", flush=True), fold, femur_labels)
     if begun_with:
         with PackedDataset(made) as packed:
             same = (packed.content, packed.entries) == begun_with
@@ -134,18 +137,18 @@ def is_evaluated(job: Job) -> bool:
         return "vertex_mean_mm" in file.readline()
 
 
-def commands(job: Job, experiment_file: str, packed: Path, dataset: Path) -> list[list[str]]:
+def commands(job: Job, experiment_file: str, packed: Path, dataset: Path, fold: int = 0) -> list[list[str]]:
     """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them."""
     folder, left = job.folder, list[list[object]]()
     if not is_trained(job.folder, job.experiment):
         settings = [word for setting in job.settings for word in ("--set", setting)]
         left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
     if left or not is_evaluated(job):
-        wanted = set(read_split(dataset).val)
+        wanted = set(read_split(dataset, fold).val)
         scans = [case.image for case in find_cases(dataset) if case.name in wanted]
         segmented = folder / "segmented"
         left.append(["femur3d.infer", "-o", segmented, "--model", folder / "model", "--continue", "-i", *scans])
-        references = ["--references", dataset / "labelsTr", "--split", "val"]
+        references = ["--references", dataset / "labelsTr", "--split", "val", "--fold", fold]
         left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / "evaluation"])
     return [[sys.executable, "-m", *map(str, command)] for command in left]
 
@@ -159,6 +162,8 @@ def _define_flags() -> None:
     flags.DEFINE_string("weights", "data/c3d_encoder.h5", "ported encoder weights of the transfer arm")
     flags.DEFINE_string("experiment", "experiments/scratch.py", "what all arms share")
     flags.DEFINE_integer("seeds", 3, "trainings of each arm", lower_bound=1)
+    flags.DEFINE_integer("fold", 0, "entry of the dataset's splits_final.json, from 0", lower_bound=0)
+    flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
     flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all arms; repeatable")
     flags.DEFINE_string("published", PUBLISHED, "JSON file with the paper's rows; an empty word leaves them out")
     flags.DEFINE_string("report", None, "folder of the report; by default report/ in the output")
@@ -173,14 +178,14 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
     check_encoder_weights(FLAGS.weights)
     read_published(FLAGS.published)
-    if not read_split(dataset).val:
+    if not read_split(dataset, FLAGS.fold).val:
         raise InputError(f"{dataset}: its split has no validation cases.\nExpected some to compare the arms on.")
     todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output)
-    packed = packed_file(dataset, output, todo[0].experiment)
+    packed = packed_file(dataset, output, todo[0].experiment, FLAGS.fold, FLAGS.femur_labels)
     runs: list[Run] = []
     for number, job in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {job.arm}, seed {job.seed}", flush=True)
-        for command in commands(job, FLAGS.experiment, packed, dataset):
+        for command in commands(job, FLAGS.experiment, packed, dataset, FLAGS.fold):
             call(command)
         runs.append(load_run(job.arm, job.seed, job.folder))
     head = [command_line(__file__), described(dataset)]

@@ -27,7 +27,7 @@ from femur3d.data.nnunet_dataset import (
 from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter, create_packed_file
 from femur3d.data.preprocessing import Hip, prepare_case
 from femur3d.errors import InputError
-from femur3d.io.atomic import TEMPORARY, replacing
+from femur3d.io.atomic import TEMPORARY, replacing, writing_alone
 
 Progress = Callable[[str], None]
 
@@ -66,6 +66,7 @@ def pack_dataset(
     name, preprocessing = os.path.basename(os.path.realpath(folder)), to_dict(experiment.preprocessing)
     count = 0
     with (
+        writing_alone(output),
         replacing(output) as temporary,
         create_packed_file(temporary, name, preprocessing, fingerprint(folder), fold, roles.names) as writer,
     ):

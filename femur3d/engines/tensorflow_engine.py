@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -32,14 +33,20 @@ class TensorFlowEngine(KerasEngine):
         One operator at a time, at no cost (DESIGN section 4), and on a GPU, to train, deterministic operators.
         """
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        if training and tf.config.list_physical_devices("GPU"):
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:  # by itself TensorFlow takes all memory of every GPU at once
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if training and gpus:
             tf.config.experimental.enable_op_determinism()
 
     def device_name(self) -> str:
         """See `KerasEngine.device_name`."""
         gpus = tf.config.list_physical_devices("GPU")
         names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
-        return f"GPU: {', '.join(names)}" if names else f"CPU, {os.cpu_count()} cores"
+        if names:
+            return f"GPU: {', '.join(names)}"
+        unused = " (there is an NVIDIA GPU that TensorFlow cannot use: pip install 'femur3d[gpu]')" if has_gpu() else ""
+        return f"CPU, {os.cpu_count()} cores{unused}"
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
         """See `tf_dataset.patch_stream`."""
@@ -65,6 +72,12 @@ class TensorFlowEngine(KerasEngine):
     def make_function(self, inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
         """See `KerasEngine.make_function`."""
         return _make_function(with_matmul_deconv(with_winograd(keras.Model(inputs, outputs))))
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU and its driver, whatever TensorFlow makes of it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # by the user's wish
+    return not hidden and (os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None)
 
 
 def _make_function(model: keras.Model) -> Callable[..., list[np.ndarray]]:

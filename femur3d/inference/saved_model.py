@@ -165,6 +165,35 @@ def load_model(folder: Path) -> TrainedModel:
     return TrainedModel(network, network_config, preprocessing, config["provenance"], digest, limits)
 
 
+def find_model(name: str) -> Path:
+    """The folder of a model: `name` itself, or that of one that comes with femur3d, such as 'hip_t1'."""
+    shipped = SHIPPED.parent / name
+    return shipped if name.isidentifier() and not Path(name).exists() and shipped.is_dir() else Path(name)
+
+
+def check_fits(folder: Path, network: Network) -> None:
+    """Raises InputError where there is no model in the folder, or one of other filters."""
+    found = from_dict(Network, read_config(folder)["network"], f"{folder / CONFIG}: network")
+    for name in ("encoder_filters", "decoder_filters"):
+        if getattr(found, name) != getattr(network, name):
+            raise InputError(
+                f"{folder}: its {name} are {getattr(found, name)}, the experiment's {getattr(network, name)}.\n"
+                f"Only a model of the same network can be gone on from: --set 'network.{name}={getattr(found, name)}'"
+            )
+
+
+def start_from(folder: Path, network: keras.Model, network_config: Network) -> dict[str, Any]:
+    """Gives a network all weights of a trained model; returns which model it was, for the provenance.
+
+    Raises:
+        InputError: as `load_model` and `check_fits`.
+    """
+    check_fits(folder, network_config)
+    model = load_model(folder)
+    network.set_weights(model.network.get_weights())
+    return {"name": folder.name, "weights_sha256": model.weights_sha256, "provenance": model.provenance}
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's `config.json` as a dict with every expected name. Raises InputError."""
     path = folder / CONFIG

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from femur3d.errors import InputError
+import filelock
+
+from femur3d.errors import InputError, UsageError
 
 TEMPORARY = ".writing-"  # how the names of files that are being written begin
 SEAL = b"\nSHA-256 of all above: "  # the digest follows, in 64 digits
@@ -52,6 +55,29 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is in place by now
         flush(final.parent)
+
+
+@contextlib.contextmanager
+def writing_alone(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets one process at a time make a file, and first removes what killed ones left half-written of it.
+
+    Raises:
+        UsageError: another process is making it.
+    """
+    final = Path(os.path.realpath(path))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(final.with_name(f".{final.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UsageError(f"{path}: another process is writing it.\nChoose another name, or wait.") from error
+    try:
+        for leftover in final.parent.glob(f"{TEMPORARY}????????-{glob.escape(final.name)}"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _mode(final: Path) -> int:

@@ -23,7 +23,7 @@ from femur3d.io.atomic import remove_leftovers, replacing
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
 CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
 CHANGEABLE_WHEN_HALVING = (*CHANGEABLE, "steps")
-NOTES = ("encoder_source", "data")  # what config.json holds besides the experiment
+NOTES = ("encoder_source", "initial_model", "data")  # what config.json holds besides the experiment
 
 
 class RunDirectory:
@@ -73,7 +73,7 @@ class RunDirectory:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def stored(self) -> dict[str, Any]:
-        """What config.json holds besides the experiment, `encoder_source` and `data`; {} in a new run."""
+        """What config.json holds besides the experiment, NOTES; {} in a new run."""
         if not self._config.exists():
             return {}
         return {name: value for name, value in self._read().items() if name in NOTES}
@@ -93,7 +93,9 @@ class RunDirectory:
                 f"Expected the same experiment (only {', '.join(may_change)} may change); choose another --run."
             )
 
-    def write_config(self, experiment: Experiment, encoder_source: Mapping[str, str], data: str) -> None:
+    def write_config(
+        self, experiment: Experiment, encoder_source: Mapping[str, str], data: str, initial_model: Mapping | None = None
+    ) -> None:
         """Writes config.json. Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
         before = self.stored().get("data", data)
         if before != data:
@@ -102,6 +104,8 @@ class RunDirectory:
                 "Expected the same dataset; choose another --run for another one."
             )
         content = {**to_dict(experiment), "encoder_source": dict(encoder_source), "data": data}
+        if initial_model:
+            content["initial_model"] = dict(initial_model)
         with replacing(self._config) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ from femur3d.config import HEADS, Experiment
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import EXIT_INTERNAL, FemurError
-from femur3d.inference.saved_model import save_model
+from femur3d.inference.saved_model import find_model, save_model, start_from
 from femur3d.inference.sliding_window import Predict
 from femur3d.network.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.network.unet import build_network
@@ -83,7 +83,8 @@ class Trainer:
         self.network = build_network(experiment.network, training.seed, training.precision)
         self.optimizer = make_optimizer(training, self.network)
         self._source = self._encoder_source()
-        run.write_config(experiment, self._source, packed.content)
+        self._initial_model = self._start_from_model()
+        run.write_config(experiment, self._source, packed.content, self._initial_model)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
         loss = experiment.loss
         weights = dict(zip(HEADS, loss.head_weights, strict=True))
@@ -102,6 +103,17 @@ class Trainer:
         source = encoder_provenance(path)
         self.run.say(f"Transferred from {path} (source: {source['source_kind']}): {', '.join(names)}")
         self.run.say("Not transferred, initialised at random: batch normalisation, decoder and heads")
+        return source
+
+    def _start_from_model(self) -> dict[str, Any]:
+        """Takes over a trained model where the experiment says so; a run that goes on keeps what it began with."""
+        name = self.experiment.initial_weights
+        if not name:
+            return {}
+        if checkpoints(self.run.checkpoints):
+            return self.run.stored().get("initial_model", {})
+        source = start_from(find_model(name), self.network, self.experiment.network)
+        self.run.say(f"Starts from the weights of model {source['name']} (SHA-256 {source['weights_sha256'][:16]}…)")
         return source
 
     def stop(self, signum: int = 0, *_: object) -> None:
@@ -195,6 +207,7 @@ class Trainer:
         provenance = {
             "experiment": self.experiment.name,
             "encoder_source": self._source,
+            **({"initial_model": self._initial_model} if self._initial_model else {}),
             "step": self.step,
             "dataset": self.packed.dataset,
             "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),

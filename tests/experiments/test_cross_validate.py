@@ -1,5 +1,6 @@
 """The folds of a cross-validation, the dataset of each, and one whole cross-validation of a tiny network."""
 
+import json
 import pathlib
 import types
 
@@ -67,7 +68,7 @@ def called(monkeypatch, tmp_path):
     def run(*trained, **more):
         found = []
         words = {"dataset": dataset, "output": tmp_path / "out", "experiment": tmp_path / "tiny.py", "folds": 3}
-        words |= {"set": [], "all": True, **more}
+        words |= {"set": [], "all": True, "fold": 0, "femur_labels": [], **more}
         monkeypatch.setattr(cross_validate, "FLAGS", types.SimpleNamespace(**words))
         monkeypatch.setattr(cross_validate, "call", lambda command: found.append(command[2:]))
         monkeypatch.setattr(cross_validate, "is_trained", lambda folder, experiment: folder.name in trained)
@@ -103,4 +104,14 @@ def test_goes_on_where_it_was_and_hands_settings_on(called):
         "femur3d.infer", "femur3d.infer", "femur3d.train", "femur3d.infer", "femur3d.evaluate",
     ]  # fmt: skip
     assert value(calls[2], "--set") == "training.seed=3"
+    assert "--femur_labels" not in calls[2]
     assert all("--continue" in words for words in calls if words[0] == "femur3d.infer")
+
+
+def test_labels_and_fold_are_handed_on(called, tmp_path):
+    splits = [{"train": [], "val": []}, {"train": ["case_0", "case_1", "case_2"], "val": ["case_3", "case_4"]}]
+    write_dataset(tmp_path / "data", cases=5)
+    (tmp_path / "data" / "splits_final.json").write_text(json.dumps(splits))
+    train, infer, *_ = called(fold=1, femur_labels=["femur_left", "femur_right"], all=False)
+    assert value(train, "--femur_labels") == "femur_left,femur_right"
+    assert [pathlib.Path(w).name for w in infer[infer.index("-i") + 1 :]] == [f"case_{i}_0000.nii.gz" for i in (3, 4)]

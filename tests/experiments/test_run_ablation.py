@@ -231,6 +231,7 @@ def test_everything_is_left_of_a_new_run(job, four_cases, tiny_experiment):
     assert values(evaluation, "--predictions") == values(infer, "-o")
     assert values(evaluation, "--references") == [str(four_cases / "labelsTr")]
     assert values(evaluation, "--split") == ["val"]
+    assert values(evaluation, "--fold") == ["0"]
     assert values(evaluation, "-o") == [str(job.folder / "evaluation")]
 
 
@@ -271,6 +272,19 @@ def test_packed_file_of_something_else_is_refused(tiny_experiment, dataset_dir, 
             run_ablation.packed_file(dataset, tmp_path, experiment)
         assert str(caught.value).count("\n") == 1
     assert sorted(path.name for path in tmp_path.glob("*.h5")) == ["packed.h5"]
+
+
+def test_another_fold_or_other_labels_are_another_dataset(tiny_experiment, dataset_dir, tmp_path):
+    copied = shutil.copytree(dataset_dir, tmp_path / "copied")
+    split = json.loads((copied / "splits_final.json").read_text())[0]
+    (copied / "splits_final.json").write_text(json.dumps([split, {"train": split["val"], "val": split["train"]}]))
+    path = run_ablation.packed_file(copied, tmp_path / "out", tiny_experiment, 1, ["femur_left"])
+    assert run_ablation.packed_file(copied, tmp_path / "out", tiny_experiment, 1, ["femur_left"]) == path
+    with PackedDataset(path) as packed:
+        assert (packed.fold, packed.femur_labels) == (1, ("femur_left",))
+    for fold, labels in ((0, ["femur_left"]), (1, ["femur_left", "femur_right"])):
+        with pytest.raises(InputError, match="another dataset"):
+            run_ablation.packed_file(copied, tmp_path / "out", tiny_experiment, fold, labels)
 
 
 def test_a_dataset_whose_files_have_another_time_is_packed_again(tiny_experiment, dataset_dir, tmp_path, capsys):
@@ -429,6 +443,8 @@ def words(tmp_path, dataset_dir):
         experiment=str(tmp_path / "tiny.py"),
         seeds=1,
         set=[],
+        fold=0,
+        femur_labels=[],
         published=None,
         report=None,
     )
@@ -438,7 +454,7 @@ def words(tmp_path, dataset_dir):
 def ablation(monkeypatch, words):
     """Runs `main` with commands that only leave their traces; returns which ran, the one that is stopped included."""
     monkeypatch.setattr(run_ablation, "FLAGS", words)
-    monkeypatch.setattr(run_ablation, "packed_file", lambda dataset, output, experiment: output / "packed.h5")
+    monkeypatch.setattr(run_ablation, "packed_file", lambda dataset, output, *_: output / "packed.h5")
     monkeypatch.setattr(run_ablation, "load_run", lambda arm, seed, folder: (arm, seed, folder.name))
     ran, stop_at, reported = [], [], []
     monkeypatch.setattr(run_ablation, "write_reports", lambda runs, *_: reported.append(runs) or [])
@@ -604,7 +620,9 @@ def test_whole_ablation(whole):
 @pytest.mark.slow
 def test_finished_ablation_only_reports_again(whole, monkeypatch, tmp_path):
     flags, words, _ = whole
-    again = types.SimpleNamespace(**{name: str(value) for name, value in flags.items()}, set=[], report=str(tmp_path))
+    again = types.SimpleNamespace(
+        **{name: str(value) for name, value in flags.items()}, set=[], report=str(tmp_path), fold=0, femur_labels=[]
+    )
     again.seeds = 1
     monkeypatch.setattr(run_ablation, "FLAGS", again)
     monkeypatch.setattr(sys, "argv", ["experiments.studies.run_ablation", *words])

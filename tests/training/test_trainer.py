@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import shutil
+from pathlib import Path
 
 import h5py
 import keras
@@ -15,7 +17,7 @@ from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
-from femur3d.inference.saved_model import load_model
+from femur3d.inference.saved_model import SHIPPED, check_fits, find_model, load_model
 from femur3d.network.unet import build_network
 from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
@@ -209,3 +211,39 @@ def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
     assert finished
     model = load_model(tmp_path / "r" / "model")
     assert model.provenance["encoder_source"]["source_kind"] == "surrogate"
+
+
+def test_fine_tuning_starts_from_a_model_and_keeps_what_it_began_with(
+    finished_run, tiny_experiment, packed_file, tmp_path, capsys
+):
+    before, trainer = finished_run
+    folder = shutil.copytree(before / "model", tmp_path / "hospital")
+    experiment = with_settings(tiny_experiment, [f"initial_weights={folder}", "training.seed=3"])
+    with PackedDataset(packed_file) as packed, open_run_directory(tmp_path / "r") as run:
+        begun = Trainer(experiment, packed, run, ENGINE)
+        for a, b in zip(begun.network.get_weights(), trainer.network.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        begun.step = 2
+        begun._finish()
+    assert "Starts from the weights of model hospital" in capsys.readouterr().out
+    shutil.rmtree(folder)  # a run that goes on needs it no more
+    with PackedDataset(packed_file) as packed, open_run_directory(tmp_path / "r") as run:
+        Trainer(experiment, packed, run, ENGINE)._finish()
+        with pytest.raises(UsageError, match="begun with initial_weights="):
+            run.check_experiment(with_settings(experiment, ["initial_weights=hip_t1"]))
+    source = json.loads((tmp_path / "r" / "config.json").read_text())["initial_model"]
+    assert source["name"] == "hospital"
+    assert source["weights_sha256"] == load_model(before / "model").weights_sha256
+    assert source["provenance"]["training_cases"] == ["case_0", "case_1"]
+    assert load_model(tmp_path / "r" / "model").provenance["initial_model"] == source
+
+
+def test_fine_tuning_needs_a_model_of_the_same_network(tiny_experiment):
+    assert find_model("hip_t1") == SHIPPED
+    assert find_model("runs/mine/model") == Path("runs/mine/model")
+    with pytest.raises(InputError, match=r"encoder_filters are \(16, 32, 64, 128\), the experiment's \(2, 3, 4, 4\)"):
+        check_fits(SHIPPED, tiny_experiment.network)
+    with pytest.raises(InputError, match="no model here"):
+        check_fits(find_model("hip_t9"), tiny_experiment.network)
+    with pytest.raises(UsageError, match="expected no encoder_weights"):
+        with_settings(tiny_experiment, ["initial_weights=hip_t1", "encoder_weights=data/c3d.h5"])
