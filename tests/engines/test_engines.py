@@ -225,3 +225,32 @@ def test_out_of_memory_is_a_memory_error(monkeypatch, message, error):
     monkeypatch.setattr(jax_engine.jax, "jit", lambda _: compiled)
     with pytest.raises(error):
         jax_engine.JaxEngine().make_predict(build_network(NETWORK))(np.zeros((1, 16, 16, 16), np.float32))
+
+
+@pytest.mark.parametrize(("hidden", "said"), [(None, "GPU that TensorFlow cannot use"), ("", ""), ("-1", "")])
+def test_a_gpu_that_is_not_used_is_told(monkeypatch, hidden, said):
+    from femur3d.engines import tensorflow_engine
+
+    monkeypatch.setattr(tensorflow_engine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tensorflow_engine.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    name = tensorflow_engine.TensorFlowEngine().device_name()
+    assert name.startswith("CPU, ")
+    assert ("femur3d[gpu]" in name) == bool(said)
+    assert said in name
+
+
+def test_gpus_are_not_filled_at_once_and_named(monkeypatch):
+    from femur3d.engines import tensorflow_engine
+
+    grows, config = [], tensorflow_engine.tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["gpu0", "gpu1"])
+    monkeypatch.setattr(config.threading, "set_inter_op_parallelism_threads", lambda count: None)
+    monkeypatch.setattr(config.experimental, "set_memory_growth", lambda gpu, on: grows.append((gpu, on)))
+    monkeypatch.setattr(config.experimental, "get_device_details", lambda gpu: {"device_name": f"NVIDIA {gpu}"})
+    engine = tensorflow_engine.TensorFlowEngine()
+    engine.make_repeatable(training=False)
+    assert grows == [("gpu0", True), ("gpu1", True)]
+    assert engine.device_name() == "GPU: NVIDIA gpu0, NVIDIA gpu1"
