@@ -109,7 +109,7 @@ def pack_once(
     except OSError as error:
         raise InputError(f"{cache}: cannot be written ({error.strerror}).\nName another --packed_cache.") from error
     with turn:
-        for leftover in cache.glob(f"{TEMPORARY}*.h5"):
+        for leftover in (*cache.glob(f"{TEMPORARY}*.h5"), *cache.glob(".*.h5.lock")):
             leftover.unlink(missing_ok=True)
         try:
             if path.exists():
