@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import os
@@ -20,6 +21,7 @@ from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, Us
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -157,7 +159,8 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
         return _say(str(error), error.exit_code)
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).split())
-        return _say(f"{reason}: {error.filename}" if error.filename else reason, EXIT_INPUT)
+        full = "\nFree some space and give the same command again." if error.errno in FULL_DISK else ""
+        return _say((f"{reason}: {error.filename}" if error.filename else reason) + full, EXIT_INPUT)
     except KeyboardInterrupt:
         return _interrupted()
     except Exception:

@@ -50,11 +50,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(final)  # a full disk, say: name the file
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(final)
         raise
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is in place by now
         flush(final.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An OSError in here names the file, as one of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import filelock
 from femur3d.config import Experiment, from_dict, to_dict
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import recover_model
-from femur3d.io.atomic import remove_leftovers, replacing
+from femur3d.io.atomic import naming, remove_leftovers, replacing
 
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
 CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
@@ -69,7 +69,8 @@ class RunDirectory:
     def say(self, line: str) -> None:
         """Prints a line and appends it, with the time, to log.txt."""
         print(line, flush=True)
-        with (self.path / "log.txt").open("a", encoding="utf-8") as log:
+        path = self.path / "log.txt"
+        with naming(path), path.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def stored(self) -> dict[str, Any]:
@@ -168,7 +169,7 @@ class MetricsLog:
     def add(self, row: Mapping[str, float | int]) -> None:
         """Appends a row; columns that it lacks stay empty."""
         text = {c: _number(row[c]) if c in row else "" for c in self._columns}
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             file.write(_csv_text([text], self._columns))
 
 

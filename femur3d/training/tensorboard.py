@@ -20,6 +20,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from femur3d.config import Experiment
 from femur3d.evaluation.contour_figure import draw_contours
+from femur3d.io.atomic import naming
 from femur3d.training.run_directory import flat
 from femur3d.training.validation import Validated
 
@@ -39,18 +40,21 @@ class TensorBoardLog:
     """
 
     writer: RecordWriter
+    path: Path
 
     def __enter__(self) -> TensorBoardLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.writer.close()
+        with naming(self.path):
+            self.writer.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars, each in its group: `loss` as `loss/total`, `validation_dice` as `metrics/validation_dice`."""
         for name, value in values.items():
             self.write(Event(step=step, summary=summary.scalar(TAGS.get(name, f"metrics/{name}"), value)))
-        self.writer.flush()
+        with naming(self.path):
+            self.writer.flush()
 
     def validated(self, step: int, result: Validated) -> None:
         """Writes a validation volume's Dice, and slices with both contours as an image."""
@@ -68,7 +72,8 @@ class TensorBoardLog:
 
     def write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self.writer.write(event.SerializeToString())
+        with naming(self.path):
+            self.writer.write(event.SerializeToString())
 
 
 def open_tensorboard_log(folder: Path, step: int) -> TensorBoardLog:
@@ -76,7 +81,7 @@ def open_tensorboard_log(folder: Path, step: int) -> TensorBoardLog:
     folder.mkdir(parents=True, exist_ok=True)
     _take_up_old_files(folder)
     name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-    log = TensorBoardLog(RecordWriter(str(folder / name)))
+    log = TensorBoardLog(RecordWriter(str(folder / name)), folder / name)
     log.write(Event(file_version="brain.Event:2"))
     log.write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
     return log

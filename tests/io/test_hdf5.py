@@ -1,10 +1,28 @@
+import os
+
 import h5py
 import numpy as np
+import pytest
 
-from femur3d.io.hdf5 import plain_datasets
+from femur3d.errors import InputError
+from femur3d.io.hdf5 import open_hdf5, plain_datasets
 
 
 def test_plain_datasets_lists_names_shapes_and_types(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["a/b"] = np.zeros((2, 3), np.float32)
         assert plain_datasets(file, "a.h5") == {"a/b": ((2, 3), np.dtype("f4"))}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
+def test_a_locked_file_says_so_and_what_helps(tmp_path, monkeypatch):
+    import fcntl
+
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    path = tmp_path / "a.h5"
+    h5py.File(path, "w").close()
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"(?s)a\.h5: locked.*HDF5_USE_FILE_LOCKING=FALSE"):
+            open_hdf5(path)
+    open_hdf5(path).close()
