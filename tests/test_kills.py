@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from femur3d.inference.saved_model import CONFIG
 from tests.support.ellipsoids import write_dataset
 
 TIMES = ("steps_per_s", "wait_share")
@@ -52,4 +51,4 @@ def test_a_kill_at_any_event_costs_no_work(tmp_path, command, samples, fewest):
         assert contents(folder) == expected, folder.name
     for folder in tmp_path.glob("seen-*"):  # as they were left: once there is a model, there always is one
         saved = (folder / "run" / "metrics.csv").exists() and "\n4," in (folder / "run" / "metrics.csv").read_text()
-        assert (folder / "run" / "model" / CONFIG).exists() or not saved
+        assert (folder / "run" / "model" / "config.json").exists() or not saved
