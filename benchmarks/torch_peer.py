@@ -31,7 +31,7 @@ def build_layers(config: Network) -> Any:
     layers = nn.ModuleDict({name: nn.Conv3d(*io, 3, padding=1) for name, io in {**convs, **heads}.items()})
     layers.update({name: nn.ConvTranspose3d(*io, 2, stride=2) for name, io in deconvs.items()})
     for name, (_, width) in {**convs, **deconvs}.items():
-        layers[f"{name}_bn"] = nn.BatchNorm3d(width, eps=1e-3, momentum=1 - config.bn_momentum)  # Keras's ε
+        layers[f"{name}_bn"] = nn.BatchNorm3d(width, eps=config.bn_epsilon, momentum=1 - config.bn_momentum)
     return layers
 
 
@@ -93,24 +93,33 @@ def _as_tensor(images: np.ndarray, layout: str) -> Any:
     return torch.from_numpy(images)[:, None].to(memory_format=FORMATS[layout])
 
 
+def make_optimizer(layers: Any, experiment: Experiment) -> Any:
+    """SGD; λ stands as weight decay of the kernels: the same gradient, and the cheaper way here."""
+    kernels = [p for p in layers.parameters() if p.ndim == 5]
+    others = [p for p in layers.parameters() if p.ndim != 5]
+    groups = [{"params": kernels, "weight_decay": experiment.loss.l2}, {"params": others}]
+    return torch.optim.SGD(groups, experiment.training.rate, experiment.training.momentum)
+
+
+def cross_entropy(logits: dict[str, Any], femur: Any, head_weights: Sequence[float]) -> Any:
+    """Weighted sum of the heads' mean cross-entropies; `femur` is 0 or 1, uint8 (batch, z, y, x)."""
+    margins = {head: (y[:, 1] - y[:, 0]).float() for head, y in logits.items()}
+    terms = {h: (nn.functional.softplus(m) - femur.float() * m).mean() for h, m in margins.items()}
+    return sum(alpha * terms[head] for head, alpha in zip(HEADS, head_weights, strict=True))
+
+
 def training_step(
     layers: Any, experiment: Experiment, images: np.ndarray, labels: np.ndarray, layout: str
 ) -> Callable[[], float]:
-    """SGD on the same loss; λ stands as weight decay of the kernels: the same gradient, and the cheaper way here."""
-    training, loss = experiment.training, experiment.loss
-    kernels = [p for p in layers.parameters() if p.ndim == 5]
-    others = [p for p in layers.parameters() if p.ndim != 5]
-    groups = [{"params": kernels, "weight_decay": loss.l2}, {"params": others}]
-    optimizer = torch.optim.SGD(groups, training.rate, training.momentum)
+    """One update of SGD on the same loss."""
+    optimizer = make_optimizer(layers, experiment)
     x, femur = _as_tensor(images, layout), torch.from_numpy(labels)
 
     def step() -> float:
         layers.train()
         optimizer.zero_grad()
         logits = compute_logits(layers, x, HEADS)
-        margins = {head: y[:, 1] - y[:, 0] for head, y in logits.items()}
-        terms = {h: (nn.functional.softplus(m) - femur.float() * m).mean() for h, m in margins.items()}
-        total = sum(alpha * terms[head] for head, alpha in zip(HEADS, loss.head_weights, strict=True))
+        total = cross_entropy(logits, femur, experiment.loss.head_weights)
         total.backward()
         optimizer.step()
         return float(total.detach())
