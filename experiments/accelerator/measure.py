@@ -122,9 +122,9 @@ def predict_validation(
     found, scores = {}, []
     for number in packed.select("val"):
         image, label = packed.read_volume(number)
-        probability = predict_volume(image.array, predict, patch_size, _strides(patch_size), BATCH, normalise)
+        probability, _ = predict_volume(image.array, predict, patch_size, _strides(patch_size), BATCH, normalise)
         entry = packed.entries[number]
-        name = f"{entry.case}/{entry.label_value}"
+        name = f"{entry.case}_{entry.label_value}"
         found[name] = probability > THRESHOLD
         scores.append(dice(count_overlap(label.array == 1, found[name])))
         print(f"{name}: Dice {scores[-1]:.4f}", flush=True)
@@ -147,7 +147,7 @@ def _with_model(folder: str) -> None:
         with PackedDataset(FLAGS.packed) as packed:
             found = predict_validation(packed, predict, patch_size)
         with replacing(FLAGS.output) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **{name.replace("/", "_"): mask for name, mask in found.items()})
+            np.savez_compressed(file, **found)  # type: ignore[arg-type]  # NumPy's stub: allow_pickle
 
 
 def main(argv: Sequence[str]) -> int:
