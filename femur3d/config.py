@@ -2,6 +2,7 @@
 
 `experiments/*.py` return an `Experiment`; `--set section.field=value` changes single fields; the whole is written to
 `config.json` and read back. "Section n" is a section of Zeng et al. (MLMI 2017); **(ours)** marks what it leaves open.
+In each group the paper's fields come first, then ours.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from femur3d.errors import InputError, UsageError
 
 OVERLAP = 0.5  # of neighbouring patches at inference, section 3.4; half: a stride of 32 voxels for 64³ **(ours)**
 THRESHOLD = 0.5  # of the averaged P(femur), section 3.4; a voxel above it is femur **(ours)**
-POOLINGS = 3
+HEADS = ("lower", "mid", "upper")  # LowerCls, MidCls and UpperCls, section 2.1
+POOLINGS = 3  # of 2×2×2, section 2; their number **(ours)**
 DOWNSAMPLING = 2**POOLINGS
-HEADS = ("lower", "mid", "upper")
 IGNORED = 255  # label of packed voxels that count for nothing, neither in the loss nor in the Dice: nnU-Net's "ignore"
 MIN_BFLOAT16_SLICES = 24  # with 16 z is 2 voxels at the bottom, where oneDNN (TensorFlow 2.21) loses the gradient
 MAX_FILTERS = 1024  # a network from a file takes 2 GB at most
@@ -33,47 +34,59 @@ def _check(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
+def _check_range(section: Any, names: str, low: float, high: float, above: bool = False) -> None:
+    """UsageError where one of the fields is not from `low` to `high`, or, with `above`, is `low` itself."""
+    for name in names.split():
+        value = getattr(section, name)
+        good = low <= value <= high and not (above and value == low)
+        _check(good, f"{name}: expected {'more than ' * above}{low:,} to {high:,}. Received: {value}")
+
+
+def _check_choice(section: Any, name: str, *choices: str) -> None:
+    value = getattr(section, name)
+    _check(value in choices, f"{name}: expected {' or '.join(map(repr, choices))}. Received: {value!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How a scan becomes the network's input; travels with the model.
 
     Attributes:
+        patch_size: (z, y, x) voxels; section 3.2: 64×64×64.
+        normalisation: of intensities to zero mean and unit variance: 'patch', each patch by itself (section 3.2);
+            'body', the scan by its voxels that are not air **(ours)**.
         orientation: code of the array's index axes (i, j, k), as in DICOM: L(eft) P(osterior) S(uperior) **(ours)**.
         spacing_mm: voxel size along (x, y, z) after resampling **(ours)**.
         margin_mm: what is kept around a femur's bounding box when training volumes are cut **(ours)**.
-        patch_size: (z, y, x) voxels; section 3.2: 64×64×64.
-        normalisation: of intensities to zero mean and unit variance: 'patch', each patch by itself (section 3.2);
-            'body', the scan by its voxels that are not air.
     """
 
+    patch_size: tuple[int, ...] = (64, 64, 64)
+    normalisation: str = "patch"
     orientation: str = "LPS"
     spacing_mm: tuple[float, ...] = (1.0, 1.0, 1.0)
     margin_mm: float = 30.0
-    patch_size: tuple[int, ...] = (64, 64, 64)
-    normalisation: str = "patch"
 
     def __post_init__(self) -> None:
-        letters = sorted(
-            {"L": "x", "R": "x", "P": "y", "A": "y", "S": "z", "I": "z"}.get(c, "?") for c in self.orientation
-        )
-        _check(letters == ["x", "y", "z"], f"orientation: expected a code such as LPS. Received: {self.orientation!r}")
+        fits = len(self.patch_size) == 3 and all(8 <= n <= 512 and n % DOWNSAMPLING == 0 for n in self.patch_size)
+        _check(fits, f"patch_size: expected three multiples of {DOWNSAMPLING}, 8 to 512. Received: {self.patch_size}")
+        _check_choice(self, "normalisation", "patch", "body")
+        axes = {"L": "x", "R": "x", "P": "y", "A": "y", "S": "z", "I": "z"}
+        known = sorted(axes.get(letter, "?") for letter in self.orientation) == ["x", "y", "z"]
+        _check(known, f"orientation: expected a code such as LPS. Received: {self.orientation!r}")
         positive = len(self.spacing_mm) == 3 and all(0.1 <= s <= 20 for s in self.spacing_mm)
         _check(positive, f"spacing_mm: expected three values of 0.1 to 20 mm (x, y, z). Received: {self.spacing_mm}")
-        _check(0 <= self.margin_mm <= 1000, f"margin_mm: expected 0 to 1000. Received: {self.margin_mm}")
-        fits = len(self.patch_size) == 3 and all(8 <= n <= 512 and n % DOWNSAMPLING == 0 for n in self.patch_size)
-        known = self.normalisation in ("patch", "body")
-        _check(known, f"normalisation: expected 'patch' or 'body'. Received: {self.normalisation!r}")
-        _check(fits, f"patch_size: expected three multiples of {DOWNSAMPLING}, 8 to 512. Received: {self.patch_size}")
+        _check_range(self, "margin_mm", 0, 1000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Section 2.1 and Fig. 1.
+    """Section 2 and Fig. 1.
 
     Attributes:
-        encoder_filters: conv1a, conv2a, conv3a-b, conv4a-b: C3D's first four widths, so that its weights fit.
-        decoder_filters: the lower, middle and upper level **(ours)**.
-        initialisation: 'normal' (section 3.3), or 'he', He's normal for ReLU.
+        encoder_filters: conv1a, conv2a, conv3a-b, conv4a-b: C3D's first four widths, so that its weights fit
+            (section 2.2).
+        decoder_filters: the lower, middle and upper level (section 2.1); their widths **(ours)**.
+        initialisation: 'normal' (section 3.3); 'he', He's normal for ReLU **(ours)**.
         initial_deviation: σ of 'normal', N(0, 0.01); section 3.3.
         bn_momentum: decay of batch normalisation's moving mean and variance (Keras's default) **(ours)**.
         bn_epsilon: what batch normalisation adds to the variance (Keras's default) **(ours)**.
@@ -91,24 +104,20 @@ class Network:
             filters = getattr(self, name)
             good = len(filters) == count and all(1 <= f <= MAX_FILTERS for f in filters)
             _check(good, f"{name}: expected {count} numbers of 1 to {MAX_FILTERS}. Received: {filters}")
-        known = self.initialisation in ("normal", "he")
-        _check(known, f"initialisation: expected 'normal' or 'he'. Received: {self.initialisation!r}")
-        deviation = self.initial_deviation
-        _check(0 < deviation <= 1, f"initial_deviation: expected more than 0, at most 1. Received: {deviation}")
+        _check_choice(self, "initialisation", "normal", "he")
+        _check_range(self, "initial_deviation", 0, 1, above=True)
         _check(0 < self.bn_momentum < 1, f"bn_momentum: expected 0 < m < 1. Received: {self.bn_momentum}")
-        _check(
-            0 < self.bn_epsilon <= 0.1, f"bn_epsilon: expected more than 0, at most 0.1. Received: {self.bn_epsilon}"
-        )
+        _check_range(self, "bn_epsilon", 0, 0.1, above=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Equations (1) and (2): Σ_c α_c·CE_c + λ·ψ(weights).
+    """Equations (1) and (2) of section 2.1: Σ_c α_c·CE_c + λ·ψ(weights).
 
     Attributes:
         head_weights: α of LowerCls, MidCls, UpperCls; section 3.3: 0.33, 0.67, 1.0.
         l2: λ = 0.005, section 3.3; ψ = ½‖w‖² over convolution kernels **(ours)**.
-        dice_weight: weight of a soft Dice loss added to each head's cross-entropy; 0 in the paper.
+        dice_weight: weight of a soft Dice loss added to each head's cross-entropy; 0, none, in the paper **(ours)**.
     """
 
     head_weights: tuple[float, ...] = (0.33, 0.67, 1.0)
@@ -118,82 +127,73 @@ class Loss:
     def __post_init__(self) -> None:
         good = len(self.head_weights) == len(HEADS) and all(0 <= a <= 100 for a in self.head_weights)
         _check(good, f"head_weights: expected three values of 0 to 100 {HEADS}. Received: {self.head_weights}")
-        _check(0 <= self.l2 <= 1, f"l2: expected 0 to 1. Received: {self.l2}")
-        _check(0 <= self.dice_weight <= 100, f"dice_weight: expected 0 to 100. Received: {self.dice_weight}")
+        _check_range(self, "l2", 0, 1)
+        _check_range(self, "dice_weight", 0, 100)
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Section 3, "Implementation details" and "Data augmentation".
+    """Sections 3.1 to 3.3.
 
     Attributes:
-        steps: updates; 14,000.
-        rate: initial learning rate; 1e-3.
-        schedule: 'halving' (the paper's) or 'polynomial', rate·(1 - step/steps)^0.9.
-        halve_every: updates between two halvings; 3,000.
-        warm_restarts: how often the polynomial rate starts again from the full rate; 0, falls to zero once.
-        optimizer: 'sgd' (the paper's) or 'adam'.
-        momentum, nesterov: of SGD; 0.9, plain. Adam takes the momentum as β₁.
-        clip_norm: largest norm of the whole gradient; 0, the paper's, is no clipping.
-        batch_size: patches a batch; 2.
-        batches_per_volume: n = 5 batches from each volume of an epoch.
-        multi_volume_batches: whether each patch of a batch comes from another volume; the paper's come from one.
-        foreground_probability: share of the patches that are centred on a random femur voxel; 0 in the paper.
-        augmentation_probability: share of the patches that `augment.random_distortion` changes; 0 in the paper.
+        steps: updates ("iterations", section 3.3); 14,000.
+        optimizer: 'sgd' (section 3.3); 'adam' **(ours)**.
+        rate: initial learning rate, section 3.3; 1e-3.
+        schedule: 'halving' (section 3.3); 'polynomial', rate·(1 - step/steps)^0.9 **(ours)**.
+        halve_every: updates between two halvings, section 3.3; 3,000.
+        momentum: of SGD, section 3.3; 0.9. Adam takes it as β₁.
+        batch_size: patches a batch, section 3.2; 2.
+        batches_per_volume: n = 5 batches from each volume of an epoch, section 3.2.
+        variants: which of the eight augmented variants of section 3.1 are packed (`femur3d.data.augmentation`); all.
+        nesterov: whether SGD's momentum is Nesterov's **(ours)**.
+        warm_restarts: how often the polynomial rate starts again from the full rate; 0, falls to zero once **(ours)**.
+        clip_norm: largest norm of the whole gradient; 0 is no clipping **(ours)**.
+        multi_volume_batches: whether each patch of a batch comes from another volume; the paper's come from one
+            **(ours)**.
+        foreground_probability: share of the patches that are centred on a random femur voxel **(ours)**.
+        augmentation_probability: share of the patches that are transformed at random **(ours)**.
         precision: Keras's dtype policy: 'float32', or 'mixed_bfloat16', which computes in bfloat16 and keeps weights,
             loss and update in float32; faster where the processor has bfloat16 **(ours)**.
-        variants: which of the eight augmented variants are packed (`femur3d.data.augmentation`); all.
         seed: of initialisation, shuffling and crops **(ours)**.
         checkpoint_every, validate_every, log_every: updates **(ours)**.
     """
 
     steps: int = 14_000
+    optimizer: str = "sgd"
     rate: float = 1e-3
     schedule: str = "halving"
     halve_every: int = 3_000
-    warm_restarts: int = 0
-    optimizer: str = "sgd"
     momentum: float = 0.9
-    nesterov: bool = False
-    clip_norm: float = 0.0
     batch_size: int = 2
     batches_per_volume: int = 5
+    variants: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
+    nesterov: bool = False
+    warm_restarts: int = 0
+    clip_norm: float = 0.0
     multi_volume_batches: bool = False
     foreground_probability: float = 0.0
     augmentation_probability: float = 0.0
     precision: str = "float32"
-    variants: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7)
     seed: int = 0
     checkpoint_every: int = 200
     validate_every: int = 1_000
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        intervals = ("checkpoint_every", "validate_every", "log_every")
-        for name in ("steps", "halve_every", "batch_size", "batches_per_volume", *intervals):
-            value = getattr(self, name)
-            _check(1 <= value <= 10**8, f"{name}: expected at least 1. Received: {value}")
-        _check(0 <= self.warm_restarts <= 1000, f"warm_restarts: expected 0 or more. Received: {self.warm_restarts}")
-        _check(0 < self.rate <= 10, f"rate: expected more than 0, at most 10. Received: {self.rate}")
-        known = self.schedule in ("halving", "polynomial")
-        _check(known, f"schedule: expected 'halving' or 'polynomial'. Received: {self.schedule!r}")
+        counts = "steps halve_every batch_size batches_per_volume checkpoint_every validate_every log_every"
+        _check_range(self, counts, 1, 10**8)
         known = self.optimizer == "sgd" or (self.optimizer == "adam" and not self.nesterov)
         _check(known, f"optimizer: expected 'sgd', or 'adam' without nesterov. Received: {self.optimizer!r}")
+        _check_range(self, "rate", 0, 10, above=True)
+        _check_choice(self, "schedule", "halving", "polynomial")
         _check(0 <= self.momentum < 1, f"momentum: expected 0 <= m < 1. Received: {self.momentum}")
-        _check(0 <= self.clip_norm <= 1e6, f"clip_norm: expected 0 (none) or more. Received: {self.clip_norm}")
-        _check(
-            0 <= self.foreground_probability <= 1,
-            f"foreground_probability: expected 0 to 1. Received: {self.foreground_probability}",
-        )
-        _check(
-            0 <= self.augmentation_probability <= 1,
-            f"augmentation_probability: expected 0 to 1. Received: {self.augmentation_probability}",
-        )
-        known = self.precision in ("float32", "mixed_bfloat16")
-        _check(known, f"precision: expected 'float32' or 'mixed_bfloat16'. Received: {self.precision!r}")
         good = set(self.variants) <= set(range(8)) and len(set(self.variants)) == len(self.variants) > 0
         _check(good, f"variants: expected different numbers of 0 to 7, at least one. Received: {self.variants}")
-        _check(0 <= self.seed < 2**32, f"seed: expected 0 to 2^32 - 1. Received: {self.seed}")
+        _check_range(self, "warm_restarts", 0, 1000)
+        _check_range(self, "clip_norm", 0, 10**6)
+        _check_range(self, "foreground_probability augmentation_probability", 0, 1)
+        _check_choice(self, "precision", "float32", "mixed_bfloat16")
+        _check_range(self, "seed", 0, 2**32 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
