@@ -202,7 +202,7 @@ def _attempt(run: _Run, scan: Scan, case: Case, reading: Future[ScanFile]) -> bo
         return True
     except InputError as error:
         message = str(error) if str(case.path) in str(error) else f"{case.path}: {error}"
-    except Exception as error:  # whatever it is, the other scans are not to suffer
+    except Exception as error:  # one scan's failure must not end the batch
         if FLAGS.verbose:
             traceback.print_exc()
         message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"

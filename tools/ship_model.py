@@ -1,4 +1,4 @@
-"""Puts a trained model where `infer` finds it without being told: half-precision weights in a folder of the package.
+"""Puts a trained model where `infer` finds it by itself: half-precision weights in a folder of the package.
 
     python tools/ship_model.py --model runs/cv/all/model [-o femur3d/models/hip_t1]
 

@@ -39,7 +39,7 @@ COLOURS = {
     "transfer": "#0072b2",
     "scratch": "#d55e00",
     "no_deep_supervision": "#009e73",
-}  # told apart by colour-blind eyes too
+}  # colour-blind eyes can distinguish them
 CURVES = {"ce_upper": "cross-entropy of UpperCls, training patches", "validation_dice": "Dice, validation volumes"}
 
 

@@ -211,7 +211,7 @@ def _measure_lines(
         scores = [[suspicion_of(name, r.measures[name], limits[r.fold][name]) for r in group] for group in groups]
         if name in final:
             limit = final[name]
-            yield f"{name:<24}{roc_area(*scores):>10.3f}{limit.usual:>10.4g}{limit.yellow:>10.4g}{limit.red:>10.4g}"
+            yield f"{name:<24}{roc_area(*scores):>10.3f}{limit.median:>10.4g}{limit.yellow:>10.4g}{limit.red:>10.4g}"
 
 
 def _combined_area(good: Sequence[Result], bad: Sequence[Result], limits: dict[str, dict[str, Limit]]) -> float:

@@ -108,7 +108,7 @@ def train(model: keras.Model, folder: Path, steps: int, seed: int) -> None:
 
 
 def accuracy(model: keras.Model, seed: int) -> float:
-    """Share of HELD_OUT clips of another seed that are told right."""
+    """Share of HELD_OUT clips of another seed that are classified correctly."""
     batches = clip_batches(seed, 0, HELD_OUT // BATCH)
     right = sum(int((model.predict_on_batch(clips).argmax(1) == kinds).sum()) for clips, kinds in batches)
     return right / HELD_OUT

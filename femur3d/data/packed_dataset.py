@@ -67,7 +67,7 @@ class PackedWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # the disk may be full: the first error is told
+            with contextlib.suppress(OSError, RuntimeError):  # the disk may be full: the first error is reported
                 self._file.close()
             return
         with writing_hdf5(self._path):

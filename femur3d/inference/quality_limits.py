@@ -32,13 +32,13 @@ class Kind:
     Attributes:
         sentence: in plain words, true for any value, with `{}` for it.
         shown: format of values and limits in that sentence.
-        grain: smallest difference that means anything, in the measure's unit.
+        resolution: smallest difference that means anything, in the measure's unit.
         low_is_bad: whether small values are the suspicious ones.
     """
 
     sentence: str
     shown: str
-    grain: float
+    resolution: float
     low_is_bad: bool = False
 
 
@@ -62,12 +62,12 @@ class Limit:
     """Of one measure, in its unit.
 
     Attributes:
-        usual: the median of good scans.
+        median: of good scans.
         yellow: values beyond are flagged yellow: look at it.
         red: values beyond are flagged red: do not trust it.
     """
 
-    usual: float
+    median: float
     yellow: float
     red: float
 
@@ -103,9 +103,9 @@ def _flag(name: str, value: float, limit: Limit | None) -> Flag:
     if limit is None:
         return Flag(value, UNKNOWN, f"{sentence}.")
     beyond = [excess(name, value, border) > 0 for border in (limit.yellow, limit.red)]
-    usual, red = kind.shown.format(limit.usual), kind.shown.format(limit.red)
+    median, red = kind.shown.format(limit.median), kind.shown.format(limit.red)
     side = "below" if kind.low_is_bad else "above"
-    return Flag(value, (GREEN, YELLOW, RED)[sum(beyond)], f"{sentence} (usual {usual}, red {side} {red}).")
+    return Flag(value, (GREEN, YELLOW, RED)[sum(beyond)], f"{sentence} (median {median}, red {side} {red}).")
 
 
 def excess(name: str, value: float, border: float) -> float:
@@ -114,26 +114,26 @@ def excess(name: str, value: float, border: float) -> float:
 
 
 def suspicion(measures: Mapping[str, float], limits: Mapping[str, Limit]) -> float:
-    """How suspicious a scan is by its worst measure: 0 is usual, above 1 it has a red flag; 0 without limits.
+    """How suspicious a scan is by its worst measure: 0 at the median of good scans, above 1 with a red flag.
 
     Args:
         measures: of `quality.measure`.
-        limits: of the model.
+        limits: of the model; {} gives 0.
     """
     known = {name: value for name, value in measures.items() if name in limits}
     return max((suspicion_of(name, value, limits[name]) for name, value in known.items()), default=0.0)
 
 
 def suspicion_of(name: str, value: float, limit: Limit) -> float:
-    """The same of one measure: 0 at the usual value, 1 at the red limit, linear between and beyond."""
-    return excess(name, value, limit.usual) / excess(name, limit.red, limit.usual)
+    """The same of one measure: 0 at the median, 1 at the red limit, linear between and beyond."""
+    return excess(name, value, limit.median) / excess(name, limit.red, limit.median)
 
 
 def learn_limits(good: Iterable[Mapping[str, float]]) -> dict[str, Limit]:
-    """Limits from the measures of good scans alone, so that they do not depend on how scans were spoilt.
+    """Limits from the measures of good scans alone, so that they do not depend on how others were corrupted.
 
     Yellow is beyond the most suspicious good scan; red is half as far again from the median, so no good scan is red.
-    A measure counts with steps of its grain at least.
+    A measure counts with steps of its resolution at least.
 
     Args:
         good: measures of each good scan.
@@ -148,10 +148,10 @@ def learn_limits(good: Iterable[Mapping[str, float]]) -> dict[str, Limit]:
 def _learn(name: str, values: np.ndarray) -> Limit:
     kind = KINDS[name]
     sign = -1 if kind.low_is_bad else 1
-    usual, worst = float(np.median(values)), sign * float((sign * values).max())
-    yellow = worst + sign * kind.grain / 2
-    red = yellow + sign * max(excess(name, worst, usual) / 2, kind.grain / 2)
-    return Limit(*(float(f"{number:.4g}") for number in (usual, yellow, red)))
+    median, worst = float(np.median(values)), sign * float((sign * values).max())
+    yellow = worst + sign * kind.resolution / 2
+    red = yellow + sign * max(excess(name, worst, median) / 2, kind.resolution / 2)
+    return Limit(*(float(f"{number:.4g}") for number in (median, yellow, red)))
 
 
 def write_limits(folder: Path, limits: Mapping[str, Limit], learnt_on: str) -> None:
@@ -208,11 +208,13 @@ def _checked(path: Path, name: str, values: Any) -> Limit:
     if name not in KINDS:
         raise InputError(f"{path}: unknown measure {name[:40]!r}.\nExpected {', '.join(KINDS)}.")
     names = [field.name for field in dataclasses.fields(Limit)]
-    numbers: list[Any] = [values.get(key) for key in names] if isinstance(values, dict) else []
+    numbers: list[Any] = []
+    if isinstance(values, dict):  # earlier versions said usual
+        numbers = [values.get("usual" if key == "median" and "median" not in values else key) for key in names]
     if len(numbers) != 3 or not all(type(n) in (int, float) and abs(n) <= LARGEST for n in numbers):
         raise InputError(f"{path}: {name} is {str(values)[:80]}.\nExpected three numbers: {', '.join(names)}.")
     limit = Limit(*map(float, numbers))
-    if not (excess(name, limit.yellow, limit.usual) > 0 and excess(name, limit.red, limit.yellow) >= 0):
+    if not (excess(name, limit.yellow, limit.median) > 0 and excess(name, limit.red, limit.yellow) >= 0):
         order = "falling" if KINDS[name].low_is_bad else "rising"
         raise InputError(f"{path}: {name} is {numbers}.\nExpected {', '.join(names)} in {order} order.")
     return limit

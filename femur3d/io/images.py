@@ -157,7 +157,7 @@ def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> V
 
 
 def scan_files(path: str | os.PathLike[str], series: int | None = None) -> list[Path]:
-    """`ScanFile.files` of a scan, its voxels unread. Raises InputError where they cannot be told."""
+    """`ScanFile.files` of a scan, its voxels unread. Raises InputError where they cannot be found."""
     path = Path(path)
     check_regular(path)
     return series_files(path, series) if path.is_dir() or _is_dicom(path) else [path, *data_files(path)]
@@ -166,7 +166,7 @@ def scan_files(path: str | os.PathLike[str], series: int | None = None) -> list[
 def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
     """`ScanFile.sha256` of a scan that is not read otherwise: it tells a changed scan from one that is done.
 
-    Raises InputError where the files cannot be told or read.
+    Raises InputError where the files cannot be found or read.
     """
     return sha256_of(scan_files(path, series))
 

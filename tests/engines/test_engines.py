@@ -206,15 +206,15 @@ def test_predictions_of_both_engines_agree(relay, on_engine, tmp_path):
         ("tensorflow", "tensorflow", "KERAS_BACKEND=jax"),
     ],
 )
-def test_engine_that_is_not_there_is_told_in_two_lines(on_engine, backend, blocked, message):
-    told = on_engine("-m", "femur3d.train", "--help", backend=backend, blocked=blocked, code=2).stderr
-    assert message in told
-    assert told.count("\n") == 2
+def test_engine_that_is_not_there_is_said_in_two_lines(on_engine, backend, blocked, message):
+    said = on_engine("-m", "femur3d.train", "--help", backend=backend, blocked=blocked, code=2).stderr
+    assert message in said
+    assert said.count("\n") == 2
 
 
 def test_python_interface_tells_it_too(on_engine):
-    told = on_engine("-c", "from femur3d import segment", backend="torch", blocked="torch", code=1).stderr
-    assert "UsageError: Keras backend torch" in told
+    said = on_engine("-c", "from femur3d import segment", backend="torch", blocked="torch", code=1).stderr
+    assert "UsageError: Keras backend torch" in said
 
 
 @pytest.mark.parametrize(("message", "error"), [("RESOURCE_EXHAUSTED: 1", MemoryError), ("INTERNAL: 2", RuntimeError)])

@@ -53,7 +53,7 @@ def test_levels(name, value, level):
 def test_sentences():
     found = flags({"side_ratio": 0.5, "fragments": 3.0}, LIMITS)
     assert found["fragments"] == Flag(3.0, "unknown", "3 larger pieces beside the femurs were removed.")
-    said = "The smaller femur has 50% of the larger one's volume (usual 90%, red below 70%)."
+    said = "The smaller femur has 50% of the larger one's volume (median 90%, red below 70%)."
     assert found["side_ratio"].sentence == said
 
 
@@ -66,10 +66,10 @@ def test_suspicion_is_that_of_the_worst_measure():
 
 
 def test_limits_are_learnt_from_good_scans():
-    values = [0.10, 0.20, 0.30, 0.50, 0.10]  # median 0.2, most suspicious 0.5; the grain is 0.02
+    values = [0.10, 0.20, 0.30, 0.50, 0.10]  # median 0.2, most suspicious 0.5; the resolution is 0.02
     limit = learn_limits({"uncertain_share": value} for value in values)["uncertain_share"]
     assert limit == Limit(0.2, pytest.approx(0.51), pytest.approx(0.66))
-    values = [120.0, 100.0, 140.0]  # low is bad; the grain is 5 ml
+    values = [120.0, 100.0, 140.0]  # low is bad; the resolution is 5 ml
     limit = learn_limits({"smallest_volume_ml": value} for value in values)["smallest_volume_ml"]
     assert limit == Limit(120.0, pytest.approx(97.5), pytest.approx(87.5))
 
@@ -86,8 +86,8 @@ def test_no_good_scan_is_flagged_and_worse_is_never_greener():
     assert {flag.level for measures in good for flag in flags(measures, limits).values()} == {"green"}
     order = ["green", "yellow", "red"]
     for name, limit in limits.items():
-        step = excess(name, 1.0, 0.0) * (abs(limit.red - limit.usual) / 4)
-        levels = [flags({name: limit.usual + i * step}, limits)[name].level for i in range(8)]
+        step = excess(name, 1.0, 0.0) * (abs(limit.red - limit.median) / 4)
+        levels = [flags({name: limit.median + i * step}, limits)[name].level for i in range(8)]
         assert levels == sorted(levels, key=order.index)
         assert set(levels) == set(order), name
 
@@ -97,6 +97,11 @@ def test_file_round_trip(tmp_path):
     write_limits(tmp_path, LIMITS, "two scans")
     assert read_limits(tmp_path) == LIMITS
     assert json.loads((tmp_path / "quality.json").read_text())["learnt_on"] == "two scans"
+
+
+def test_the_median_had_another_name(tmp_path):
+    (tmp_path / "quality.json").write_text(text(fragments={"usual": 1, "yellow": 2, "red": 3}))
+    assert read_limits(tmp_path) == {"fragments": Limit(1.0, 2.0, 3.0)}
 
 
 def text(**limits):
@@ -111,16 +116,16 @@ def text(**limits):
         ("[]", "no limits"),
         ('{"format": "femur3d-quality-2", "limits": {}}', "no limits"),
         ('{"format": "femur3d-quality-1"}', "no limits"),
-        (text(beauty={"usual": 0, "yellow": 1, "red": 2}), "unknown measure 'beauty'"),
+        (text(beauty={"median": 0, "yellow": 1, "red": 2}), "unknown measure 'beauty'"),
         (text(fragments=[0, 1, 2]), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 1}), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 1, "red": "2"}), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 1, "red": True}), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 1, "red": float("nan")}), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 1, "red": 10**400}), "fragments is"),
-        (text(fragments={"usual": 0, "yellow": 2, "red": 1}), "rising order"),
-        (text(fragments={"usual": 1, "yellow": 1, "red": 1}), "rising order"),
-        (text(side_ratio={"usual": 0.5, "yellow": 0.6, "red": 0.7}), "falling order"),
+        (text(fragments={"median": 0, "yellow": 1}), "fragments is"),
+        (text(fragments={"median": 0, "yellow": 1, "red": "2"}), "fragments is"),
+        (text(fragments={"median": 0, "yellow": 1, "red": True}), "fragments is"),
+        (text(fragments={"median": 0, "yellow": 1, "red": float("nan")}), "fragments is"),
+        (text(fragments={"median": 0, "yellow": 1, "red": 10**400}), "fragments is"),
+        (text(fragments={"median": 0, "yellow": 2, "red": 1}), "rising order"),
+        (text(fragments={"median": 1, "yellow": 1, "red": 1}), "rising order"),
+        (text(side_ratio={"median": 0.5, "yellow": 0.6, "red": 0.7}), "falling order"),
         (" " * 200_000, "200000 bytes"),
     ],
 )

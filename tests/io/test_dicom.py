@@ -271,7 +271,7 @@ def test_a_multi_frame_file_is_not_passed_over_for_a_series_beside_it(tmp_path: 
 
 @pytest.mark.parametrize(("decimals", "n_notes"), [(6, 0), (3, 1)])
 def test_rounded_direction_cosines_are_put_right(tmp_path: Path, decimals: int, n_notes: int) -> None:
-    """Six decimals are what scanners write; with three the slices are skew by 0.03°, and the user is told."""
+    """Six decimals are what scanners write; with three the slices are skew by 0.03°, and the user is informed."""
     scan = make_scan(OBLIQUE)
     write_series(tmp_path / "scan", scan)
     for path in (tmp_path / "scan").iterdir():

@@ -116,7 +116,7 @@ def preview_figure(
 
 
 def femurs_of(label_map: Volume, labels: Labels) -> list[Femur]:
-    """The femurs of a label map, from the patient's right to left; both femurs of a common label are told apart.
+    """The femurs of a label map, from the patient's right to left; both femurs of a common label are separated.
 
     Raises:
         ValueError: the label map holds values without a meaning.

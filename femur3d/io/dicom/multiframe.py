@@ -87,7 +87,7 @@ def frames_of(dataset: pydicom.Dataset) -> list[dict[str, str]]:
 def volumes_of(frames: Sequence[Frame]) -> list[tuple[str, list[int]]]:
     """Which frames make up a volume, by their places in the list, and a label of each volume; '' where there is one.
 
-    Stacks are told apart by their number and orientation; within a stack volumes lie at the same place and differ in
+    Stacks are distinguished by their number and orientation; within a stack volumes lie at the same place and differ in
     an echo time, a time point, a b-value, …: the fewest of these that tell frames at one place apart.
     """
     positions = [tuple(round(mm, 2) for mm in _numbers(frame["ImagePositionPatient"])) for frame in frames]
@@ -128,7 +128,7 @@ class _Division:
     Attributes:
         values: of every frame, equal where they belong together.
         label: of a volume, '{}' stands for the value.
-        always: whether frames at different places are told apart too.
+        always: whether frames at different places are distinguished too.
     """
 
     values: Sequence[Any]

@@ -1,6 +1,6 @@
 """DICOM series: which ones folders hold, over however many folders one is spread, and one as a volume.
 
-A series is told by its SeriesInstanceUID; a multi-frame series (Enhanced MR) that holds several stacks, echoes, time
+A series is identified by its SeriesInstanceUID; a multi-frame series (Enhanced MR) of several stacks, echoes, time
 points or b-values counts as several, one for each volume.
 """
 
