@@ -1,19 +1,31 @@
-"""The loss of equations (1) and (2): deeply supervised cross-entropy plus an L2 penalty."""
+"""The loss, equations (1) and (2) of section 2.1: deeply supervised cross-entropy plus an L2 penalty."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from keras import ops
 
-from femur3d.config import IGNORED
+from femur3d.config import HEADS, IGNORED, Loss
 
 CERTAINLY_NOT = -1e4  # softplus and sigmoid of it are 0
 
 
+def softmax_cross_entropy(labels: Any, logits: Any) -> Any:
+    """Equation (1) as it is written, -log p(y = t) with p the softmax, averaged over voxels **(ours: the paper sums)**.
+
+    `voxel_cross_entropy` is the same, computed with less; tests hold them together. Arguments as there, all known.
+    """
+    log_p = ops.take_along_axis(ops.log_softmax(logits, axis=-1), ops.cast(labels, "int32")[..., None], axis=-1)
+    return ops.mean(-log_p)
+
+
 def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
-    """Equation (1): cross-entropy of the softmax, averaged over voxels **(ours: the paper sums)**.
+    """Equation (1), averaged over the voxels with a label: `softmax_cross_entropy` in one pass over memory.
+
+    Of two classes the softmax is the sigmoid of the margin m by which the femur's logit exceeds the background's, and
+    -log p(t) is softplus(m) - t·m.
 
     Args:
         labels: (batch, z, y, x), 0 background, 1 femur, IGNORED: counts for nothing; any dtype.
@@ -23,7 +35,7 @@ def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
         Scalar, float32.
     """
     femur, margin, known = _known(labels, logits)
-    mean = ops.mean(ops.softplus(margin) - femur * margin)  # -log softmax is softplus of the margin's wrong side
+    mean = ops.mean(ops.softplus(margin) - femur * margin)
     return mean / ops.maximum(ops.mean(known), 1e-6)  # the mean over the known voxels: the others have added nothing
 
 
@@ -56,32 +68,24 @@ def l2_penalty(weights: Iterable[Any]) -> Any:
     return 0.5 * sum(ops.sum(ops.square(w)) for w in weights if len(w.shape) == 5)
 
 
-def total_loss(
-    labels: Any,
-    logits: Mapping[str, Any],
-    weights: Sequence[Any],
-    head_weights: Mapping[str, float],
-    l2: float,
-    dice_weight: float = 0.0,
-) -> dict[str, Any]:
+def total_loss(labels: Any, logits: Mapping[str, Any], weights: Iterable[Any], config: Loss) -> dict[str, Any]:
     """Equation (2): Σ_c α_c·CE_c + λ·ψ, and its parts.
 
     Args:
         labels: (batch, z, y, x).
         logits: `lower`, `mid`, `upper`, each (batch, z, y, x, 2).
         weights: the network's trainable weights; the penalty takes the kernels among them.
-        head_weights: α by head.
-        l2: λ.
-        dice_weight: weight of `soft_dice_loss` beside each head's cross-entropy; 0 in the paper.
+        config: α, λ, and the weight of `soft_dice_loss` beside each head's cross-entropy, 0 in the paper.
 
     Returns:
         `loss`, `ce_lower`, `ce_mid`, `ce_upper`, `l2_penalty` (λ·ψ), and `dice_upper` where it has a weight; scalars.
     """
-    terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head]) for head in head_weights}
-    terms["l2_penalty"] = l2 * l2_penalty(weights)
-    loss = terms["l2_penalty"] + sum(alpha * terms[f"ce_{head}"] for head, alpha in head_weights.items())
-    if dice_weight:
-        dice = {head: soft_dice_loss(labels, logits[head]) for head in head_weights}
-        loss = loss + dice_weight * sum(alpha * dice[head] for head, alpha in head_weights.items())
+    alpha = dict(zip(HEADS, config.head_weights, strict=True))
+    terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head]) for head in HEADS}
+    terms["l2_penalty"] = config.l2 * l2_penalty(weights)
+    loss = terms["l2_penalty"] + sum(alpha[head] * terms[f"ce_{head}"] for head in HEADS)
+    if config.dice_weight:
+        dice = {head: soft_dice_loss(labels, logits[head]) for head in HEADS}
+        loss = loss + config.dice_weight * sum(alpha[head] * dice[head] for head in HEADS)
         terms["dice_upper"] = 1.0 - dice["upper"]
     return {"loss": loss, **terms}

@@ -1,12 +1,13 @@
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
-from femur3d.config import IGNORED, Network
+from femur3d.config import IGNORED, Loss, Network
 from femur3d.network.unet import build_network
 from femur3d.training import losses
-from femur3d.training.losses import soft_dice_loss, voxel_cross_entropy
+from femur3d.training.losses import soft_dice_loss, softmax_cross_entropy, voxel_cross_entropy
 
 RNG = np.random.default_rng(0)
 LABELS = (RNG.random((2, 4, 4, 4)) < 0.3).astype(np.uint8)
@@ -15,15 +16,24 @@ ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
 
 
 def cross_entropy(labels, logits):
-    """Equation (1) as it is written: -log of the softmax's value at the true class, averaged over voxels."""
-    logits = logits.astype(np.float64)
-    softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    return -np.log(np.take_along_axis(softmax, labels[..., None].astype(int), -1)).mean()
+    """Equation (1) by SciPy in float64: -log of the softmax's value at the true class, averaged over voxels."""
+    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+    return -np.take_along_axis(log_p, labels[..., None].astype(int), -1).mean()
 
 
-def test_cross_entropy_against_numpy():
-    expected = cross_entropy(LABELS, LOGITS["mid"])
-    assert float(losses.voxel_cross_entropy(LABELS, LOGITS["mid"])) == pytest.approx(expected, rel=1e-6)
+@pytest.mark.parametrize("scale", [0.01, 1, 30])
+@pytest.mark.parametrize("loss", [voxel_cross_entropy, softmax_cross_entropy])
+def test_cross_entropy_is_that_of_scipy_and_keras_with_its_gradient(loss, scale):
+    logits = tf.constant(LOGITS["mid"] * np.float32(scale))
+    values, gradients = [], []
+    for function in (loss, lambda y, z: tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, z, True))):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            values.append(function(LABELS, logits))
+        gradients.append(tape.gradient(values[-1], logits).numpy() * LABELS.size)  # of a voxel: p - y
+    assert float(values[0]) == pytest.approx(cross_entropy(LABELS, logits.numpy()), rel=1e-6)
+    assert float(values[0]) == pytest.approx(float(values[1]), rel=1e-6)
+    np.testing.assert_allclose(gradients[0], gradients[1], atol=1e-6)
 
 
 def test_cross_entropy_by_hand():
@@ -41,7 +51,7 @@ def test_cross_entropy_is_finite_for_huge_logits():
 
 def test_total_loss_is_equation_2():
     kernel, bias = RNG.normal(size=(3, 3, 3, 2, 2)), RNG.normal(size=2)
-    terms = losses.total_loss(LABELS, LOGITS, [kernel.astype(np.float32), bias], ALPHA, l2=0.005)
+    terms = losses.total_loss(LABELS, LOGITS, [kernel.astype(np.float32), bias], Loss(l2=0.005))
     expected = sum(a * cross_entropy(LABELS, LOGITS[h]) for h, a in ALPHA.items())
     expected += 0.005 * 0.5 * (kernel**2).sum()
     assert float(terms["loss"]) == pytest.approx(expected, rel=1e-5)
@@ -67,8 +77,8 @@ def test_soft_dice_loss_by_hand():
 
 
 def test_dice_weight_adds_a_dice_loss_of_each_head():
-    plain = losses.total_loss(LABELS, LOGITS, [], ALPHA, 0.0)
-    both = losses.total_loss(LABELS, LOGITS, [], ALPHA, 0.0, dice_weight=2.0)
+    plain = losses.total_loss(LABELS, LOGITS, [], Loss(l2=0.0))
+    both = losses.total_loss(LABELS, LOGITS, [], Loss(l2=0.0, dice_weight=2.0))
     extra = 2.0 * sum(a * float(losses.soft_dice_loss(LABELS, LOGITS[h])) for h, a in ALPHA.items())
     assert float(both["loss"]) - float(plain["loss"]) == pytest.approx(extra, rel=1e-5)
 
