@@ -94,9 +94,8 @@ def _femur3d_training(network: Any, experiment: Experiment) -> Callable[[], dict
     from femur3d.engines.backend import ENGINE
     from femur3d.training.optimizer import make_optimizer
 
-    alphas = dict(zip(HEADS, experiment.loss.head_weights, strict=True))
     optimizer = make_optimizer(experiment.training, network)
-    train_step = ENGINE.make_train_step(network, optimizer, alphas, experiment.loss.l2)
+    train_step = ENGINE.make_train_step(network, optimizer, experiment.loss)
     images, labels = draw_batch(experiment)
     batch = tf.constant(images[..., np.newaxis]), tf.constant(labels)
     return lambda: {name: float(value) for name, value in train_step(*batch).items()}

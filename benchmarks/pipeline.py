@@ -25,7 +25,7 @@ from absl import flags
 
 from benchmarks.benchmark_process import machine
 from femur3d import cli
-from femur3d.config import HEADS, Loss, Network, Preprocessing, Training, from_dict, to_dict
+from femur3d.config import Loss, Network, Preprocessing, Training, from_dict, to_dict
 from femur3d.data.augmentation import VARIANTS, variant
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.patches import random_origin
@@ -177,11 +177,11 @@ def waiting_share(sampler: PatchSampler, width: float, steps: int) -> tuple[floa
     with cli.quiet_imports():
         import tensorflow as tf
 
-    from femur3d.training.tf_dataset import patch_stream
+    from femur3d.engines.tensorflow_engine import TensorFlowEngine
 
     tf.config.threading.set_inter_op_parallelism_threads(1)  # as in femur3d.train
     train_step = _quick_train_step(sampler.training, width)
-    batches = iter(patch_stream(sampler, 0, WARM_UP_STEPS + steps))
+    batches = iter(TensorFlowEngine().patch_stream(sampler, 0, WARM_UP_STEPS + steps))
     for _ in range(WARM_UP_STEPS):
         train_step(*next(batches))
     waited, start = 0.0, time.perf_counter()
@@ -199,13 +199,12 @@ def _quick_train_step(training: Training, width: float) -> Any:
     from femur3d.network.unet import build_network
     from femur3d.training.optimizer import make_optimizer
 
-    paper, loss = Network(), Loss()
+    paper = Network()
     encoder, decoder = (
         tuple(max(1, round(width * f)) for f in filters) for filters in (paper.encoder_filters, paper.decoder_filters)
     )
     network = build_network(Network(encoder, decoder, initialisation="he"))
-    alphas = dict(zip(HEADS, loss.head_weights, strict=True))
-    return ENGINE.make_train_step(network, make_optimizer(training, network), alphas, loss.l2)
+    return ENGINE.make_train_step(network, make_optimizer(training, network), Loss())
 
 
 # ---- output ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ ORDER = (
 )  # fmt: skip
 FOUNDATION = {"errors", "volume", "config", "read_ahead"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
-    "tensorflow": {"training.train_step", "training.tf_dataset", "engines", "commands"},
+    "tensorflow": {"training.train_step", "engines", "commands"},
     "jax": {"engines"},
     "openvino": {"engines"},
     "keras": {"network", "training", "inference", "engines", "commands"},

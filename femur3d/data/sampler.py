@@ -1,6 +1,7 @@
 """Which patches a training step sees: a pure function of (seed, step). Needs no TensorFlow.
 
-Section 3: an epoch visits every training volume once, in random order, and takes n batches of random patches from each.
+Section 3.2: an epoch visits every training volume once, in random order, and takes n batches of random
+patches from each.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class PatchSampler:
 
     Attributes:
         packed: the open dataset.
-        training: seed, batch size, batches per volume, femur share, variants.
+        training: seed, batch size, batches per volume, foreground probability, variants.
         patch_size: (z, y, x).
     """
 
@@ -38,6 +39,11 @@ class PatchSampler:
         """Numbers in `packed` of the volumes that are trained on."""
         return self.packed.select("train", self.training.variants)
 
+    @functools.cached_property
+    def cases(self) -> list[str]:
+        """The cases that these volumes come from, sorted."""
+        return sorted({self.packed.entries[number].case for number in self.volumes})
+
     @property
     def steps_per_epoch(self) -> int:
         """Volumes × batches per volume: 80 × 5 = 400 in the paper."""
@@ -46,13 +52,19 @@ class PatchSampler:
     def volume_of(self, step: int, element: int = 0) -> int:
         """Number in `packed` of the volume that patch `element` of step `step` (both from 0) is taken from.
 
-        In mixed batches every place in the batch visits the volumes in an order of its own.
+        In multi-volume batches every place in the batch visits the volumes in an order of its own.
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
         key = (_SHUFFLE, epoch, element) if self.training.multi_volume_batches else (_SHUFFLE, epoch)
         sequence = np.random.SeedSequence(self.training.seed, spawn_key=key)
         order = np.argsort(np.random.Philox(sequence).random_raw(len(self.volumes)), kind="stable")
         return self.volumes[order[batch // self.training.batches_per_volume]]
+
+    def sources(self, step: int) -> str:
+        """For people: which volumes the patches of step `step` are taken from."""
+        numbers = dict.fromkeys(self.volume_of(step, element) for element in range(self.training.batch_size))
+        entries = [self.packed.entries[number] for number in numbers]
+        return "; ".join(f"{e.case}, label {e.label_value}, variant {e.variant}" for e in entries)
 
     def origins_of(self, step: int) -> list[tuple[int, int, int]]:
         """Origin indices (z, y, x) of the patches of step `step`."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.matmul_deconv import with_matmul_deconv
@@ -40,7 +41,7 @@ class JaxEngine(KerasEngine):
     def patch_stream(
         self, sampler: PatchSampler, first_step: int, steps: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """See `tf_dataset.patch_stream`; without tf.data: a thread reads ahead of the network while it computes.
+        """See `KerasEngine.patch_stream`: a thread reads ahead while the network computes.
 
         What a batch raises is raised in its turn. Closing the stream (as Python does with one that is dropped) ends
         the thread.
@@ -49,12 +50,7 @@ class JaxEngine(KerasEngine):
             yield batch.result()
 
     def make_train_step(
-        self,
-        network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        head_weights: dict[str, float],
-        l2: float,
-        dice_weight: float = 0.0,
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: Loss
     ) -> Callable[[Any, Any], dict[str, Any]]:
         """See `train_step.make_train_step`.
 
@@ -65,7 +61,7 @@ class JaxEngine(KerasEngine):
 
         def loss_and_rest(weights: list, statistics: list, images: Any, labels: Any) -> tuple[Any, tuple[dict, list]]:
             logits, statistics = network.stateless_call(weights, statistics, images, training=True)
-            terms = total_loss(labels, logits, weights, head_weights, l2, dice_weight)
+            terms = total_loss(labels, logits, weights, loss)
             return terms["loss"], (terms, statistics)
 
         @functools.partial(jax.jit, donate_argnums=0)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines import coarse_to_fine, openvino_predictor
 from femur3d.engines.fused_for_inference import fuse_for_inference
@@ -38,16 +39,15 @@ class KerasEngine(abc.ABC):
 
     @abc.abstractmethod
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> Iterable:
-        """See `training.tf_dataset.patch_stream`."""
+        """The batches of steps `first_step` … `steps - 1`, in order, read ahead of the network.
+
+        They are the same in every run, see `PatchSampler.batch`: images float32 (batch, z, y, x, 1), labels uint8
+        (batch, z, y, x).
+        """
 
     @abc.abstractmethod
     def make_train_step(
-        self,
-        network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        head_weights: dict[str, float],
-        l2: float,
-        dice_weight: float = 0.0,
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: Loss
     ) -> Callable[[Any, Any], dict[str, Any]]:
         """See `training.train_step.make_train_step`."""
 

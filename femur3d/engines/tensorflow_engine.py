@@ -11,13 +11,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.fused_batch_norm import with_fused_batch_norm
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.matmul_deconv import with_matmul_deconv
 from femur3d.engines.winograd import with_winograd
 from femur3d.network.unet import upper_probability
-from femur3d.training import tf_dataset, train_step
+from femur3d.training import train_step
+
+PREFETCH = 4  # batches
 
 
 class TensorFlowEngine(KerasEngine):
@@ -49,20 +52,21 @@ class TensorFlowEngine(KerasEngine):
         return f"CPU, {os.cpu_count()} cores{unused}"
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
-        """See `tf_dataset.patch_stream`."""
-        return tf_dataset.patch_stream(sampler, first_step, steps)
+        """See `KerasEngine.patch_stream`."""
+        shape = (sampler.training.batch_size, *sampler.patch_size)
+
+        def read(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels = tf.numpy_function(lambda s: sampler.batch(int(s)), [step], (tf.float32, tf.uint8))
+            return tf.ensure_shape(images, (*shape, 1)), tf.ensure_shape(labels, shape)
+
+        return tf.data.Dataset.range(first_step, steps).map(read).prefetch(PREFETCH)
 
     def make_train_step(
-        self,
-        network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        head_weights: dict[str, float],
-        l2: float,
-        dice_weight: float = 0.0,
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: Loss
     ) -> train_step.TrainStep:
         """See `train_step.make_train_step`; computes on the network's own variables, only faster."""
         faster = with_fused_batch_norm(with_matmul_deconv(network))
-        return train_step.make_train_step(faster, optimizer, head_weights, l2, dice_weight)
+        return train_step.make_train_step(faster, optimizer, loss)
 
     def make_predict(self, network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         """See `KerasEngine.make_predict`."""

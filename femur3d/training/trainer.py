@@ -1,20 +1,18 @@
-"""The training loop: batches in, updates, scalars, validation, checkpoints; goes on where a run stopped."""
+"""The training (section 3.3): batches in, updates, validation, checkpoints; goes on where a run stopped."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import platform
 import signal
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-import femur3d
-from femur3d.config import HEADS, Experiment
+from femur3d.config import Experiment, Loss
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import EXIT_INTERNAL, FemurError
@@ -24,15 +22,9 @@ from femur3d.network.encoder_weights import encoder_provenance, load_encoder_wei
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import checkpoints, restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
-from femur3d.training.run_directory import MetricsLog, RunDirectory
-from femur3d.training.tensorboard import TensorBoardLog, open_tensorboard_log
+from femur3d.training.reporting import Report, Window, announce, provenance
+from femur3d.training.run_directory import RunDirectory
 from femur3d.training.validation import validate
-
-COLUMNS = (
-    "step", "loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "dice_upper", "learning_rate", "gradient_norm",
-    "steps_per_s", "wait_share", "validation_dice",
-)  # fmt: skip
-STEP_PER_FORWARD = 4.0  # time of an update over that of a forward pass of its batch; measured, for the forecast only
 
 
 class Engine(Protocol):
@@ -47,15 +39,10 @@ class Engine(Protocol):
     versions: ClassVar[dict[str, str]]
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> Iterable:
-        """See `tf_dataset.patch_stream`."""
+        """See `engines.keras_engine.KerasEngine.patch_stream`."""
 
     def make_train_step(
-        self,
-        network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        head_weights: dict[str, float],
-        l2: float,
-        dice_weight: float,
+        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, loss: Loss
     ) -> Callable[[Any, Any], dict[str, Any]]:
         """See `train_step.make_train_step`."""
 
@@ -77,23 +64,23 @@ class Trainer:
     """
 
     def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory, engine: Engine) -> None:
-        self.experiment, self.packed, self.run, self.engine = experiment, packed, run, engine
+        self.experiment, self.run, self.engine = experiment, run, engine
         training = experiment.training
         self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size)
         self.network = build_network(experiment.network, training.seed, training.precision)
         self.optimizer = make_optimizer(training, self.network)
-        self._source = self._encoder_source()
+        self._encoder_source = self._fill_encoder()
         self._initial_model = self._start_from_model()
-        run.write_config(experiment, self._source, packed.content, self._initial_model)
+        run.write_config(experiment, self._encoder_source, packed.content, self._initial_model)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
-        loss = experiment.loss
-        weights = dict(zip(HEADS, loss.head_weights, strict=True))
-        self.train_step = self.engine.make_train_step(self.network, self.optimizer, weights, loss.l2, loss.dice_weight)
-        self.predict = self.engine.make_predict(self.network)
+        self.train_step = engine.make_train_step(self.network, self.optimizer, experiment.loss)
+        self.predict = engine.make_predict(self.network)
+        self._window = Window()
+        self._pending: list[dict[str, Any]] = []  # scalars of the latest updates, where they were computed
         self._stopping = False
 
-    def _encoder_source(self) -> dict[str, str]:
-        """Fills the encoder where the experiment says so; a run that goes on keeps what it began with."""
+    def _fill_encoder(self) -> dict[str, str]:
+        """Transfers weights (section 2.2) where the experiment says so; a run that goes on keeps what it began with."""
         path = self.experiment.encoder_weights
         if not path:
             return {}
@@ -129,26 +116,22 @@ class Trainer:
             TrainingError: an update failed, or loss, gradient or weights are not finite; the checkpoints are sound.
         """
         training = self.experiment.training
-        self._announce()
-        metrics = MetricsLog(self.run.path / "metrics.csv", COLUMNS)
-        metrics.start_after(self.step)
-        window = _Window()
-        with open_tensorboard_log(self.run.path, self.step) as board:
-            board.hyperparameters(self.experiment)
+        announce(self.run, self.experiment, self.sampler, self.network, self.predict, self.step)
+        self._window = Window()
+        with Report(self.run, self.experiment, self.step, bar) as report:
             batches = iter(self.engine.patch_stream(self.sampler, self.step, training.steps))
             while self.step < training.steps and not self._stopping:
-                window.add(self._update(batches, window))
+                self._update(batches)
                 bar.update()
-                row: dict[str, float] = {}
-                if self._is_due(training.log_every):
-                    row = window.close()
-                    self._say_progress(row, bar)
+                is_logged, row = self._is_due(training.log_every), {}
+                if is_logged:
+                    self._fetch()
+                    row = self._window.means()
                 if self._is_due(training.validate_every):
-                    row |= self._validate(board)
-                if row:
-                    board.scalars(self.step, row)
-                    metrics.add({"step": self.step, **row})
-                    window = _Window() if self._is_due(training.log_every) else window
+                    row |= self._validate(report)
+                report.write(self.step, row)
+                if is_logged:
+                    self._window = Window()
                 if self.step % training.checkpoint_every == 0:
                     self._save_checkpoint()
         return self._finish()
@@ -156,37 +139,34 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.experiment.training.steps
 
-    def _update(self, batches: Any, window: _Window) -> dict[str, float]:
-        try:
-            with window.waiting():
+    def _update(self, batches: Iterator[tuple[Any, Any]]) -> None:
+        with self._naming_failures(self.step):
+            with self._window:
                 images, labels = next(batches)
-            scalars = {name: float(value) for name, value in self.train_step(images, labels).items()}
-        except self.engine.errors as error:  # the packed file cannot be read, or memory runs out
-            message = str(getattr(error, "message", error))  # TensorFlow's has the line alone, without the graph
-            raise TrainingError(self._failure_message(message.strip().partition("\n")[0])) from error
-        for name in ("loss", "gradient_norm"):
-            if not math.isfinite(scalars[name]):
-                raise TrainingError(self._failure_message(f"the {name} is {scalars[name]}"))
+            self._pending.append(self.train_step(images, labels))
         self.step += 1
-        return scalars
 
-    def _save_checkpoint(self) -> None:
-        if not all(np.isfinite(w).all() for w in self.network.get_weights()):
-            raise TrainingError(self._failure_message("the weights are not finite any more"))
-        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+    def _fetch(self) -> None:
+        """Moves the scalars of the latest updates into the window, and sees that they are finite.
 
-    def _say_progress(self, row: dict[str, float], bar: tqdm) -> None:
-        bar.set_postfix(loss=f"{row['loss']:.3f}")
-        if bar.disable:  # no terminal: plain lines instead of a bar
-            left = _duration((self.experiment.training.steps - self.step) / row["steps_per_s"])
-            self.run.say(f"Step {self.step}: loss {row['loss']:.4f}, {row['steps_per_s']:.2f} steps/s, {left} left")
+        Not after every update: an accelerator would wait for us, and we for it.
+        """
+        for step, scalars in enumerate(self._pending, start=self.step - len(self._pending)):
+            with self._naming_failures(step):
+                row = {name: float(value) for name, value in scalars.items()}
+            for name in ("loss", "gradient_norm"):
+                if not math.isfinite(row[name]):
+                    raise self._failure(step, f"the {name} is {row[name]}")
+            self._window.rows.append(row)
+        self._pending.clear()
 
-    def _validate(self, board: TensorBoardLog) -> dict[str, float]:
+    def _validate(self, report: Report) -> dict[str, float]:
+        self._fetch()
         scores = []
-        for result in validate(self.packed, self.predict, self.experiment.preprocessing.patch_size):
+        for result in validate(self.sampler.packed, self.predict, self.experiment.preprocessing.patch_size):
             if self._stopping:
                 return {}
-            board.validated(self.step, result)
+            report.board.validated(self.step, result)
             scores.append(result.dice)
         if not scores:
             return {}
@@ -194,6 +174,19 @@ class Trainer:
         self.run.say(f"Step {self.step}: validation Dice {mean:.4f} (worst {min(scores):.4f}, {len(scores)} femurs)")
         self._save_model()
         return {"validation_dice": mean}
+
+    def _save_checkpoint(self) -> None:
+        self._fetch()
+        if not all(np.isfinite(w).all() for w in self.network.get_weights()):
+            raise self._failure(self.step - 1, "the weights are not finite any more")
+        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+
+    def _save_model(self) -> None:
+        sources: dict[str, Any] = {"encoder_source": self._encoder_source}
+        if self._initial_model:
+            sources["initial_model"] = self._initial_model
+        origin = provenance(self.experiment.name, sources, self.sampler, self.step, self.engine.versions)
+        save_model(self.run.model, self.network, self.experiment.network, self.experiment.preprocessing, origin)
 
     def _finish(self) -> bool:
         self._save_checkpoint()
@@ -203,87 +196,18 @@ class Trainer:
         self.run.say(f"Stopped after step {self.step}: model in {self.run.model}.{again}")
         return finished
 
-    def _save_model(self) -> None:
-        provenance = {
-            "experiment": self.experiment.name,
-            "encoder_source": self._source,
-            **({"initial_model": self._initial_model} if self._initial_model else {}),
-            "step": self.step,
-            "dataset": self.packed.dataset,
-            "training_cases": sorted({self.packed.entries[i].case for i in self.sampler.volumes}),
-            "femur3d": femur3d.__version__,
-            "keras": keras.__version__,
-            **self.engine.versions,
-            "python": platform.python_version(),
-        }
-        save_model(self.run.model, self.network, self.experiment.network, self.experiment.preprocessing, provenance)
+    @contextlib.contextmanager
+    def _naming_failures(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except self.engine.errors as error:  # the packed file cannot be read, or memory runs out
+            message = str(getattr(error, "message", error))  # TensorFlow's has the line alone, without the graph
+            raise self._failure(step, message.strip().partition("\n")[0]) from error
 
-    def _announce(self) -> None:
-        experiment, training, sampler = self.experiment, self.experiment.training, self.sampler
-        cases = {self.packed.entries[i].case for i in sampler.volumes}
-        going_on = f"goes on after step {self.step:,} to" if self.step else "makes"
-        seconds = self._forward_seconds() * STEP_PER_FORWARD * (training.steps - self.step)
-        for line in (
-            f"Experiment {experiment.name!r} on {self.packed.dataset!r}: {len(cases)} training cases, "
-            f"{len(sampler.volumes)} volumes with their variants; {len(self.packed.select('val'))} volumes validate",
-            f"  network: {self.network.count_params():,} parameters, "
-            f"filters {experiment.network.encoder_filters} and {experiment.network.decoder_filters}",
-            f"  {going_on} {training.steps:,} updates of {training.batch_size} patches of "
-            f"{experiment.preprocessing.patch_size} voxels; {sampler.steps_per_epoch:,} updates are an epoch",
-            f"  about {_duration(seconds)} on this machine, judged by a forward pass; results in {self.run.path}",
-        ):
-            self.run.say(line)
-
-    def _forward_seconds(self) -> float:
-        """Time of a forward pass of one batch of training's size, after a first one that builds the graph."""
-        shape = (self.experiment.training.batch_size, *self.experiment.preprocessing.patch_size)
-        patches = np.zeros(shape, np.float32)
-        self.predict(patches)
-        start = time.perf_counter()
-        self.predict(patches)
-        return time.perf_counter() - start
-
-    def _failure_message(self, what: str) -> str:
-        """What happened in the update after `step`, to whose patches, and where to go on from."""
-        numbers = dict.fromkeys(self.sampler.volume_of(self.step, i) for i in range(self.sampler.training.batch_size))
-        entries = [self.packed.entries[number] for number in numbers]
-        sources = "; ".join(f"{e.case}, label {e.label_value}, variant {e.variant}" for e in entries)
+    def _failure(self, step: int, what: str) -> TrainingError:
+        """What happened in update `step` (from 0), to whose patches, and where to go on from."""
         kept = checkpoints(self.run.checkpoints)
-        return (
-            f"Update {self.step + 1} failed, {what}; its patches come from {sources}.\n"
+        return TrainingError(
+            f"Update {step + 1} failed, {what}; its patches come from {self.sampler.sources(step)}.\n"
             f"Last good checkpoint: {kept[-1] if kept else 'none'}. If it did not stay finite, lower training.rate."
         )
-
-
-class _Window:
-    """Means of the scalars between two log lines, and where the time went."""
-
-    def __init__(self) -> None:
-        self._rows: list[dict[str, float]] = []
-        self._start = time.perf_counter()
-        self._waited = 0.0
-
-    def waiting(self) -> _Window:
-        return self
-
-    def __enter__(self) -> None:
-        self._wait_start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._waited += time.perf_counter() - self._wait_start
-
-    def add(self, row: dict[str, float]) -> None:
-        self._rows.append(row)
-
-    def close(self) -> dict[str, float]:
-        """The means since the last call, steps/s and the share of the time spent waiting for batches."""
-        seconds = time.perf_counter() - self._start
-        means = {name: float(np.mean([r[name] for r in self._rows])) for name in self._rows[0]}
-        rates = {"steps_per_s": len(self._rows) / seconds, "wait_share": self._waited / seconds}
-        return {**means, **rates}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from femur3d.config import Training, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import normalise_patch
 from femur3d.data.sampler import PatchSampler
-from femur3d.training.tf_dataset import patch_stream
+from femur3d.engines.tensorflow_engine import TensorFlowEngine
 
 SIZE = (16, 16, 16)
 
@@ -124,7 +124,7 @@ def test_patches_cover_the_whole_volume(sampler, tiny_experiment):
 
 def test_stream_gives_the_samplers_batches_from_any_step(sampler):
     for first in (0, 3):
-        stream = list(patch_stream(sampler, first, 6))
+        stream = list(TensorFlowEngine().patch_stream(sampler, first, 6))
         assert len(stream) == 6 - first
         for step, (images, labels) in enumerate(stream, start=first):
             expected = sampler.batch(step)

@@ -6,7 +6,7 @@ import pytest
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.jax_engine import PREFETCH, JaxEngine
-from femur3d.training.tf_dataset import patch_stream as tensorflow_stream
+from femur3d.engines.tensorflow_engine import TensorFlowEngine
 
 patch_stream = JaxEngine().patch_stream
 
@@ -64,7 +64,9 @@ def test_early_stop_ends_the_thread():
 def test_same_batches_as_tensorflow(tiny_experiment, packed_file):
     with PackedDataset(packed_file) as packed:
         sampler = PatchSampler(packed, tiny_experiment.training, tiny_experiment.preprocessing.patch_size)
-        for found, expected in zip(patch_stream(sampler, 1, 4), tensorflow_stream(sampler, 1, 4), strict=True):
+        for found, expected in zip(
+            patch_stream(sampler, 1, 4), TensorFlowEngine().patch_stream(sampler, 1, 4), strict=True
+        ):
             for a, b in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(a, b)
                 assert a.dtype == b.numpy().dtype

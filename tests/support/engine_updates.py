@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from femur3d.config import Network, Training
+from femur3d.config import Loss, Network, Training
 from femur3d.engines.backend import ENGINE
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
 
-ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
 NETWORK = Network((4, 6, 8, 8), (8, 6, 4), initialisation="he")
 IMAGES = np.random.default_rng(0).normal(size=(2, 24, 16, 16, 1)).astype(np.float32)
 LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
@@ -43,7 +42,7 @@ def make_updates(start: Path, end: Path, recipe: str) -> list[dict[str, float]]:
     network = build_network(NETWORK, precision=training.precision)
     optimizer = make_optimizer(training, network)
     restore_latest(start / recipe, network, optimizer)
-    train_step = ENGINE.make_train_step(network, optimizer, ALPHA, 0.005, dice_weight)
+    train_step = ENGINE.make_train_step(network, optimizer, Loss(dice_weight=dice_weight))
     images = IMAGES
     if "rounded" in recipe:  # each voxel off by as much as bfloat16 may be
         images = IMAGES * np.random.default_rng(1).choice([1 - ROUNDED_BY, 1 + ROUNDED_BY], IMAGES.shape)

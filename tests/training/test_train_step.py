@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from femur3d.config import Network, Training
+from femur3d.config import Loss, Network, Training
 from femur3d.engines.fused_batch_norm import with_fused_batch_norm
 from femur3d.network.unet import build_network
 from femur3d.training.optimizer import make_optimizer
 from femur3d.training.train_step import make_train_step
 
-ALPHA = {"lower": 0.33, "mid": 0.67, "upper": 1.0}
+ALPHA = (0.33, 0.67, 1.0)  # LowerCls, MidCls, UpperCls
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(2, 16, 16, 16, 1)).astype(np.float32)
 LABELS = (IMAGES[..., 0] > 0.5).astype(np.uint8)
@@ -17,7 +17,7 @@ def setup(alpha=ALPHA, l2=0.0, **training):
     config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
     network = build_network(config)
     optimizer = make_optimizer(Training(**{"rate": 1e-2, **training}), network)
-    return network, make_train_step(with_fused_batch_norm(network), optimizer, alpha, l2)
+    return network, make_train_step(with_fused_batch_norm(network), optimizer, Loss(alpha, l2))
 
 
 def kernels(network):
@@ -47,7 +47,9 @@ def test_bfloat16_is_what_is_computed_in_not_what_is_kept():
     for precision in ("float32", "mixed_bfloat16"):
         config = Network((2, 3, 4, 4), (4, 3, 2), initialisation="he")
         network = build_network(config, precision=precision)
-        step = make_train_step(with_fused_batch_norm(network), make_optimizer(Training(rate=1e-2), network), ALPHA, 0.0)
+        step = make_train_step(
+            with_fused_batch_norm(network), make_optimizer(Training(rate=1e-2), network), Loss(ALPHA, 0.0)
+        )
         scalars = step(images, (images[..., 0] > 0.5).astype(np.uint8))
         assert {str(v.dtype) for v in network.variables} == {"float32"}
         assert scalars["loss"].dtype == scalars["gradient_norm"].dtype == "float32"
@@ -65,9 +67,9 @@ def test_moving_statistics_follow():
 @pytest.mark.parametrize(
     ("alpha", "silent"),
     [
-        ({"lower": 0.0, "mid": 0.0, "upper": 1.0}, ("lower_cls", "mid_cls")),
-        ({"lower": 1.0, "mid": 0.0, "upper": 0.0}, ("mid_", "upper_")),
-        ({"lower": 0.0, "mid": 1.0, "upper": 0.0}, ("lower_cls", "upper_")),
+        ((0.0, 0.0, 1.0), ("lower_cls", "mid_cls")),
+        ((1.0, 0.0, 0.0), ("mid_", "upper_")),
+        ((0.0, 1.0, 0.0), ("lower_cls", "upper_")),
     ],
 )
 def test_alpha_zero_silences_exactly_those_heads(alpha, silent):
@@ -81,7 +83,7 @@ def test_alpha_zero_silences_exactly_those_heads(alpha, silent):
 
 def test_l2_penalty_alone_is_a_weight_decay_of_lambda():
     """With all α = 0 the gradient of λ·½‖w‖² is λ·w: one SGD update gives w·(1 - rate·λ), biases stay."""
-    network, step = setup(dict.fromkeys(ALPHA, 0.0), l2=0.005, rate=0.1, momentum=0.0)
+    network, step = setup((0.0, 0.0, 0.0), l2=0.005, rate=0.1, momentum=0.0)
     before = kernels(network)
     biases = [np.asarray(v) for v in network.trainable_variables if v.name == "bias"]
     step(IMAGES, LABELS)

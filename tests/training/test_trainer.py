@@ -19,8 +19,9 @@ from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import SHIPPED, check_fits, find_model, load_model
 from femur3d.network.unet import build_network
+from femur3d.training.reporting import COLUMNS, Window, duration
 from femur3d.training.run_directory import open_run_directory
-from femur3d.training.trainer import COLUMNS, Trainer, TrainingError
+from femur3d.training.trainer import Trainer, TrainingError
 from femur3d.training.validation import validate
 from tests.support.ellipsoids import write_dataset
 from tests.support.training import rows, train
@@ -178,7 +179,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_exper
             return {**scalars, "gradient_norm": np.inf} if trainer.step == 5 else scalars
 
         trainer.train_step = exploded
-        with pytest.raises(TrainingError, match="gradient_norm is inf"):
+        with pytest.raises(TrainingError, match=r"Update 6 failed, the gradient_norm is inf"):
             trainer.train(bar)
         assert type(trainer.network.get_layer("conv1a_bn")) is keras.layers.BatchNormalization  # the plain network
         trainer.network.get_layer("conv1a").bias.assign([np.nan] * 2)
@@ -247,3 +248,68 @@ def test_fine_tuning_needs_a_model_of_the_same_network(tiny_experiment):
         check_fits(find_model("hip_t9"), tiny_experiment.network)
     with pytest.raises(UsageError, match="expected no encoder_weights"):
         with_settings(tiny_experiment, ["initial_weights=hip_t1", "encoder_weights=data/c3d.h5"])
+
+
+class Lazy:
+    """A scalar that notes when it is fetched."""
+
+    def __init__(self, value, fetched):
+        self.value, self.fetched = value, fetched
+
+    def __float__(self):
+        self.fetched.append(self)
+        return float(self.value)
+
+
+def test_scalars_are_fetched_with_the_log_and_the_means_are_those_of_every_update(
+    finished_run, tiny_experiment, packed_file, tmp_path
+):
+    """Rows of a window of six updates against the means of windows of one, and no scalar fetched in between."""
+    settings = ["training.checkpoint_every=6", "training.validate_every=6"]
+    counts, fetched = [], []
+    for every in (6, 1):
+        experiment = with_settings(tiny_experiment, [*settings, f"training.log_every={every}"])
+        with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+            run = open_run_directory(tmp_path / f"every_{every}")
+            trainer = Trainer(experiment, packed, run, ENGINE)
+            inner = trainer.train_step
+
+            def lazy(images, labels, inner=inner):
+                counts.append(len(fetched))
+                return {name: Lazy(value, fetched) for name, value in inner(images, labels).items()}
+
+            trainer.train_step = lazy
+            trainer.train(bar)
+            run.close()
+    scalars = len(fetched) // 12
+    assert counts == [0] * 6 + [scalars * (6 + step) for step in range(6)]
+    (whole,), single = rows(tmp_path / "every_6"), rows(tmp_path / "every_1")
+    for name in ("loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "gradient_norm", "learning_rate"):
+        assert float(whole[name]) == pytest.approx(np.mean([float(row[name]) for row in single]), rel=1e-5)
+    assert whole["validation_dice"] == single[-1]["validation_dice"] == rows(finished_run[0])[-1]["validation_dice"]
+
+
+def test_loss_that_is_not_finite_is_never_saved(tiny_experiment, packed_file, tmp_path):
+    """Nobody looks before the checkpoint after update 3; then update 2 is named, not 3."""
+    experiment = with_settings(tiny_experiment, ["training.log_every=100", "training.validate_every=100"])
+    with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
+        run = open_run_directory(tmp_path / "r")
+        trainer = Trainer(experiment, packed, run, ENGINE)
+        trainer.train_step = lambda *_: {"loss": np.nan if trainer.step == 1 else 1.0, "gradient_norm": 1.0}
+        with pytest.raises(TrainingError, match=r"Update 2 failed, the loss is nan; its patches come from case_"):
+            trainer.train(bar)
+        run.close()
+    assert not list((tmp_path / "r" / "checkpoints").iterdir())
+
+
+def test_window_by_hand(monkeypatch):
+    times = iter([10.0, 11.0, 11.5, 14.0])  # begun, batch awaited from … to, means asked for
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    window = Window()
+    with window:
+        window.rows += [{"loss": 1.0}, {"loss": 4.0}]
+    assert window.means() == {"loss": 2.5, "steps_per_s": 0.5, "wait_share": 0.125}
+
+
+def test_durations_are_for_people():
+    assert [duration(s) for s in (40, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
