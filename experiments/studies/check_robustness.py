@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments.studies.table_output import command_line, output_table
+from experiments.studies.table_output import command_line, define_scan_flags, output_table
 from femur3d import cli
 from femur3d.data.preprocessing import cut, orient
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -27,7 +27,6 @@ from femur3d.volume import Volume, bounding_box
 
 with cli.quiet_imports():
     from femur3d import segment
-    from femur3d.inference.saved_model import SHIPPED
 
 FLAGS = flags.FLAGS
 SIDES = {LEFT: "left", RIGHT: "right"}
@@ -99,13 +98,6 @@ def format_table(found: dict[str, list[float]], head: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _define_flags() -> None:
-    """Not at import: tests use the functions above."""
-    flags.DEFINE_multi_string("input", None, "scan file; more may follow", short_name="i", required=True)
-    flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
-    flags.DEFINE_string("output", None, "write the table to this file too", short_name="o")
-
-
 def main(argv: Sequence[str]) -> int:
     """Measures scan after scan, and prints the table."""
     paths, found = [Path(p) for p in [*FLAGS.input, *argv[1:]]], dict[str, list[float]]()
@@ -119,5 +111,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_scan_flags()
     cli.run(main)

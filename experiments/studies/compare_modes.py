@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from experiments.studies.corruption import corrupt
 from experiments.studies.learn_quality import AS_IT_IS, plan
-from experiments.studies.table_output import command_line, output_table
+from experiments.studies.table_output import command_line, define_scan_flags, output_table
 from femur3d import cli
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.io.images import read_volume
@@ -27,7 +27,7 @@ from femur3d.volume import Volume
 
 with cli.quiet_imports():
     from femur3d.engines.backend import ENGINE
-    from femur3d.inference.saved_model import SHIPPED, load_model
+    from femur3d.inference.saved_model import load_model
     from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
 
 FLAGS = flags.FLAGS
@@ -83,13 +83,6 @@ def format_table(found: dict[str, list[Agreement]], head: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _define_flags() -> None:
-    """Not at import: tests use the functions above."""
-    flags.DEFINE_multi_string("input", None, "scan file; more may follow", short_name="i", required=True)
-    flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
-    flags.DEFINE_string("output", None, "write the table to this file too", short_name="o")
-
-
 def main(argv: Sequence[str]) -> int:
     """Compares scan after scan, and prints the table."""
     model = load_model(Path(FLAGS.model))
@@ -106,5 +99,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_scan_flags()
     cli.run(main)

@@ -1,4 +1,4 @@
-"""How studies output their tables: the command that makes the table first, printed, and written where -o says."""
+"""What studies have in common: flags, and tables that begin with their command, printed and written where -o says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import shlex
 import sys
 from pathlib import Path
 
+from absl import flags
+
 from femur3d.io.atomic import replacing
+
+
+def define_scan_flags() -> None:
+    """-i, --model and -o of a study of scans. Not at import: tests use a study's functions."""
+    from femur3d.inference.saved_model import SHIPPED  # which imports Keras: after `cli.starting`
+
+    flags.DEFINE_multi_string("input", None, "scan file; more may follow", short_name="i", required=True)
+    flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
+    flags.DEFINE_string("output", None, "write the table to this file too", short_name="o")
 
 
 def command_line(study: str) -> str:
