@@ -22,9 +22,9 @@ from pydicom.valuerep import DA, DT, TM, validate_value
 import femur3d
 from femur3d.errors import InputError, UsageError, no_femur
 from femur3d.export.segments import FEMUR, Code, Labels, Segment, segments_of
-from femur3d.io.atomic import replacing
 from femur3d.io.dicom.headers import text
 from femur3d.io.dicom.slices import Slice, read_slices
+from femur3d.io.integrity import writing
 from femur3d.volume import Volume
 
 _CATEGORY = Code("91723000", "Anatomical Structure")  # DICOM PS3.16, CID 7150
@@ -99,12 +99,8 @@ def write_dicom_seg(
         sources[0].update(_patient_and_study(ordered[0].path))
         segmentation = _segmentation(highdicom, ordered[0].path, sources, label_map, segments, weights_sha256)
         _refer_to_frames(segmentation, sources, ordered)
-        try:
-            with replacing(path) as temporary:
-                segmentation.save_as(temporary)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error
+        with writing(path) as temporary:
+            segmentation.save_as(temporary)
 
 
 def _all_slices(slices: Sequence[Slice | str | os.PathLike[str]]) -> list[Slice]:

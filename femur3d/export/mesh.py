@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from femur3d.errors import InputError, UsageError
-from femur3d.io.atomic import replacing
+from femur3d.errors import UsageError
+from femur3d.io.integrity import writing
 
 MESH_EXTENSIONS = (".stl", ".ply")
 
@@ -34,12 +34,8 @@ def write_mesh(vertices_mm: np.ndarray, triangles: np.ndarray, path: str | os.Pa
         known = " or ".join(MESH_EXTENSIONS)
         raise UsageError(f"{path}: not a name that a surface can be written to.\nUse one that ends with {known}.")
     content = (_stl if path.suffix == ".stl" else _ply)(vertices_mm.astype("<f4"), triangles)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error
+    with writing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _stl(vertices: np.ndarray, triangles: np.ndarray) -> bytes:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from femur3d.errors import InputError, UsageError
+from femur3d.errors import UsageError
 from femur3d.export.segments import FEMUR, Code, Labels, Segment, segments_of
-from femur3d.io.atomic import replacing
 from femur3d.io.images import sitk_from_volume, write_image
+from femur3d.io.integrity import writing
 from femur3d.volume import Volume
 
 EXTENSION = ".seg.nrrd"
@@ -43,12 +43,8 @@ def write_segment_nrrd(label_map: Volume, path: str | os.PathLike[str], labels: 
     image = sitk_from_volume(label_map.with_array(label_map.array.astype(np.uint8)))
     for key, value in segment_keys(label_map, labels).items():
         image.SetMetaData(key, value)
-    try:
-        with replacing(path) as temporary:
-            write_image(image, temporary)
-    except (RuntimeError, OSError) as error:
-        reason = (getattr(error, "strerror", None) or str(error).strip().splitlines()[-1])[:200]
-        raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error
+    with writing(path) as temporary:
+        write_image(image, temporary)
 
 
 def segment_keys(label_map: Volume, labels: Labels) -> dict[str, str]:

@@ -12,7 +12,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io.atomic import replacing
 from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_files, series_folder
 from femur3d.io.formats.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
 from femur3d.io.formats.text_headers import data_files, read_text_headed
@@ -25,11 +24,11 @@ from femur3d.io.integrity import (
     check_name,
     check_regular,
     is_dicom_file,
-    itk_error,
     kind_of_scan,
     not_finite,
     quiet_itk,
     reading,
+    writing,
 )
 from femur3d.volume import Volume
 
@@ -195,16 +194,11 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], like: Nifti1Heade
         raise InputError(f"{path}: not a name that a scan can be written to.\nUse one of: {written}.")
     check_name(Path(os.path.realpath(path)))
     image = sitk_from_volume(orthonormalise(path, volume)[0])
-    try:
-        with quiet_itk(), replacing(path) as temporary:
-            if like is None or _KIND_OF_NAME[extension] != NIFTI:
-                write_image(image, temporary)
-            else:
-                _write_like(image, temporary, like)
-    except (RuntimeError, OSError) as error:
-        reason = getattr(error, "strerror", None) or itk_error(error)
-        message = f"{path}: cannot be written ({reason})"
-        raise InputError(f"{message}.\nCheck permissions and free space.") from error
+    with quiet_itk(), writing(path) as temporary:
+        if like is None or _KIND_OF_NAME[extension] != NIFTI:
+            write_image(image, temporary)
+        else:
+            _write_like(image, temporary, like)
 
 
 def write_image(image: sitk.Image, path: Path, compressed: bool = True) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
+from femur3d.io.atomic import replacing
 
 MAX_VOXELS = 2**29  # 2 GiB as float32
 MAX_FILE_BYTES = 8 * MAX_VOXELS + (1 << 28)  # as float64, and some room for a header
@@ -98,6 +99,17 @@ def reading(path: Path) -> Iterator[None]:
         raise damaged(path, f"its compressed data do not unpack ({error})") from error
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """`atomic.replacing`; what disks and SimpleITK refuse becomes an InputError that names the file."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except (RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or itk_error(error)
+        raise InputError(f"{path}: cannot be written ({reason}).\nCheck permissions and free space.") from error
 
 
 def check_name(path: Path) -> None:
