@@ -39,7 +39,8 @@ def _check_range(section: Any, names: str, low: float, high: float, above: bool 
     for name in names.split():
         value = getattr(section, name)
         good = low <= value <= high and not (above and value == low)
-        _check(good, f"{name}: expected {'more than ' * above}{low:,} to {high:,}. Received: {value}")
+        wanted = f"more than {low:,}, at most {high:,}" if above else f"{low:,} to {high:,}"
+        _check(good, f"{name}: expected {wanted}. Received: {value}")
 
 
 def _check_choice(section: Any, name: str, *choices: str) -> None:
