@@ -46,8 +46,7 @@ def jax_tasks(experiment: Experiment, steps: int) -> Tasks:
 
     network = build_network(experiment.network, 0, "mixed_bfloat16")
     optimizer = make_optimizer(experiment.training, network)
-    alphas = dict(zip(HEADS, experiment.loss.head_weights, strict=True))
-    train_step = ENGINE.make_train_step(network, optimizer, alphas, experiment.loss.l2)
+    train_step = ENGINE.make_train_step(network, optimizer, experiment.loss)
     images, labels = draw_batch(experiment)
     batch = jax.device_put(images[..., np.newaxis]), jax.device_put(labels)
 
