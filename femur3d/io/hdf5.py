@@ -14,7 +14,13 @@ import numpy as np
 from femur3d.errors import FemurError, InputError
 from femur3d.io.atomic import replacing
 
-OPENING_SECONDS = 6.0
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+OPENING_CPU_SECONDS = 6  # a hang in HDF5 computes all the time, and a busy machine is no reason to refuse a file
+OPENING_SECONDS = 120.0
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
@@ -37,13 +43,12 @@ def open_in_child(path: str | os.PathLike[str]) -> None:
 
     What else is wrong with it is left to `open_hdf5` and `reading_hdf5`.
     """
-    code = "import sys; from femur3d.io import hdf5; print(flush=True); hdf5.look_through(sys.argv[1])"
+    code = "import sys; from femur3d.io import hdf5; hdf5.look_through(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", code, os.fspath(path)],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ) as child:  # fmt: skip
-        child.stdout.readline()  # type: ignore[union-attr]  # Python has started: from here on the time counts
         try:
             code_of_end = child.wait(timeout=OPENING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -54,7 +59,11 @@ def open_in_child(path: str | os.PathLike[str]) -> None:
 
 
 def look_through(path: str) -> None:
-    """Reads all names and attributes of a file."""
+    """Reads all names and attributes of a file; where it takes too long, the system ends this process."""
+    if resource:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime) + OPENING_CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     with h5py.File(path, "r") as file:
         plain_datasets(file, path)
         file.visititems(lambda _, item: list(item.attrs.items()) and None)
