@@ -1,12 +1,13 @@
 """Compares predicted label maps with references and writes the paper's Table 1 (section 3.4).
 
     python -m femur3d.evaluate --predictions out --references data/labelsTr -o evaluation [--images data/imagesTr]
-        [--split val --fold 0] [--present-only]
+        [--split val --fold 0] [--present-only] [--figures] [--report]
 
 Files are matched by case name. A reference without prediction is a failure: its distances are inf and its Dice is 0,
 and the command ends with code 4; --present-only leaves such cases out. A femur that is neither in the reference nor in
 the prediction is not applicable: it is counted and in no average. Writes metrics.csv, summary.json (averages over all
-and of each side, agreement of the volumes, command, versions, models), table.txt, and a picture per case with --images.
+and of each side, agreement of the volumes, command, versions, models), table.txt, and a picture per case with --images;
+with --figures CASE_distance.png, the surface coloured by its distance to the reference; with --report a page of all.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from femur3d.evaluation.metrics import LABEL_MODES, FemurMetrics, measure_case
 from femur3d.evaluation.tables import format_table, write_report
 from femur3d.export.case_results import read_summary
 from femur3d.io.images import read_volume, scan_extension
+from femur3d.reporting.distance_figure import distance_figure
+from femur3d.reporting.page import write_report as write_page
+from femur3d.reporting.results import Result
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS
@@ -40,6 +44,8 @@ flags.DEFINE_string("predictions", None, "Folder of predicted label maps.", requ
 flags.DEFINE_string("references", None, "Folder of reference label maps; ../dataset.json names labels.", required=True)
 flags.DEFINE_string("output", None, "Folder to write to.", short_name="o", required=True)
 flags.DEFINE_string("images", None, "Folder of the scans: writes CASE.png with the contours of both.")
+flags.DEFINE_bool("figures", False, "Write CASE_distance.png too, the paper's Fig. 2; with --images beside slices.")
+flags.DEFINE_bool("report", False, "Write report.html too, a page of all cases that works offline.")
 flags.DEFINE_enum(
     "split",
     "all",
@@ -84,12 +90,13 @@ def main(argv: Sequence[str]) -> int:
             unusable.append(error)
             prediction = evaluation.empty_labels(reference)
         rows += measure_case(case.name, reference, prediction, FLAGS.labels, names)
-        if case.image:
-            pictures.append(_draw(case, reference, prediction, output))
+        pictures += _draw(case, reference, prediction, output)
     if unusable and len(unusable) == len(present):
         raise unusable[0]
     print(format_table(rows))
     print(*write_report(rows, output, _origin(cases, missing, pictures)), *pictures, sep="\n")
+    if FLAGS.report:
+        print(write_page([_result(case) for case in cases], output / "report.html", rows))
     return _report_failures(missing, unusable, [case.name for case in cases if case.image is None])
 
 
@@ -113,12 +120,23 @@ def _cases(references: Path) -> list[evaluation.Case]:
     return chosen
 
 
-def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> Path:
-    assert case.image is not None
-    image, path = read_volume(case.image), output / f"{case.name}.png"
-    evaluation.check_geometry(case.image, image, case.reference, reference)
-    contour_figure(image, reference, prediction, path)
-    return path
+def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> list[Path]:
+    image, pictures = None, []
+    if case.image:
+        image = read_volume(case.image)
+        evaluation.check_geometry(case.image, image, case.reference, reference)
+        pictures.append(output / f"{case.name}.png")
+        contour_figure(image, reference, prediction, pictures[-1])
+    if FLAGS.figures:
+        pictures.append(output / f"{case.name}_distance.png")
+        distance_figure(image, reference, prediction, pictures[-1], case.name)
+    return pictures
+
+
+def _result(case: evaluation.Case) -> Result:
+    """What a report needs to know of a case, and what the CASE.json beside its prediction says of it."""
+    summary = _summary(case.prediction) if case.prediction else {}
+    return Result(case.name, summary, case.prediction, case.image, case.reference)
 
 
 def _origin(cases: Sequence[evaluation.Case], missing: Sequence[str], pictures: Sequence[Path]) -> dict[str, Any]:
@@ -144,9 +162,12 @@ def _origin(cases: Sequence[evaluation.Case], missing: Sequence[str], pictures: 
 
 def _model_hash(prediction: Path) -> str:
     """SHA-256 of the weights that made a prediction; empty where no CASE.json says so."""
-    summary = read_summary(prediction.with_name(f"{prediction.name.removesuffix(scan_extension(prediction))}.json"))
-    model = summary.get("model")
+    model = _summary(prediction).get("model")
     return str(model.get("weights_sha256", "")) if isinstance(model, dict) else ""
+
+
+def _summary(prediction: Path) -> dict[str, Any]:
+    return read_summary(prediction.with_name(f"{prediction.name.removesuffix(scan_extension(prediction))}.json"))
 
 
 def _report_failures(missing: Sequence[str], unusable: Sequence[InputError], no_image: Sequence[str]) -> int:

@@ -121,3 +121,18 @@ def test_command_line_refuses_another_geometry_in_two_lines(tmp_path: Path) -> N
     assert "[1.0, 1.0, 3.0] against [1.0, 1.0, 2.0]" in first
     assert not (tmp_path / "out").exists()
     assert evaluate(tmp_path, "--labels", "knees").returncode == 2
+
+
+def test_figures_and_report_show_every_case(tmp_path: Path) -> None:
+    """One that is right, one on another grid, one without prediction."""
+    for name in ("a", "b", "c"):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "a.nii.gz", BOTH)
+    write(tmp_path / "predictions" / "b.nii.gz", BOTH, (2.0, 2.0, 2.0))
+    ended = evaluate(tmp_path, "--figures", "--report")
+    assert ended.returncode == 4, ended.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"a_distance.png", "b_distance.png", "c_distance.png", "report.html"} <= names
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert '"femurs":6,"failures":4' in page
+    assert ended.stdout.splitlines()[-1] == str(tmp_path / "out" / "report.html")
