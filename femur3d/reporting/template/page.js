@@ -36,7 +36,7 @@ function shown(value, decimals, unit = "") {
   const x = number(value);
   if (Number.isNaN(x)) return "–";
   if (!Number.isFinite(x)) return "∞";
-  return x.toFixed(decimals) + (unit ? ` ${unit}` : "");
+  return x.toFixed(decimals).replace("-", "−") + (unit ? ` ${unit}` : "");
 }
 
 function say(text) {

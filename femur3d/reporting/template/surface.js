@@ -108,7 +108,8 @@ class SurfaceView {
     this.limit = mesh.coloured ? this.usualLimit() : 0;
     this.figure = element("figure", { class: "panel surface-panel" },
       element("figcaption", {}, element("span", {}, "surface"), this.buttons()),
-      element("div", { class: "stage" }, this.canvas, ...this.letters, this.scaleBar(), this.tip, mesh.coloured && this.colourBar()));
+      element("div", { class: "stage" }, this.canvas, ...this.letters, this.scaleBar(), this.tip,
+        mesh.coloured && element("span", { class: "hint meaning" }, "red: beyond the reference, blue: short of it"), mesh.coloured && this.colourBar()));
     this.reset();
     this.listen();
     if (!this.start()) this.canvas.replaceWith(element("p", { class: "empty" }, "This browser shows no WebGL: the surface cannot be drawn."));
@@ -142,9 +143,7 @@ class SurfaceView {
       this.limit = Number(event.target.value);
       this.draw();
     } }, LIMITS_MM.map((mm) => element("option", { value: mm, selected: mm === this.limit }, `± ${mm} mm`)));
-    return element("div", { class: "colour-bar" },
-      element("span", { class: "ticks" }, ...this.ends), strip, choice,
-      element("span", { class: "hint" }, "red: beyond the reference, blue: short of it"));
+    return element("div", { class: "colour-bar" }, element("span", { class: "ticks" }, ...this.ends), strip, choice);
   }
 
   start() {
