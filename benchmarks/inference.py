@@ -106,8 +106,9 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     import keras
 
     from benchmarks.wider_network import embed_in_wider_network
+    from femur3d.inference.mode import EXACT, FAST, Mode
     from femur3d.inference.saved_model import TrainedModel, load_model
-    from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmenter
+    from femur3d.inference.segmenter import Segmenter
     from femur3d.network.unet import build_network
 
     ENGINE.make_repeatable(training=False)

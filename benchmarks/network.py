@@ -71,7 +71,7 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
     import keras
 
     from femur3d.engines.backend import ENGINE
-    from femur3d.inference.segmenter import EXACT
+    from femur3d.inference.mode import EXACT
     from femur3d.network.unet import build_network
 
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -12,8 +12,9 @@ import numpy as np
 
 from femur3d.engines.backend import ENGINE  # first: it says what is wrong with KERAS_BACKEND
 from femur3d.errors import InputError
+from femur3d.inference.mode import EXACT, FAST
 from femur3d.inference.saved_model import SHIPPED, load_model, read_config
-from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
+from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, read_scan, volume_from_sitk
 from femur3d.volume import IDENTITY, Volume

@@ -34,9 +34,10 @@ from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.dicom_seg import require_highdicom
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
+from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.quality_limits import RED, YELLOW
 from femur3d.inference.saved_model import SHIPPED, TrainedModel, load_model
-from femur3d.inference.segmenter import EXACT, FAST, Mode, Segmentation, Segmenter
+from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
 from femur3d.read_ahead import read_ahead

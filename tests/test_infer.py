@@ -19,9 +19,10 @@ from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
 from femur3d.export import case_files, case_results
 from femur3d.inference import quality
+from femur3d.inference.mode import FAST, Mode
 from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import TrainedModel, load_model
-from femur3d.inference.segmenter import FAST, Mode, Segmenter
+from femur3d.inference.segmenter import Segmenter
 from femur3d.inference.sliding_window import SlidingWindow
 from femur3d.io import images as volume_io
 from femur3d.io.images import read_volume, write_volume

@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,9 @@ def test_no_test_imports_another():
     tests = {path for path in (ROOT / "tests").rglob("*.py") if path.parent.name != "support"}
     for path in tests:
         assert not {n for n in imported(path) if n.startswith("tests") and not n.startswith("tests.support")}, path
+
+
+def test_training_on_a_packed_file_needs_neither_simpleitk_nor_vtk():
+    code = "import sys; sys.modules.update(SimpleITK=None, vtkmodules=None, nibabel=None); import femur3d.train"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert run.returncode == 0, run.stderr

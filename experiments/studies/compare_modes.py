@@ -27,8 +27,9 @@ from femur3d.volume import Volume
 
 with cli.quiet_imports():
     from femur3d.engines.backend import ENGINE
+    from femur3d.inference.mode import EXACT, FAST
     from femur3d.inference.saved_model import load_model
-    from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
+    from femur3d.inference.segmenter import Segmentation, Segmenter
 
 FLAGS = flags.FLAGS
 NEED_A_REFERENCE = ("cropped head", "wrong body part")

@@ -16,12 +16,12 @@ from femur3d.engines import coarse_to_fine, openvino_predictor
 from femur3d.engines.fused_for_inference import fuse_for_inference
 from femur3d.engines.matmul_deconv import with_matmul_deconv
 from femur3d.engines.winograd import with_winograd
-from femur3d.inference.segmenter import Mode, Prepared
+from femur3d.inference.mode import Mode, Prepared
 from femur3d.network.unet import head_probabilities
 
 
 class KerasEngine(abc.ABC):
-    """An engine of training (`training.trainer.Engine`) and of inference (`inference.segmenter.Engine`).
+    """An engine of training (`training.trainer.Engine`) and of inference (`inference.mode.Engine`).
 
     Attributes:
         errors: what an update or a forward pass may raise that is neither a user's mistake nor ours.

@@ -8,23 +8,23 @@ import html
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from typing import Literal
 
-import keras
 import numpy as np
 
-from femur3d.config import DOWNSAMPLING, OVERLAP
+from femur3d.config import DOWNSAMPLING
 from femur3d.data.cleaning import content_box
 from femur3d.data.patches import make_normalise, patches_around
 from femur3d.data.preprocessing import air_level, cut, prepare_scan, restore, rounded
 from femur3d.errors import InputError
+from femur3d.inference.mode import EXACT, Engine, Mode
 from femur3d.inference.patch_selection import look_past_air, refine_region
 from femur3d.inference.postprocessing import LABEL_NAMES, label_map
 from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
 from femur3d.inference.quality_limits import RED, YELLOW, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
-from femur3d.inference.sliding_window import PatchMean, Predict, Progress, SlidingWindow
+from femur3d.inference.sliding_window import PatchMean, Progress, SlidingWindow
 from femur3d.io.images import Nifti1Header, write_volume
 from femur3d.volume import Volume
 
@@ -94,57 +94,6 @@ class Segmentation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the label map as a scan file: .nii.gz, .nii, .nrrd or .mha."""
         write_volume(self.labels, path, like=self.nifti)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mode:
-    """How much work goes into a scan.
-
-    Attributes:
-        overlap: of neighbouring patches, 0 to less than 1; 0.5 is a stride of 32 voxels for 64³ **(ours)**.
-        dtype: the network computes in, 'float32' or 'bfloat16'.
-        skip_air: whether patches that hold air only are passed over.
-        refine_above: all overlapping patches are used only where fewer find more than this part femur; None:
-            everywhere.
-        coarse_to_fine: on a CPU, whether the decoder's finer levels see only what LowerCls is unsure about.
-        allow_openvino: whether OpenVINO computes where it is installed and the engine would be on a CPU.
-    """
-
-    overlap: float = OVERLAP
-    dtype: str = "float32"
-    skip_air: bool = False
-    refine_above: float | None = None
-    coarse_to_fine: bool = False
-    allow_openvino: bool = False
-
-
-EXACT = Mode()
-# Less overlap at the femurs would change them too much: with 0.375 the Dice against the exact mode is 0.984 to 0.993.
-FAST = Mode(dtype="bfloat16", skip_air=True, refine_above=0.005, coarse_to_fine=True, allow_openvino=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A trained network ready for scans.
-
-    Attributes:
-        predict: P(femur) by UpperCls: float32 (batch, z, y, x) normalised patches → float32 (batch, z, y, x).
-        predict_heads: the same by all heads, 'lower', 'mid' and 'upper'; see `network.unet.head_probabilities`.
-        versions: of what computes.
-        errors: what both raise besides MemoryError where they cannot compute.
-    """
-
-    predict: Predict
-    predict_heads: Callable[[np.ndarray], dict[str, np.ndarray]]
-    versions: dict[str, str]
-    errors: tuple[type[Exception], ...]
-
-
-class Engine(Protocol):
-    """What computes: `femur3d.engines.backend.ENGINE`, or one of the reader's own."""
-
-    def prepare(self, network: keras.Model, mode: Mode) -> Prepared:
-        """The network ready for scans, as fast as the mode allows."""
 
 
 class Segmenter:

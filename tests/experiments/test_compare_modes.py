@@ -7,9 +7,10 @@ import pytest
 
 from experiments.studies import compare_modes
 from femur3d.engines.backend import ENGINE
+from femur3d.inference.mode import EXACT, FAST
 from femur3d.inference.quality_limits import Flag
 from femur3d.inference.saved_model import load_model
-from femur3d.inference.segmenter import EXACT, FAST, Segmentation, Segmenter
+from femur3d.inference.segmenter import Segmentation, Segmenter
 from tests.support.ellipsoids import scan_and_label
 
 

@@ -13,9 +13,10 @@ from experiments.studies import check_robustness
 from femur3d.data.preprocessing import cut, orient
 from femur3d.engines.backend import ENGINE
 from femur3d.evaluation.overlap import count_overlap, dice
+from femur3d.inference.mode import EXACT, FAST
 from femur3d.inference.postprocessing import LEFT, RIGHT
 from femur3d.inference.saved_model import SHIPPED, load_model
-from femur3d.inference.segmenter import EXACT, FAST, Segmenter
+from femur3d.inference.segmenter import Segmenter
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from femur3d.inference.segmenter import Prepared
+from femur3d.inference.mode import Prepared
 
 
 class StandInEngine:
