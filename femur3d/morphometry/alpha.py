@@ -12,9 +12,9 @@ import dataclasses
 
 import numpy as np
 
-from femur3d.morphometry.neck import Neck
-from femur3d.morphometry.radial import PLANES, Contour
+from femur3d.morphometry.axes import Neck
 from femur3d.morphometry.sphere import Sphere
+from femur3d.morphometry.surface import PLANES, Contour
 
 LEAVES = 0.03  # of the radius: what is farther out has left the sphere **(ours)**
 MOST_BACK_DEG = 3.0  # from there back to the sphere itself
@@ -44,7 +44,7 @@ def _heights(line: Contour, radius: float) -> np.ndarray:
     return np.interp(polar_degrees(), angles[order], distances[near][order], left=np.nan, right=np.nan) - radius
 
 
-def alpha_degrees(heights_mm: np.ndarray, radius_mm: float) -> np.ndarray:
+def alpha_degrees(heights_mm: np.ndarray, radius_mm: float, leaves: float = LEAVES) -> np.ndarray:
     """The alpha angle in every half-plane: (PLANES,), degrees; NaN where the outline does not leave the sphere.
 
     An outline of voxels strays from the best sphere by some tenths of a millimetre. So the first place farther out by
@@ -54,12 +54,13 @@ def alpha_degrees(heights_mm: np.ndarray, radius_mm: float) -> np.ndarray:
     Args:
         heights_mm: of `heights`.
         radius_mm: of the head.
+        leaves: the 3%.
     """
-    return np.array([_alpha(row, radius_mm) for row in heights_mm])
+    return np.array([_alpha(row, radius_mm, leaves) for row in heights_mm])
 
 
-def _alpha(row: np.ndarray, radius: float) -> float:
-    angles, level = polar_degrees(), LEAVES * radius
+def _alpha(row: np.ndarray, radius: float, leaves: float) -> float:
+    angles, level = polar_degrees(), leaves * radius
     out = np.flatnonzero(row > level)
     if not out.size:
         return np.nan
@@ -68,7 +69,7 @@ def _alpha(row: np.ndarray, radius: float) -> float:
         return float(angles[0])
     share = (level - row[first - 1]) / (row[first] - row[first - 1])
     left = angles[first - 1] - share * STEP_DEG
-    touching = np.degrees(np.arcsin(min((1 + LEAVES) * np.sin(np.radians(left)), 1.0)))
+    touching = np.degrees(np.arcsin(min((1 + leaves) * np.sin(np.radians(left)), 1.0)))
     return float(min(touching if left < 90 else left, left + MOST_BACK_DEG))
 
 

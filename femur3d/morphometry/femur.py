@@ -8,15 +8,32 @@ from typing import Literal
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.morphometry.alpha import alpha_degrees, heights
-from femur3d.morphometry.neck import REACH, Neck, find_neck, neck_window
-from femur3d.morphometry.radial import Frame, perpendicular
-from femur3d.morphometry.shaft import START, Shaft, find_shaft
-from femur3d.morphometry.sphere import Sphere, find_head, fit_head
-from femur3d.morphometry.surface import Surface
+from femur3d.morphometry.alpha import LEAVES, alpha_degrees, heights
+from femur3d.morphometry.axes import NARROW, REACH, START, Neck, Shaft, find_neck, find_shaft, neck_window
+from femur3d.morphometry.sphere import ARTICULAR_DEG, Sphere, find_head, fit_head
+from femur3d.morphometry.surface import Frame, Surface, perpendicular
 
 Side = Literal["left", "right"]
 
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the definitions leave open and we chose; error bars vary it.
+
+    Attributes:
+        articular_deg: see `sphere.ARTICULAR_DEG`.
+        narrow: see `axes.NARROW`.
+        start: see `axes.START`.
+        leaves: see `alpha.LEAVES`.
+    """
+
+    articular_deg: float = ARTICULAR_DEG
+    narrow: float = NARROW
+    start: float = START
+    leaves: float = LEAVES
+
+
+OURS = Choices()
 _ROUNDS = 4
 _SETTLED_MM = 0.02
 
@@ -49,7 +66,7 @@ class Femur:
         return self.neck.frame
 
 
-def find_femur(surface: Surface, side: Side | None = None, up: np.ndarray | None = None) -> Femur:
+def find_femur(surface: Surface, side: Side | None = None, in_world: bool = False) -> Femur:
     """Finds head, neck and shaft wherever and however a femur lies.
 
     12 o'clock is where the shaft's axis points to, seen along the neck (ISB's femoral frame, Wu et al. 2002, J Biomech
@@ -57,8 +74,8 @@ def find_femur(surface: Surface, side: Side | None = None, up: np.ndarray | None
 
     Args:
         surface: closed, of one femur.
-        side: which one it is; None: as the shape says, for which the shaft must lie behind the neck's plane.
-        up: unit vector (3,), where the shaft cannot be found; None: world z.
+        side: which one it is; None: as the neck points in the world, or as the shape says.
+        in_world: whether the patient lies as LPS says.
 
     Raises:
         InputError: there is no head to be found.
@@ -68,11 +85,11 @@ def find_femur(surface: Surface, side: Side | None = None, up: np.ndarray | None
         raise InputError("No femoral head was found on the surface.\nExpected a closed surface of one proximal femur.")
     axis = neck_window(surface, head)
     shaft = find_shaft(surface, head, axis)
-    up = shaft.direction if shaft else np.array([0.0, 0.0, 1.0]) if up is None else up
+    up = shaft.direction if shaft else np.array([0.0, 0.0, 1.0])
     superior = perpendicular(up, axis)
     frame = Frame(head.centre_mm, axis, superior, np.cross(axis, superior))  # a left femur's
     behind = _behind(surface, head, frame, up)
-    side = side or ("left" if behind >= 0 else "right")
+    side = side or ("left" if (axis[0] if in_world else behind) >= 0 else "right")
     if side == "right":
         frame = dataclasses.replace(frame, anterior=-frame.anterior)
     return settled(surface, side, behind if side == "left" else -behind, head, frame, shaft)
@@ -81,13 +98,34 @@ def find_femur(surface: Surface, side: Side | None = None, up: np.ndarray | None
 def settled(surface: Surface, side: Side, sidedness: float, head: Sphere, frame: Frame, shaft: Shaft | None) -> Femur:
     """Sphere, neck and clock made to agree: the articular part depends on the neck's axis, this on the centre."""
     for _ in range(_ROUNDS):
-        neck = find_neck(surface, head, dataclasses.replace(frame, centre_mm=head.centre_mm))
-        frame, before = neck.frame, head.centre_mm
-        head = fit_head(surface, head, frame.axis) or head
+        before = head.centre_mm
+        head, neck = _next(surface, head, frame, OURS)
+        frame = neck.frame
         if np.linalg.norm(head.centre_mm - before) < _SETTLED_MM:
             break
+    return _femur(side, sidedness, head, neck, shaft, OURS)
+
+
+def _next(
+    surface: Surface, head: Sphere, frame: Frame, choices: Choices, close_deg: float = 0.05
+) -> tuple[Sphere, Neck]:
+    neck = find_neck(surface, head, dataclasses.replace(frame, centre_mm=head.centre_mm), choices.narrow, close_deg)
+    return fit_head(surface, head, neck.frame.axis, choices.articular_deg) or head, neck
+
+
+def again(surface: Surface, femur: Femur, choices: Choices) -> Femur:
+    """The femur on a surface that differs a little from the one it was found on, with other choices."""
+    head = fit_head(surface, femur.head, femur.frame.axis, choices.articular_deg) or femur.head
+    shaft = femur.shaft and find_shaft(surface, head, femur.frame.axis, choices.start, femur.shaft)
+    frame = dataclasses.replace(femur.frame, superior=shaft.direction if shaft else femur.frame.superior)
+    head, neck = _next(surface, head, frame.turned(femur.frame.axis), choices, 0.5)
+    return _femur(femur.side, femur.sidedness, head, neck, shaft, choices)
+
+
+def _femur(side: Side, sidedness: float, head: Sphere, neck: Neck, shaft: Shaft | None, choices: Choices) -> Femur:
     map_mm = heights(neck, head)
-    return Femur(side, sidedness, head, neck, shaft, map_mm, alpha_degrees(map_mm, head.radius_mm))
+    alpha = alpha_degrees(map_mm, head.radius_mm, choices.leaves)
+    return Femur(side, sidedness, head, neck, shaft, map_mm, alpha)
 
 
 def _behind(surface: Surface, head: Sphere, frame: Frame, up: np.ndarray) -> float:

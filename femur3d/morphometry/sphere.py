@@ -72,23 +72,28 @@ def _facing_radius(surface: Surface, centre: np.ndarray) -> float:
     return float(edges[ndimage.gaussian_filter1d(counts, 2.0).argmax()] + 0.25)
 
 
-def fit_head(surface: Surface, start: Sphere, neck_axis: np.ndarray | None = None) -> Sphere | None:
+def fit_head(
+    surface: Surface, start: Sphere, neck_axis: np.ndarray | None = None, articular_deg: float = ARTICULAR_DEG
+) -> Sphere | None:
     """The sphere from which the articular surface differs least; None where too little of it is near.
 
     Args:
         surface: of the femur.
         start: a few millimetres off at most.
         neck_axis: unit vector (3,) from the head to the neck; None where it is not known yet: all that is near is used.
+        articular_deg: angle with the neck's axis from which on the surface is articular.
     """
     centre, radius, scale = start.centre_mm, start.radius_mm, 0.06 * start.radius_mm
+    part = np.linalg.norm(surface.vertices - centre, axis=1) < 1.4 * radius
+    vertices, normals, areas = surface.vertices[part], surface.normals[part], surface.areas[part]
     for _ in range(50):
-        offsets = surface.vertices - centre
+        offsets = vertices - centre
         distances = np.linalg.norm(offsets, axis=1)
         residuals = distances - radius
         directions = offsets / np.maximum(distances, 1e-9)[:, None]
-        weights = np.where(np.einsum("ij,ij->i", directions, surface.normals) > _COSINE, surface.areas, 0.0)
+        weights = np.where(np.einsum("ij,ij->i", directions, normals) > _COSINE, areas, 0.0)
         if neck_axis is not None:
-            weights[directions @ neck_axis > np.cos(np.radians(ARTICULAR_DEG))] = 0
+            weights[directions @ neck_axis > np.cos(np.radians(articular_deg))] = 0
         robust = np.square(np.maximum(1 - np.square(residuals / (_TUKEY * scale)), 0))
         used = (weights > 0) & (robust > 0)
         w, r = (weights * robust)[used], residuals[used]
@@ -99,7 +104,7 @@ def fit_head(surface: Surface, start: Sphere, neck_axis: np.ndarray | None = Non
         centre, radius = centre + step[:3], radius + step[3]
         near = (weights > 0) & (np.abs(residuals) < 0.15 * radius)
         scale = max(1.4826 * _weighted_median(np.abs(residuals[near]), weights[near]), _LEAST_SCALE_MM)
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:
             break
     residual = float(np.sqrt(np.average(np.square(r), weights=w)))
     coverage = float((weights[used] / np.square(distances[used])).sum() / (4 * np.pi))

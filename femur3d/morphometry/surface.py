@@ -1,4 +1,8 @@
-"""A closed triangle surface of one femur in world millimetres: what all measures are taken from."""
+"""A closed triangle surface of one femur in world millimetres, and its cuts: what all measures are taken from.
+
+Two kinds of cuts are made: radial half-planes about the neck's axis, in which a clock is read (12 o'clock superior, 3
+anterior, on both sides), and planes across an axis.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import dataclasses
 import functools
 
 import numpy as np
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkFiltersCore import vtkQuadricClustering
 
-FEWEST_TRIANGLES = 200
+from femur3d.evaluation.surface_distance import poly_data
+
+PLANES = 36  # half-planes of the clock: every 10°, three an hour
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,3 +66,131 @@ class Surface:
         moved = Surface(self.vertices + offsets_mm[:, None] * self.normals, self.triangles)
         moved.__dict__["edges"] = self.edges  # the same triangles
         return moved
+
+    def coarse(self, edge_mm: float) -> Surface:
+        """About the same surface with edges of about such a length (clusters of vertices become one)."""
+        size = np.ptp(self.vertices, axis=0)
+        clusters = vtkQuadricClustering()
+        clusters.SetInputData(poly_data(self.vertices, self.triangles))
+        clusters.SetNumberOfDivisions(*np.maximum(size / edge_mm, 2).astype(int).tolist())
+        clusters.AutoAdjustNumberOfDivisionsOff()
+        clusters.Update()
+        mesh = clusters.GetOutput()
+        vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
+        corners = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
+        return Surface(vertices, corners)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
+    """Where the clock hangs: the head's centre and three orthogonal unit vectors (3,), world LPS.
+
+    Attributes:
+        centre_mm: of the head.
+        axis: from the head to the neck.
+        superior: 12 o'clock.
+        anterior: 3 o'clock.
+    """
+
+    centre_mm: np.ndarray
+    axis: np.ndarray
+    superior: np.ndarray
+    anterior: np.ndarray
+
+    def turned(self, axis: np.ndarray) -> Frame:
+        """The frame about another axis, with 12 o'clock as near to the old one as can be."""
+        superior = perpendicular(self.superior, axis)
+        anterior = np.cross(axis, superior)
+        anterior *= np.sign(anterior @ self.anterior)
+        return dataclasses.replace(self, axis=axis, superior=superior, anterior=anterior)
+
+
+def perpendicular(vector: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Unit vector (3,): the part of a vector across a unit vector."""
+    across = vector - (vector @ axis) * axis
+    return across / np.linalg.norm(across)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contour:
+    """Where a half-plane cuts the surface near the axis, unordered.
+
+    Attributes:
+        along_mm: (N,), along the axis, 0 at the head's centre, positive towards the neck.
+        away_mm: (N,), distance from the axis.
+    """
+
+    along_mm: np.ndarray
+    away_mm: np.ndarray
+
+
+def clock_angles() -> np.ndarray:
+    """(PLANES,), radians: 0 at 12 o'clock, π/2 at 3 o'clock."""
+    return np.arange(PLANES) * (2 * np.pi / PLANES)
+
+
+def contours(surface: Surface, frame: Frame, reach_mm: float) -> list[Contour]:
+    """The contours in all half-planes, by clock angle, within a distance of the head's centre."""
+    offsets = surface.vertices - frame.centre_mm
+    near = np.linalg.norm(offsets, axis=1) < reach_mm
+    edges = surface.edges[near[surface.edges].all(axis=1)]
+    along, up, front = (offsets @ axis for axis in (frame.axis, frame.superior, frame.anterior))
+    found: list[Contour] = []
+    opposite: list[Contour] = []
+    for angle in clock_angles()[: PLANES // 2]:
+        beside = front * np.cos(angle) - up * np.sin(angle)
+        first, second = beside[edges].T
+        cut = (first < 0) != (second < 0)
+        start, end = edges[cut].T
+        share = first[cut] / (first[cut] - second[cut])
+        away = front * np.sin(angle) + up * np.cos(angle)
+        across = away[start] + share * (away[end] - away[start])
+        down = along[start] + share * (along[end] - along[start])
+        found.append(Contour(down[across >= 0], across[across >= 0]))
+        opposite.append(Contour(down[across < 0], -across[across < 0]))
+    return found + opposite
+
+
+def sections(
+    surface: Surface, origin: np.ndarray, normal: np.ndarray, levels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Areas (mm²) and centroids (n, 3) of the plane sections of a closed surface.
+
+    The sums of the oriented pieces of a section's outline give both, in whatever order they come.
+    """
+    heights = (surface.vertices - origin) @ normal
+    first = np.eye(3)[np.argmin(np.abs(normal))]
+    across = np.cross(normal, first)
+    across /= np.linalg.norm(across)
+    beside = np.cross(normal, across)
+    corners = heights[surface.triangles]
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    areas, middles = np.zeros(len(levels)), np.zeros((len(levels), 3))
+    for number, level in enumerate(levels):
+        triangles = surface.triangles[(low < level) & (high >= level)]
+        pieces = _pieces(surface.vertices, heights - level, triangles)  # (n, 2, 3)
+        shift = pieces.mean(axis=(0, 1))
+        u, v = (pieces - shift) @ across, (pieces - shift) @ beside
+        cross = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+        area = cross.sum() / 2
+        areas[number] = abs(area)
+        middles[number] = shift + (across * (u.sum(axis=1) * cross).sum() + beside * (v.sum(axis=1) * cross).sum()) / (
+            6 * area
+        )
+    return areas, middles
+
+
+def _pieces(vertices: np.ndarray, heights: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(n, 2, 3): the straight pieces in which triangles cross height 0, oriented as the triangles are."""
+    above = heights[triangles] >= 0
+    odd = np.where(above.sum(axis=1) == 1, above.argmax(axis=1), (~above).argmax(axis=1))  # the corner alone on a side
+    rows = np.arange(len(triangles))
+    alone, following, before = (triangles[rows, (odd + k) % 3] for k in range(3))
+    ends = []
+    for other in (following, before):
+        share = heights[alone] / (heights[alone] - heights[other])
+        ends.append(vertices[alone] + share[:, None] * (vertices[other] - vertices[alone]))
+    pieces = np.stack(ends, axis=1)
+    flipped = ~above[rows, odd]
+    pieces[flipped] = pieces[flipped][:, ::-1]
+    return pieces

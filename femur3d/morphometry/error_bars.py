@@ -1,0 +1,126 @@
+"""Error bars: the measures again and again on surfaces that might as well be the true one.
+
+Each time the surface is moved along its normals by a smooth random field, by half a voxel's extent along the normal, or
+as far as a probability map leaves the boundary open; and what the definitions leave open (how much of the head is
+articular, where the shaft begins, …) is varied. The width of an interval is then calibrated: on phantoms the 90%
+interval is to hold the truth in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy import ndimage
+
+from femur3d.morphometry.definitions import DEFINITIONS, values
+from femur3d.morphometry.femur import OURS, Choices, Femur, again
+from femur3d.morphometry.surface import Surface
+from femur3d.volume import Volume
+
+SAMPLES = 20
+COVERAGE = 0.90
+EDGE_MM = 2.2  # of the surfaces that are moved
+AMPLITUDE = 0.25  # standard deviation of the boundary, in half voxels along its normal
+REACH_VOXELS = 2.0  # over which the boundary's errors are alike
+COMMON = 0.3  # of the amplitude: the same all over the femur
+_WAVES = 32
+_OPEN_MM = 3.0  # a probability map that leaves the boundary more open than this is taken so
+
+# Calibration: what the half-widths are multiplied with, and the least half-widths **(ours)**.
+WIDEN: dict[str, float] = {}
+LEAST: dict[str, float] = {}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boundary:
+    """How well the boundary is known.
+
+    Attributes:
+        spacing_mm: (3,), of the voxels that it was drawn in, along `axes`.
+        axes: 3×3, rows are unit vectors in world LPS.
+        probability: P(femur), where known.
+    """
+
+    spacing_mm: np.ndarray
+    axes: np.ndarray
+    probability: Volume | None = None
+
+    def deviation_mm(self, surface: Surface) -> np.ndarray:
+        """(V,): standard deviation of the surface's place along its normals."""
+        half = np.abs(surface.normals @ self.axes.T) @ self.spacing_mm / 2
+        if self.probability is None:
+            return AMPLITUDE * half
+        map_ = self.probability
+        steps = np.gradient(map_.array.astype(np.float32), *map_.spacing_mm[::-1])
+        places = map_.index_zyx(surface.vertices).T
+        slope = np.sqrt(sum(np.square(ndimage.map_coordinates(s, places, order=1, mode="nearest")) for s in steps))
+        # A logistic edge has the slope 1/4w in its middle and the standard deviation 1.81 w.
+        return np.hypot(AMPLITUDE * half, np.minimum(0.45 / np.maximum(slope, 1e-6), _OPEN_MM) / 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spread:
+    """The measures on surfaces that might be true, less those on the surface itself.
+
+    Attributes:
+        differences: (SAMPLES, M), in the order of DEFINITIONS; NaN where a measure could not be taken.
+        centre_mm: (SAMPLES,), how far the head's centre moved.
+    """
+
+    differences: np.ndarray
+    centre_mm: np.ndarray
+
+    def tails(self, name: str) -> tuple[float, float]:
+        """How far the 90% of the differences reach below and above their median; NaN where half of them lack it.
+
+        Their median itself says nothing: noise alone makes a largest angle larger.
+        """
+        found = self.differences[:, list(DEFINITIONS).index(name)]
+        if np.isnan(found).mean() > 0.5:
+            return np.nan, np.nan
+        low, middle, high = np.nanquantile(found, [(1 - COVERAGE) / 2, 0.5, (1 + COVERAGE) / 2])
+        return float(low - middle), float(high - middle)
+
+    def interval(self, name: str, value: float) -> tuple[float, float]:
+        """The calibrated 90% interval of a measure."""
+        (low, high), widen, least = self.tails(name), WIDEN.get(name, 1.0), LEAST.get(name, 0.0)
+        return value + min(widen * low, -least), value + max(widen * high, least)
+
+    @property
+    def centre_tail_mm(self) -> float:
+        """Radius of the ball that holds 90% of the head's centres."""
+        return float(np.quantile(self.centre_mm, COVERAGE))
+
+    @property
+    def centre_error_mm(self) -> float:
+        """The same, calibrated: about the head's centre it holds the true one in 90% of cases."""
+        name = "head_centre_mm"
+        return max(WIDEN.get(name, 1.0) * self.centre_tail_mm, LEAST.get(name, 0.0))
+
+
+def spread(surface: Surface, femur: Femur, boundary: Boundary) -> Spread:
+    """Moves the surface SAMPLES times and measures it; the same numbers every time, however the femur lies."""
+    coarse = surface.coarse(EDGE_MM)
+    deviation = boundary.deviation_mm(coarse)
+    plain = again(coarse, femur, OURS)
+    first, rng = values(plain), np.random.default_rng(23)
+    differences, centres = np.full((SAMPLES, len(first)), np.nan), np.zeros(SAMPLES)
+    places = (coarse.vertices - femur.head.centre_mm) @ boundary.axes.T / (REACH_VOXELS * boundary.spacing_mm)
+    for sample in range(SAMPLES):
+        waves, phases = rng.standard_normal((_WAVES, 3)), rng.uniform(0, 2 * np.pi, _WAVES)
+        field = np.cos(places @ waves.T + phases).sum(axis=1) * np.sqrt(2 / _WAVES)
+        field = np.sqrt(1 - COMMON**2) * field + COMMON * rng.standard_normal()
+        moved = again(coarse.moved(deviation * field), plain, _choices(rng))
+        differences[sample] = values(moved) - first
+        centres[sample] = np.linalg.norm(moved.head.centre_mm - plain.head.centre_mm)
+    return Spread(differences, centres)
+
+
+def _choices(rng: np.random.Generator) -> Choices:
+    return Choices(
+        articular_deg=OURS.articular_deg + rng.uniform(-8, 8),
+        narrow=OURS.narrow + rng.uniform(-0.03, 0.06),
+        start=OURS.start + rng.uniform(-0.2, 0.2),
+        leaves=OURS.leaves + rng.uniform(-0.005, 0.005),
+    )

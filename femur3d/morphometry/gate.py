@@ -1,0 +1,109 @@
+"""What can be measured: every measure gets a level and, where it is not plainly measurable, the reason in a sentence.
+
+Each rule judges a part of the femur; a measure is as good as the worst part it is taken from. The limits are ours. Those
+for slices come from phantoms: at 5.2 mm an outline between two slices is a guess that is wrong by as much as what an
+alpha angle is decided by (docs/morphometry.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from femur3d.morphometry.femur import Femur
+
+MEASURABLE, WITH_CARE, NOT = "measurable", "with care", "not measurable"
+LEVELS = (MEASURABLE, WITH_CARE, NOT)
+PARTS = ("head", "neck", "shaft", "junction", "clock")
+
+HEAD_SEEN = (
+    0.25,
+    0.42,
+)  # part of the whole sphere that was fitted: less is refused, is with care; 0.58 in a whole head
+HEAD_RESIDUAL = (0.07, 0.04)  # of the radius, root mean square
+JUNCTION_RESIDUAL = 0.03
+JUNCTION_SLICES_MM = (3.0, 1.6)  # thicker slices are refused, are with care
+HEAD_SLICES_MM = 3.0
+SHAFT_MM = (12.0, 30.0)  # of shaft below the lesser trochanter: less is refused, is with care
+SIDEDNESS = 0.1  # head radii
+WIDEST = {"mm": 2.0, "deg": 8.0, "1": 0.05}  # a wider error bar, to one side, is with care
+
+Finding = tuple[str, str, str]  # part, level, reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a measure can be trusted, and why not; `reason` is '' where it is measurable."""
+
+    level: str
+    reason: str = ""
+
+
+def judge(femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str] = ()) -> dict[str, Verdict]:
+    """The verdict on every part of PARTS.
+
+    Args:
+        femur: as it was found.
+        thickest_mm: longest edge of the voxels that it was drawn in.
+        side_is_given: whether the side is known from elsewhere than the shape.
+        flags: sentences of the segmentation's red quality flags.
+    """
+    verdicts = {part: Verdict(MEASURABLE) for part in PARTS}
+    for part, level, reason in _findings(femur, thickest_mm, side_is_given, flags):
+        if LEVELS.index(level) > LEVELS.index(verdicts[part].level):
+            verdicts[part] = Verdict(level, reason)
+    return verdicts
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The first of the worst."""
+    return max(verdicts, key=lambda verdict: LEVELS.index(verdict.level))
+
+
+def _findings(femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str]) -> Iterator[Finding]:
+    yield from _of_head(femur, thickest_mm)
+    yield from _of_neck(femur)
+    yield from _of_shaft(femur)
+    slices = f"Slices of {thickest_mm:.1f} mm across the neck"
+    if thickest_mm > JUNCTION_SLICES_MM[0]:
+        yield "junction", NOT, f"{slices}: the outline of head and neck between them is not known."
+    elif thickest_mm > JUNCTION_SLICES_MM[1]:
+        yield "junction", WITH_CARE, f"{slices}: thinner than {JUNCTION_SLICES_MM[1]} mm would be better."
+    if not side_is_given and abs(femur.sidedness) < SIDEDNESS:
+        yield "clock", WITH_CARE, "The shape hardly tells left from right: front and back may be exchanged."
+    for part in PARTS if flags else ():
+        yield part, WITH_CARE, f"The segmentation has a red flag: {flags[0]}"
+
+
+def _of_head(femur: Femur, thickest_mm: float) -> Iterator[Finding]:
+    head = femur.head
+    seen = f"Only {head.coverage:.0%} of the head's sphere is there, of 58% in a whole head: it is cut off."
+    if head.coverage < HEAD_SEEN[1]:
+        yield "head", NOT if head.coverage < HEAD_SEEN[0] else WITH_CARE, seen
+    round_ = f"The head differs from a sphere by {head.residual_mm:.1f} mm."
+    share = head.residual_mm / head.radius_mm
+    if share > HEAD_RESIDUAL[1]:
+        yield "head", NOT if share > HEAD_RESIDUAL[0] else WITH_CARE, round_
+    if share > JUNCTION_RESIDUAL:
+        yield "junction", WITH_CARE, f"{round_} An alpha angle is decided by as little."
+    if thickest_mm > HEAD_SLICES_MM:
+        yield "head", WITH_CARE, f"Slices of {thickest_mm:.1f} mm: the head is known at a few places along them only."
+
+
+def _of_neck(femur: Femur) -> Iterator[Finding]:
+    if not femur.neck.is_bounded:
+        for part in ("neck", "junction", "clock"):
+            yield part, NOT, "No narrowest section was found between head and trochanters: the neck is cut off."
+
+
+def _of_shaft(femur: Femur) -> Iterator[Finding]:
+    length = 0.0 if femur.shaft is None else femur.shaft.length_mm
+    if length < SHAFT_MM[1]:
+        level = NOT if length < SHAFT_MM[0] else WITH_CARE
+        yield (
+            "shaft",
+            level,
+            f"The shaft below the lesser trochanter is {length:.0f} mm long, less than {SHAFT_MM[1]:.0f}.",
+        )
+    if femur.shaft is None:
+        yield "clock", WITH_CARE, "Without a shaft 12 o'clock is the direction of the body, not of the femur."
