@@ -5,8 +5,8 @@
 Every phantom's head, neck and shaft are known exactly, and its outline about the head's true centre is found by going
 along rays until its signed distance changes sign, without a surface. Each is drawn as a label map at 1 mm and as
 coronal slices of 0.9×5.2×0.9 mm, at a random place between the voxels. `--raw` keeps one line of JSON a phantom: a run
-goes on where an earlier one ended. The factors of `femur3d/morphometry/error_bars.py` are learnt on the phantoms of even seeds;
-the coverage in the table is that of the odd ones.
+goes on where an earlier one ended. The factors of `femur3d/morphometry/error_bars.py` are learnt on the phantoms of
+even seeds; the coverage in the table is that of the odd ones.
 """
 
 from __future__ import annotations

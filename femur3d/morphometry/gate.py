@@ -1,8 +1,7 @@
 """What can be measured: every measure gets a level and, where it is not plainly measurable, the reason in a sentence.
 
-Each rule judges a part of the femur; a measure is as good as the worst part it is taken from. The limits are ours. Those
-for slices come from phantoms: at 5.2 mm an outline between two slices is a guess that is wrong by as much as what an
-alpha angle is decided by (docs/morphometry.md).
+Each rule judges a part of the femur; a measure is as good as the worst part it is taken from. The limits are ours.
+Between two slices of 5.2 mm an outline is a guess that is wrong by as much as what decides an alpha angle.
 """
 
 from __future__ import annotations
