@@ -139,7 +139,7 @@ def _columns(rows: list[dict], names: list[str], index: int) -> tuple[np.ndarray
     else:
         table = [(one["error"][index], one["low"][index], one["high"][index]) for one in found]
     array = np.array(table, float)
-    return tuple(array[~np.isnan(array).any(axis=1)].T)  # type: ignore[return-value]
+    return tuple(array[~np.isnan(array).any(axis=1)].T)
 
 
 def table(rows: list[dict], command: str) -> str:
