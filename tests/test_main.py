@@ -1,11 +1,14 @@
 """The command `femur3d` with its subcommands."""
 
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import femur3d
+from femur3d import cli
 from femur3d.__main__ import COMMANDS
 
 
@@ -35,3 +38,33 @@ def test_subcommand_is_the_module(name, tmp_path):
     assert done.returncode == 3, done.stderr
     assert str(tmp_path / "none") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_names_that_the_terminal_lacks_end_nothing(monkeypatch):
+    """Windows, and output that is redirected there: cp1252 has no Japanese."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    monkeypatch.setattr(sys, "argv", ["femur3d"])
+
+    def main(argv):
+        print("股関節_é.nii.gz", flush=True)
+        return 0
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert (caught.value.code, written.getvalue().strip()) == (0, b"\\u80a1\\u95a2\\u7bc0_\xe9.nii.gz")
+
+
+def test_no_home_and_no_user(monkeypatch):
+    """As in a container that runs under some number: Python's Path.home() raises there."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "KERAS_HOME", "KERAS_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert not cli._computes_with_jax()

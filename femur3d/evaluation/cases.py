@@ -10,7 +10,6 @@ of them and misses the other.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy.spatial import KDTree
 
 from femur3d.errors import InputError
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
+from femur3d.io.integrity import read_json
 from femur3d.volume import Volume
 
 FIRST, SECOND = 1, 2  # left and right femur; or FIRST alone for any femur
@@ -87,9 +87,9 @@ def label_names(references: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        labels = json.loads(path.read_text(encoding="utf-8-sig"))["labels"]
+        labels = read_json(path)["labels"]
         return {value: str(name) for name, value in labels.items() if isinstance(value, int) and value}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: cannot be read as a dataset description ({error!r}).\nExpected {{"labels": {{"femur": 1}}}}.'
         ) from error

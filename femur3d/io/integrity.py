@@ -157,7 +157,7 @@ def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         n_bytes = os.fstat(stream.fileno()).st_size
         if n_bytes > limit:
             raise InputError(f"{path}: a file of {n_bytes:,} bytes.\nAt most {limit:,} are read.")
-        return stream.read(limit)
+        return stream.read(n_bytes)  # Python asks for the memory of as many bytes as are wanted, at once
 
 
 def read_json(path: Path) -> Any:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
 from femur3d.errors import InputError
 from femur3d.io.images import read_volume
+from tests.support.damage import CHANGES, change
 from tests.support.dicom_series import make_scan, write_series
 from tests.support.enhanced_mr import enhanced, frames_of, save
 
@@ -24,25 +24,6 @@ SYNTAXES = {
     "rle": RLELossless,
     "jpeg-ls": JPEGLSLossless,
 }
-CHANGES = st.lists(
-    st.tuples(st.sampled_from(["flip", "cut", "insert", "length"]), st.floats(0, 1), st.binary(min_size=1, max_size=6)),
-    min_size=1,
-    max_size=4,
-)
-
-
-def change(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
-    for kind, where, new in changes:
-        at = min(int(where * len(data)), max(len(data) - 1, 0))
-        if kind == "flip":
-            data = data[:at] + new + data[at + len(new) :]
-        elif kind == "cut":
-            data = data[:at]
-        elif kind == "insert":
-            data = data[:at] + new + data[at:]
-        else:
-            data = data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]
-    return data
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,26 @@
-"""What happens to files on their way: flipped bits, ends cut off, pages of zeros."""
+"""Damage to the bytes of a file, as hypothesis thinks of it."""
 
-import numpy as np
+from __future__ import annotations
 
-HEADER_BYTES = 4096
-PAGE_BYTES = 4096
+from hypothesis import strategies as st
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["flip", "cut", "insert", "length"]), st.floats(0, 1), st.binary(min_size=1, max_size=6)),
+    min_size=1,
+    max_size=4,
+)
 
 
-def damaged(sound: bytes, number: int) -> bytes:
-    """The file with damage `number`, the same one every time: mostly a flipped bit, half of these near the beginning;
-    every tenth is cut off, and every tenth has zeros for a page.
-    """
-    random, data = np.random.default_rng(number), bytearray(sound)
-    place = int(random.integers(len(data) if number % 2 else min(len(data), HEADER_BYTES)))
-    if number % 10 == 8:
-        return bytes(data[:place])
-    if number % 10 == 9:
-        data[place : place + PAGE_BYTES] = bytes(len(data[place : place + PAGE_BYTES]))
-    else:
-        data[place] ^= 1 << int(random.integers(8))
-    return bytes(data)
+def change(data: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
+    """The bytes with some of them replaced, cut off, inserted, or made a length that is far too large."""
+    for kind, where, new in changes:
+        at = min(int(where * len(data)), max(len(data) - 1, 0))
+        if kind == "flip":
+            data = data[:at] + new + data[at + len(new) :]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "insert":
+            data = data[:at] + new + data[at:]
+        else:
+            data = data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]
+    return data

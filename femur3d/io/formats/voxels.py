@@ -120,7 +120,9 @@ def read_voxels(path: Path, layout: Layout, files: Files) -> np.ndarray:
     return array.astype(layout.dtype.newbyteorder("=")).reshape(layout.size[::-1])
 
 
-def unpack(file: Path, stored: bytes | memoryview, limit: int, encoding: Encoding = "gzip") -> tuple[bytes, int]:
+def unpack(
+    file: Path, stored: bytes | memoryview, limit: int, encoding: Encoding = "gzip"
+) -> tuple[bytes | bytearray, int]:
     """The first `limit` bytes of packed data, and how many there are in all. Reads to the end, where checksums are.
 
     Raises:
@@ -135,12 +137,16 @@ def unpack(file: Path, stored: bytes | memoryview, limit: int, encoding: Encodin
         return data[:limit], len(data) + len(unpacker.unused_data)
     packed = io.BytesIO(stored)
     stream = cast(IO[bytes], bz2.BZ2File(packed) if encoding == "bzip2" else gzip.GzipFile(fileobj=packed))
-    data, total = stream.read(limit), 0
+    found, total = bytearray(), 0
+    while len(found) < limit and (
+        more := stream.read(min(limit - len(found), CHUNK))
+    ):  # a header may announce anything
+        found += more
     for more in iter(lambda: stream.read(CHUNK), b""):
         total += len(more)
         if total > _SURPLUS_LIMIT:
             raise damaged(file, f"it unpacks to far more than the {limit:,} bytes that its header announces")
-    return data, len(data) + total
+    return found, len(found) + total
 
 
 def _one_file(file: Path, layout: Layout, content: bytes) -> np.ndarray:
@@ -176,7 +182,7 @@ def _begins_packed(content: bytes, layout: Layout) -> bool:
     return mark is not None and content.startswith(mark, layout.start)
 
 
-def _end_of_lines(content: bytes, start: int, lines: int) -> int:
+def _end_of_lines(content: bytes | bytearray, start: int, lines: int) -> int:
     """Where so many lines end; the end of all where there are fewer."""
     for _ in range(lines):
         end = content.find(b"\n", start)
