@@ -13,7 +13,7 @@ import numpy as np
 from femur3d.engines.backend import ENGINE  # first: it says what is wrong with KERAS_BACKEND
 from femur3d.errors import InputError
 from femur3d.inference.mode import EXACT, FAST
-from femur3d.inference.saved_model import SHIPPED, load_model, read_config
+from femur3d.inference.saved_model import SHIPPED, find_model, load_model, read_config
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, read_scan, volume_from_sitk
@@ -40,7 +40,7 @@ def segment(
     Args:
         scan: a scan file, a folder with a DICOM series, a SimpleITK image, a `Volume`, or an array (z, y, x) with its
             geometry in the last three arguments.
-        model: folder of a trained model; by default the one that comes with femur3d.
+        model: folder of a trained model, or the name of one that comes with femur3d: 'hip_t1' (the default), 'hip_mr'.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
         fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `segmentation.FAST`.
         series: number of the series, where a DICOM folder has several.
@@ -54,7 +54,7 @@ def segment(
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.
     """
-    folder = Path(model).resolve()
+    folder = find_model(os.fspath(model)).resolve()
     segmenter = _segmenter(folder, str(read_config(folder)["weights_sha256"]), fast)
     read = _read(scan, series, spacing_mm, origin_mm, direction)
     return dataclasses.replace(segmenter(read.volume, labels), nifti=read.nifti)

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from femur3d.config_transforms import Transforms
 from femur3d.errors import InputError, UsageError
 
 OVERLAP = 0.5  # of neighbouring patches at inference, section 3.4; half: a stride of 32 voxels for 64³ **(ours)**
@@ -199,12 +200,8 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment.
-
-    Attributes:
-        encoder_weights: HDF5 file with C3D's ported weights for the encoder; empty: from scratch.
-        initial_weights: folder or name of a trained model to start from, whole; empty in the paper.
-    """
+    """One experiment. It starts from `encoder_weights`, an HDF5 file with C3D's ported weights for the encoder, or from
+    `initial_weights`, a trained model by its folder or name; both empty: from scratch."""
 
     name: str
     preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
@@ -213,6 +210,7 @@ class Experiment:
     training: Training = dataclasses.field(default_factory=Training)
     encoder_weights: str = ""
     initial_weights: str = ""
+    transforms: Transforms = dataclasses.field(default_factory=Transforms)
 
     def __post_init__(self) -> None:
         _check(

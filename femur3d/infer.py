@@ -36,7 +36,7 @@ from femur3d.export.dicom_seg import require_highdicom
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.quality_limits import RED, YELLOW
-from femur3d.inference.saved_model import SHIPPED, TrainedModel, load_model
+from femur3d.inference.saved_model import SHIPPED, TrainedModel, find_model, load_model
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
@@ -45,7 +45,9 @@ from femur3d.read_ahead import read_ahead
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
-flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
+flags.DEFINE_string(
+    "model", str(SHIPPED), "folder of a trained model, or a name of femur3d's own: hip_t1, the default, or hip_mr"
+)
 flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or 1 for every femur")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
@@ -83,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         check_folder(folder)
         case_results.tidy(cases)
         ENGINE.make_repeatable(training=False)
-        model = load_model(Path(FLAGS.model))
+        model = load_model(find_model(FLAGS.model))
         run = _Run(model, Segmenter(model, ENGINE, _mode()))
         print(f"Model {Path(FLAGS.model).name} on {run.device}", flush=True)
         if FLAGS["continue"].value:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from femur3d.config import Experiment, Loss, Network, Preprocessing, Training
+from femur3d.config_transforms import Transforms
 
 ROOT = Path(__file__).parents[1]
-CARD = ROOT / "femur3d/models/hip_t1/README.md"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", CARD, *sorted((ROOT / "docs").rglob("*.md"))]
-SECTIONS = {"preprocessing": Preprocessing, "network": Network, "loss": Loss, "training": Training}
+CARDS = sorted((ROOT / "femur3d/models").glob("*/README.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *CARDS, *sorted((ROOT / "docs").rglob("*.md"))]
+SECTIONS = {"preprocessing": Preprocessing, "network": Network, "loss": Loss, "training": Training,
+            "transforms": Transforms}  # fmt: skip
 MAX_README_LINES = 150
 
 

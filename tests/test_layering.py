@@ -17,7 +17,7 @@ ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "morphometry", "export",
     "reporting", "phantom", "commands",
 )  # fmt: skip
-FOUNDATION = {"errors", "volume", "config", "read_ahead"}
+FOUNDATION = {"errors", "volume", "config", "config_transforms", "read_ahead"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
     "tensorflow": {"training.train_step", "engines", "commands"},
     "jax": {"engines"},

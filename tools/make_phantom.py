@@ -19,6 +19,7 @@ from femur3d import cli
 from femur3d.errors import UsageError
 from femur3d.io.images import write_volume
 from femur3d.phantom.hip import SIDES, make_phantom
+from femur3d.phantom.tissue import T1, random_contrast
 
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the dataset; created, must be empty or absent.", short_name="o")
 CASES = flags.DEFINE_integer("cases", 20, "Number of synthetic patients.")
@@ -27,6 +28,9 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of the first patient; the next ones
 SIZE = flags.DEFINE_list("size", ["300", "200", "100"], "Voxels along x,y,z. The field of view stays the same.")
 SIDE = flags.DEFINE_enum("side", "random", ["random", *SIDES], "Which hip; random: left or right, by the seed.")
 NOISE = flags.DEFINE_float("noise", 0.03, "Standard deviation of the noise, as a part of the intensity of fat.")
+CONTRAST = flags.DEFINE_enum(
+    "contrast", "t1", ["t1", "random"], "Grey values: T1-weighted, or of any kind, by the seed."
+)
 BIAS = flags.DEFINE_float("bias", 0.15, "Standard deviation of the logarithm of the bias field.")
 
 LABELS = {"background": 0, "femur_left": 1, "femur_right": 2}
@@ -77,7 +81,8 @@ def describe(names: Sequence[str], val_cases: int) -> dict[str, object]:
 
 def write_case(folder: Path, name: str, seed: int, size: tuple[int, int, int], side: str) -> None:
     """Makes one patient and writes image and label map."""
-    image, label = make_phantom(seed, size, side_of(seed, side), noise=NOISE.value, bias=BIAS.value)
+    contrast = T1 if CONTRAST.value == "t1" else random_contrast(np.random.default_rng(seed))
+    image, label = make_phantom(seed, size, side_of(seed, side), noise=NOISE.value, bias=BIAS.value, contrast=contrast)
     write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
     write_volume(label, folder / "labelsTr" / f"{name}.nii.gz")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from femur3d.volume import Volume
 
+AIR = 0.1  # of the way from the darkest voxels to the bright ones: below it there is air
 PADDING_GAP, PADDING_VALUES = 0.5, 16  # see `without_padding`
 TOO_BRIGHT, TOO_DARK = 5.0, 1.0  # times the range of the other voxels, see `without_outliers`
 THIN_MM = 2.0  # scanners leave a line of zeros at the edge of their slices, never a whole slice

@@ -12,12 +12,14 @@ import functools
 import numpy as np
 
 from femur3d.config import Training
+from femur3d.config_transforms import Transforms
 from femur3d.data.augmentation import distort, random_distortion
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import centred_origin, make_normalise, random_origin
+from femur3d.data.random_transforms import Reference, change_contrast, narrow_view, reference_of
 
 # First element of the counter of each kind of draw, so that no two draws share their bits.
-_SHUFFLE, _ORIGIN, _FOCUS, _DISTORT = range(4)
+_SHUFFLE, _ORIGIN, _FOCUS, _DISTORT, _CONTRAST = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,13 @@ class PatchSampler:
         packed: the open dataset.
         training: seed, batch size, batches per volume, foreground probability, variants.
         patch_size: (z, y, x).
+        transforms: random changes of contrast and what else, and how often.
     """
 
     packed: PackedDataset
     training: Training
     patch_size: tuple[int, ...]
+    transforms: Transforms = dataclasses.field(default_factory=Transforms)
 
     @functools.cached_property
     def volumes(self) -> list[int]:
@@ -87,10 +91,33 @@ class PatchSampler:
             labels: uint8 (batch, z, y, x).
         """
         origins = self.origins_of(step)
-        patches = [self._read(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
+        patches = [self._patch(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
         normalise = make_normalise(self.packed.preprocessing["normalisation"])
         images = np.stack([normalise(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])
+
+    def _patch(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:
+        """One patch in another contrast where the draw says so."""
+        image, label = self._read(number, origin, step, element)
+        rng = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(self.training.seed, spawn_key=(_CONTRAST, step, element)))
+        )
+        if not rng.random() < self.transforms.patches:
+            return image, label
+        spacing = np.asarray(self.packed.preprocessing["spacing_mm"][::-1])
+        centre = np.asarray(origin) + (np.asarray(self.patch_size) - np.asarray(self.packed.shape(number))) / 2
+        image = change_contrast(image, label, centre * spacing, spacing, self._reference(number), self.transforms, rng)
+        return narrow_view(image, label, rng) if rng.random() < self.transforms.narrow_view else (image, label)
+
+    def _reference(self, number: int) -> Reference:
+        if number not in self._references:
+            image, label = self.packed.read_volume(number)
+            self._references[number] = reference_of(image.array, label.array, np.asarray(image.spacing_mm[::-1]))
+        return self._references[number]
+
+    @functools.cached_property
+    def _references(self) -> dict[int, Reference]:
+        return {}
 
     def _read(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:
         """One patch, distorted where the draw says so."""

@@ -14,7 +14,7 @@ import numpy as np
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.patient import Anatomy, BodyShape, FemurShape, sample_anatomy
 from femur3d.phantom.shapes import Grid, crop
-from femur3d.phantom.tissue import Textures, femur_window, render
+from femur3d.phantom.tissue import T1, Contrast, Textures, femur_window, render
 from femur3d.volume import Volume
 
 SIDES = ("left", "right", "both")
@@ -35,6 +35,7 @@ def make_phantom(
     noise: float = 0.03,
     bias: float = 0.15,
     texture: float = 1.0,
+    contrast: Contrast = T1,
 ) -> tuple[Volume, Volume]:
     """A synthetic hip scan and its true label map, a pure function of the arguments.
 
@@ -47,6 +48,7 @@ def make_phantom(
         noise: standard deviation of the noise in each channel, as a part of the intensity of fat.
         bias: standard deviation of the logarithm of the bias field.
         texture: 1 for fibres, septa and trabeculae as in a patient, 0 for uniform tissues.
+        contrast: grey values of the tissues.
 
     Returns:
         The image, int16, never negative, and the label map, uint8 on the same grid: 1 left femur, 2 right femur,
@@ -62,7 +64,7 @@ def make_phantom(
     centre = np.asarray(CENTRE_MM) * (side != "both", 1, 1)
     origin = centre - spacing * (np.asarray(size) - 1) / 2
     axes = [o + s * np.arange(n) for o, s, n in zip(origin, spacing, size, strict=True)]
-    signal, label = _scan(patient_anatomy(seed), axes, spacing, smooth_textures(seed, axes, texture))
+    signal, label = _scan(patient_anatomy(seed), axes, spacing, smooth_textures(seed, axes, texture), contrast)
     image = _acquire(signal, seed, axes, noise, bias)
     geometry = Volume(image, tuple(spacing.tolist()), tuple(origin.tolist()))
     if side == "right":
@@ -137,7 +139,7 @@ def smooth_textures(seed: int, axes: list[np.ndarray], strength: float) -> Textu
 
 
 def _scan(
-    patient: Anatomy, axes: list[np.ndarray], spacing: np.ndarray, textures: Textures
+    patient: Anatomy, axes: list[np.ndarray], spacing: np.ndarray, textures: Textures, contrast: Contrast
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free signal (float32, fat = 1) and label map (uint8), both (z, y, x)."""
     nx, ny, nz = (len(a) for a in axes)
@@ -150,7 +152,9 @@ def _scan(
         shape = patient.left if side == "left" else patient.right
         points = [axis[slices] for axis, slices in zip(axes, part[::-1], strict=True)]
         grids = (_hip_grid(points, offset, patient.body) for offset in offsets)
-        signal[part] = sum(render(grid, shape, patient.body, textures[part], edge) for grid in grids) / len(offsets)
+        signal[part] = sum(render(grid, shape, patient.body, textures[part], edge, contrast) for grid in grids) / len(
+            offsets
+        )
         label[part] = LABELS[side] * _inside(_hip_grid(points, np.zeros(3), patient.body), shape)
     return signal, label
 

@@ -13,7 +13,7 @@ from femur3d.phantom.shapes import Grid, along, crop, ellipsoid, smooth_step, sp
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """T1-weighted grey values, fat = 1; near those of a turbo spin echo at 1.5 T."""
+    """Grey values; by default T1-weighted, fat = 1, near those of a turbo spin echo at 1.5 T."""
 
     fat: float = 1.0
     skin: float = 0.45
@@ -31,6 +31,17 @@ class Contrast:
 
 
 T1 = Contrast()
+AXIAL_T2 = Contrast(
+    muscle=0.22, fluid=1.0, organ=0.6, cartilage=0.5, yellow_marrow=0.5, red_marrow=0.42, pelvic_marrow=0.45
+)
+
+
+def random_contrast(rng: np.random.Generator) -> Contrast:
+    """Any order of fat, muscle, fluid and marrow; cortex, tendon, fascia and flowing blood stay dark."""
+    fat, muscle, fluid, organ, cartilage, yellow = rng.uniform(0.1, 1.0, 6).tolist()
+    red, pelvic = (yellow + rng.uniform(0.2, 0.8, 2) * (muscle - yellow)).tolist()
+    marrow = {"yellow_marrow": yellow, "red_marrow": red, "pelvic_marrow": pelvic}
+    return Contrast(fat=fat, muscle=muscle, fluid=fluid, organ=organ, cartilage=cartilage, **marrow)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +67,11 @@ class Textures:
         return Textures(*(field[part] for field in fields))
 
 
-def render(grid: Grid, shape: FemurShape, body: BodyShape, textures: Textures, edge_mm: float) -> np.ndarray:
+def render(
+    grid: Grid, shape: FemurShape, body: BodyShape, textures: Textures, edge_mm: float, contrast: Contrast = T1
+) -> np.ndarray:
     """Signal (float32, fat = 1) of a hip at the grid's points, from the skin inwards; edges are `edge_mm` wide."""
-    brush = _Brush(np.zeros(textures.fibres.shape, np.float32), edge_mm)
+    brush = _Brush(np.zeros(textures.fibres.shape, np.float32), edge_mm, contrast)
     _paint_body(brush, grid, body, textures)
     _paint_organs(brush, grid, body, textures)
     _paint_muscles(brush, grid, shape, body, textures)
@@ -79,9 +92,10 @@ class _Brush:
 
     canvas: np.ndarray
     edge_mm: float
+    contrast: Contrast
 
     def __getitem__(self, part: tuple[slice, slice, slice]) -> _Brush:
-        return _Brush(self.canvas[part], self.edge_mm)
+        return _Brush(self.canvas[part], self.edge_mm, self.contrast)
 
     def paint(self, distance: np.ndarray, value: np.ndarray | float, opacity: float = 1.0) -> None:
         """Covers what lies where `distance` (mm) is negative with `value`."""
@@ -110,9 +124,13 @@ def _paint_body(brush: _Brush, grid: Grid, body: BodyShape, textures: Textures) 
     distance = anatomy.body_distance(grid, body)
     here = np.clip(textures.waves + textures.patches - np.float32(0.3), 0, 1)  # septa come and go
     septa = here * np.exp(np.square(textures.patches - np.float32(0.4)) * np.float32(-120))
-    brush.paint(distance, T1.skin)
-    brush.paint(distance + np.float32(2.0), T1.fat - np.float32(0.14) * septa + np.float32(0.02) * textures.patches)
-    brush.draw(distance + _fat_depth(grid, body, textures), 1.2, T1.fascia, within=np.float32(-25) - grid[0])
+    brush.paint(distance, brush.contrast.skin)
+    brush.paint(
+        distance + np.float32(2.0), brush.contrast.fat - np.float32(0.14) * septa + np.float32(0.02) * textures.patches
+    )
+    brush.draw(
+        distance + _fat_depth(grid, body, textures), 1.2, brush.contrast.fascia, within=np.float32(-25) - grid[0]
+    )
 
 
 def _fat_depth(grid: Grid, body: BodyShape, textures: Textures) -> np.ndarray:
@@ -126,20 +144,22 @@ def _fat_depth(grid: Grid, body: BodyShape, textures: Textures) -> np.ndarray:
 def _paint_organs(brush: _Brush, grid: Grid, body: BodyShape, textures: Textures) -> None:
     midline = -body.head_distance_mm
     cavity = ellipsoid(grid, (midline, 12, 40), (60 * body.scale, 62 * body.scale, 96))
-    mesentery = np.float32(0.78) + np.float32(0.06) * textures.waves + np.float32(0.09) * textures.patches
+    mesentery = (
+        np.float32(0.78 * brush.contrast.fat) + np.float32(0.06) * textures.waves + np.float32(0.09) * textures.patches
+    )
     brush.paint(cavity * np.float32(0.1), mesentery)
     organs = (
-        ((midline, -14, 12), (40, 28, 24), T1.fluid),  # bladder
-        ((midline, 18, -18), (24, 20, 20), T1.organ),  # prostate or cervix
-        ((midline, 54, -6), (17, 15, 48), T1.organ),  # rectum
-        ((midline, 62, -60), (9, 16, 20), T1.muscle),  # sphincter
+        ((midline, -14, 12), (40, 28, 24), brush.contrast.fluid),  # bladder
+        ((midline, 18, -18), (24, 20, 20), brush.contrast.organ),  # prostate or cervix
+        ((midline, 54, -6), (17, 15, 48), brush.contrast.organ),  # rectum
+        ((midline, 62, -60), (9, 16, 20), brush.contrast.muscle),  # sphincter
     )
     for centre, radii, value in organs:
         low, high = np.subtract(centre, radii) - 4, np.add(centre, radii) + 4
         part = window(grid, low, high)
         if part is not None:
             distance = ellipsoid(crop(grid, part), centre, radii)
-            brush[part].paint(distance, T1.fascia)
+            brush[part].paint(distance, brush.contrast.fascia)
             brush[part].paint(distance + np.float32(2), value)
 
 
@@ -159,7 +179,7 @@ def _paint_muscles(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape
     distance = np.maximum(np.maximum(nearest - swelling, planes), compartment)
     fibres = textures.fibres + smooth_step(grid[1], 25.0, 40.0) * (textures.oblique - textures.fibres)
     streaks = np.float32(0.02) * fibres + np.float32(0.16) * np.maximum(fibres - np.float32(1.2), 0)
-    brush.paint(distance, np.float32(T1.muscle) + streaks)
+    brush.paint(distance, np.float32(brush.contrast.muscle) + streaks)
 
 
 def _paint_vessels(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape) -> None:
@@ -167,25 +187,28 @@ def _paint_vessels(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape
         part = anatomy.bundle_window(grid, bundle, shape, body)
         if part is not None:
             distance = anatomy.bundle_distance(crop(grid, part), bundle, shape, body)
-            brush[part].paint(distance - np.float32(1.6), T1.fat)
-            brush[part].paint(distance, T1.vessel)
+            brush[part].paint(distance - np.float32(1.6), brush.contrast.fat)
+            brush[part].paint(distance, brush.contrast.vessel)
 
 
 def _paint_pelvis(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape, textures: Textures) -> None:
     distance = anatomy.pelvis_distance(grid, shape, body)
     speckle = np.float32(0.04) * textures.trabeculae + np.float32(0.05) * textures.patches
-    brush.paint(distance, T1.cortex)
-    brush.paint(distance + np.float32(1.5), T1.pelvic_marrow + speckle)
-    brush.paint(anatomy.labrum_distance(grid, shape, body), T1.tendon)
+    brush.paint(distance, brush.contrast.cortex)
+    brush.paint(distance + np.float32(1.5), brush.contrast.pelvic_marrow + speckle)
+    brush.paint(anatomy.labrum_distance(grid, shape, body), brush.contrast.tendon)
 
 
 def _paint_femur(brush: _Brush, grid: Grid, shape: FemurShape, body: BodyShape, textures: Textures) -> None:
     femur = anatomy.femur_fields(grid, shape)
     _paint_joint(brush, grid, femur.distance, shape, body)
-    marrow = np.float32(T1.yellow_marrow) + np.float32(T1.red_marrow - T1.yellow_marrow) * femur.red
+    marrow = (
+        np.float32(brush.contrast.yellow_marrow)
+        + np.float32(brush.contrast.red_marrow - brush.contrast.yellow_marrow) * femur.red
+    )
     marrow += np.float32(0.035) * textures.trabeculae + np.float32(0.04) * textures.patches
     growth_plate = femur.along_neck - np.float32(0.38 * shape.head_radius_mm) + np.float32(0.012) * np.square(grid[1])
-    brush.paint(femur.distance, T1.cortex)
+    brush.paint(femur.distance, brush.contrast.cortex)
     brush.paint(femur.distance + femur.cortex, marrow)
     brush.draw(growth_plate + 2 * textures.patches, 1.2, 0.35, within=femur.distance + femur.cortex + 1, opacity=0.4)
 
@@ -195,13 +218,13 @@ def _paint_joint(brush: _Brush, grid: Grid, femur: np.ndarray, shape: FemurShape
     from_head = sphere(grid, (0, 0, 0), shape.head_radius_mm + body.joint_space_mm)
     height = along(grid, anatomy.CUP_AXIS * -5.0, anatomy.CUP_AXIS)
     outside = np.maximum(from_head - np.float32(14), -height)
-    brush.draw(femur - np.float32(3.4), 1.8, T1.tendon, within=outside)
-    brush.paint(np.maximum(np.maximum(femur - np.float32(2.6), outside), -femur), T1.muscle, opacity=0.6)
+    brush.draw(femur - np.float32(3.4), 1.8, brush.contrast.tendon, within=outside)
+    brush.paint(np.maximum(np.maximum(femur - np.float32(2.6), outside), -femur), brush.contrast.muscle, opacity=0.6)
     cup = np.maximum(from_head, height)
-    brush.paint(cup, T1.cartilage)
-    brush.draw(femur - np.float32(0.5 * body.joint_space_mm), 0.9, T1.cortex, within=cup)
+    brush.paint(cup, brush.contrast.cartilage)
+    brush.draw(femur - np.float32(0.5 * body.joint_space_mm), 0.9, brush.contrast.cortex, within=cup)
     fossa = ellipsoid(grid, (-shape.head_radius_mm - 2, 3.0, -8.0), (5.0, 10.0, 11.0))
-    brush.paint(fossa, T1.fat, opacity=0.6)
+    brush.paint(fossa, brush.contrast.fat, opacity=0.6)
 
 
 def femur_window(grid: Grid, shape: FemurShape) -> tuple[slice, slice, slice] | None:

@@ -66,7 +66,7 @@ class Trainer:
     def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory, engine: Engine) -> None:
         self.experiment, self.run, self.engine = experiment, run, engine
         training = experiment.training
-        self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size)
+        self.sampler = PatchSampler(packed, training, experiment.preprocessing.patch_size, experiment.transforms)
         self.network = build_network(experiment.network, training.seed, training.precision)
         self.optimizer = make_optimizer(training, self.network)
         self._encoder_source = self._fill_encoder()

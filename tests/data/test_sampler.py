@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Training, with_settings
+from femur3d.config_transforms import Transforms
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import normalise_patch
 from femur3d.data.sampler import PatchSampler
@@ -131,3 +132,18 @@ def test_stream_gives_the_samplers_batches_from_any_step(sampler):
             np.testing.assert_array_equal(images.numpy(), expected[0])
             np.testing.assert_array_equal(labels.numpy(), expected[1])
             assert images.shape.as_list() == [2, *SIZE, 1]
+
+
+def test_transforms_are_a_pure_function_of_seed_and_step_and_off_by_default(packed, tiny_experiment):
+    off = PatchSampler(packed, tiny_experiment.training, SIZE)
+    on = PatchSampler(packed, tiny_experiment.training, SIZE, Transforms(patches=0.5, remap=1.0, narrow_view=0.2))
+    again = PatchSampler(packed, tiny_experiment.training, SIZE, Transforms(patches=0.5, remap=1.0, narrow_view=0.2))
+    order = [7, 2, 5, 0, 3]
+    for step in order:
+        again.batch(step)  # what was drawn before does not matter
+    same = [np.array_equal(off.batch(step)[0], on.batch(step)[0]) for step in range(8)]
+    assert any(same)
+    assert not all(same)
+    for step in range(8):
+        for one, other in zip(on.batch(step), again.batch(step), strict=True):
+            np.testing.assert_array_equal(one, other)

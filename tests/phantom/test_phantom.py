@@ -10,6 +10,7 @@ from femur3d.phantom.anatomy import MUSCLES, bundle_distance, femur_distance
 from femur3d.phantom.hip import LABELS, make_phantom, patient_anatomy
 from femur3d.phantom.patient import FemurShape
 from femur3d.phantom.shapes import Grid
+from femur3d.phantom.tissue import AXIAL_T2, random_contrast
 from femur3d.volume import Volume
 
 SIZE = (96, 80, 96)
@@ -192,3 +193,23 @@ def test_partial_volume_softens_the_edge_of_the_head():
 def test_senseless_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_phantom(0, **arguments)
+
+
+def test_another_contrast_changes_grey_values_and_no_shape():
+    t1, truth = clean(0)
+    t2, label = make_phantom(0, SIZE, **CLEAN, contrast=AXIAL_T2)
+    np.testing.assert_array_equal(label.array, truth.array)
+    fat = t1.array == 600
+    np.testing.assert_array_equal(t2.array[fat & (t2.array > 590)], 600)
+    deep = ndimage.distance_transform_edt(truth.array > 0, sampling=truth.spacing_mm[::-1]) > 12
+    assert (
+        245 <= np.median(t2.array[deep]) <= 305 < 325 <= np.median(t1.array[deep])
+    )  # 0.42 to 0.5, 0.55 to 0.74 of fat
+
+
+def test_random_contrasts_keep_cortex_dark():
+    contrasts = [random_contrast(np.random.default_rng(seed)) for seed in range(20)]
+    assert {c.cortex for c in contrasts} == {0.10}
+    assert any(c.yellow_marrow < c.muscle for c in contrasts)
+    assert any(c.yellow_marrow > c.muscle for c in contrasts)
+    assert all(min(c.muscle, c.yellow_marrow) <= c.red_marrow <= max(c.muscle, c.yellow_marrow) for c in contrasts)

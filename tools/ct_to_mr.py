@@ -1,0 +1,268 @@
+"""Makes MR-like scans with femur labels from a CT of both hips, in nnU-Net's layout: examples of any contrast.
+
+    python tools/ct_to_mr.py --ct ct.nii.gz --heads=-96,-5,82,96,-2,83 -o data/ct_mr --cases 8 [--check label.nii.gz]
+
+The label is made from the CT: a watershed between the femoral heads, whose centres `--heads` names roughly, and the
+pelvis. Every case gives air, fat, muscle, fluid, marrow and cortex a random intensity, the CT's texture, a direction
+and thickness of its slices. Below the CT the thighs go on as its lowest slices, mirrored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from absl import flags
+from scipy import ndimage
+
+from femur3d import cli
+from femur3d.data.preprocessing import orient, resample_image, resample_mask
+from femur3d.errors import UsageError
+from femur3d.evaluation.overlap import count_overlap, dice
+from femur3d.io.images import read_volume, write_volume
+from femur3d.volume import Volume
+
+FLAGS = flags.FLAGS
+LABELS = {"background": 0, "femur_left": 1, "femur_right": 2}
+GRID_MM = (1.0, 1.0, 1.0)
+HEAD_RADII_MM = range(20, 30)
+BONE, CORTEX, SOFT = 90, 220, 0  # Hounsfield units: femur from here on; surely bone; surely none
+LATERAL_MM, MEDIAL_MM, ABOVE_MM, BELOW_MM = 110, 45, 40, 400  # the box about a head's centre that holds its femur
+REPEATED_MM = 12  # lowest slices that go on below the CT, mirrored
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Intensities of the tissues, 0 to 1, and what else makes an image of them.
+
+    Attributes:
+        texture: what a Hounsfield unit of the CT's texture adds.
+        mottle: how much red and yellow marrow differ.
+        shading: how much darker the body's sides are than its middle, in parts: 0 to less than 1.
+    """
+
+    air: float = 0.0
+    fat: float = 1.0
+    muscle: float = 0.3
+    fluid: float = 0.2
+    marrow: float = 0.8
+    cortex: float = 0.05
+    texture: float = 0.001
+    mottle: float = 0.1
+    shading: float = 0.0
+
+
+# Held out of training: what an axial T2-weighted scan looks like whose marrow is as grey as the body's mean.
+AXIAL_T2 = Contrast(0.02, 1.0, 0.22, 1.0, 0.5, 0.05, 0.0008, 0.08, 0.6)
+
+
+def random_contrast(rng: np.random.Generator) -> Contrast:
+    """Any order of the tissues, but those like AXIAL_T2; air and cortex are dark."""
+    while True:
+        fat, muscle, fluid, marrow = rng.uniform(0.1, 1.0, 4)
+        if abs(fat - marrow) < 0.08 and abs(fat - muscle) < 0.08:
+            continue  # nothing to see
+        if not (muscle < 0.5 * fat and 0.4 * fat < marrow < 0.65 * fat):
+            break
+    air, cortex, shading = rng.uniform(0, 0.04), rng.uniform(0, 0.12), rng.uniform(0, 0.5)
+    numbers = (air, fat, muscle, fluid, marrow, cortex, rng.uniform(0, 0.0015), rng.uniform(0, 0.25), shading)
+    return Contrast(*(float(n) for n in numbers))
+
+
+def label_femurs(ct: Volume, heads_mm: Sequence[Sequence[float]]) -> Volume:
+    """uint8 label map, 1 left and 2 right, of a CT in Hounsfield units, orientation LPS, 1 mm.
+
+    Args:
+        ct: with axes along the patient's.
+        heads_mm: LPS positions of the right and the left head's centre, to 8 mm.
+    """
+    result = np.zeros(ct.array.shape, np.uint8)
+    for value, head_mm in ((2, heads_mm[0]), (1, heads_mm[1])):
+        head = np.rint(ct.index_zyx([head_mm])[0]).astype(int)
+        lateral, medial = (LATERAL_MM, MEDIAL_MM) if value == 2 else (MEDIAL_MM, LATERAL_MM)
+        low = np.maximum(head - (BELOW_MM, 60, lateral), 0)
+        high = np.minimum(np.add(head, (ABOVE_MM, 60, medial)), ct.array.shape)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        side = -1 if value == 1 else 1  # seen as a right femur, lateral comes first
+        seen = head - low if side == 1 else np.array([head[0] - low[0], head[1] - low[1], high[2] - 1 - head[2]])
+        femur = _one_femur(ct.array[box][:, :, ::side].astype(np.float32), seen)
+        result[box][femur[:, :, ::side]] = value
+    return ct.with_array(result)
+
+
+def find_head(smooth: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, int]:
+    """Centre (z, y, x) and radius of the sphere near `near` with the darkest gap about the brightest rim.
+
+    Args:
+        smooth: CT (z, y, x), 1 mm, lateral first.
+    """
+    offsets = np.mgrid[-30:31, -30:31, -30:31]
+    distance = np.sqrt(np.square(offsets).sum(axis=0))
+    cup = (offsets[0] > -8) & (offsets[2] > -12)  # the acetabulum lies above and medial
+    gaps = [np.flatnonzero((np.abs(distance - r) < 0.6) & cup) for r in HEAD_RADII_MM]
+    rims = [np.flatnonzero((distance < r - 2) & (distance > r - 4) & cup) for r in HEAD_RADII_MM]
+    padded = np.clip(np.pad(smooth, 44, mode="edge"), 0, 300)
+    best = (np.inf, near, HEAD_RADII_MM[0])
+    for moves in (range(-8, 9, 4), range(-2, 3, 1)):
+        middle = best[1]
+        for move in np.stack(np.meshgrid(*[moves] * 3), axis=-1).reshape(-1, 3):
+            start = middle + move + 14
+            ball = padded[tuple(slice(s, s + 61) for s in start)].ravel()
+            scores = [ball[gap].mean() - ball[rim].mean() for gap, rim in zip(gaps, rims, strict=True)]
+            k = int(np.argmin(scores))
+            best = min(best, (float(scores[k]), middle + move, HEAD_RADII_MM[k]), key=lambda found: found[0])
+    return best[1], best[2]
+
+
+def _one_femur(ct: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Mask (z, y, x) of the femur in a box whose x begins laterally."""
+    smooth = ndimage.gaussian_filter(ct, 0.8)
+    head, radius = find_head(smooth, near)
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in ct.shape)]
+    distance = np.sqrt((z - head[0]) ** 2 + (y - head[1]) ** 2 + (x - head[2]) ** 2)
+    bone, cup = smooth > CORTEX, (distance > radius + 2) & (distance < radius + 15)
+    markers = np.zeros(ct.shape, np.uint8)
+    markers[(x < head[2] - 0.9 * radius) & (z < head[0] + 8) & bone] = 1  # trochanter and shaft
+    markers[distance < radius - 3] = 1
+    markers[bone & ((z > head[0] + radius + 6) | (x > head[2] + radius + 6))] = 2
+    markers[cup & bone & ((x > head[2] + 5) | ((z > head[0] + 0.4 * radius) & (x > head[2] - 12)))] = 2
+    markers[smooth < SOFT] = 3
+    landscape = sitk.GetImageFromArray(-np.clip(ndimage.gaussian_filter(ct, 0.6), -200, 400))
+    basins = sitk.GetArrayFromImage(
+        sitk.MorphologicalWatershedFromMarkers(landscape, sitk.GetImageFromArray(markers), False, False)
+    )
+    mask = sitk.GetImageFromArray(np.pad((basins == 1) & (smooth > BONE), 8, mode="edge").astype(np.uint8))
+    mask = sitk.BinaryMorphologicalClosing(sitk.BinaryMorphologicalOpening(mask, [2] * 3), [6] * 3)
+    closed = sitk.GetArrayFromImage(mask)[8:-8, 8:-8, 8:-8] > 0
+    solid = np.stack([ndimage.binary_fill_holes(plane) for plane in closed & (basins != 2)]) & (basins != 2)
+    pieces, _ = ndimage.label(solid)
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+
+
+def go_on_below(array: np.ndarray, slices: int) -> np.ndarray:
+    """The array (z, y, x) with so many slices more below its first: the lowest ones mirrored, again and again."""
+    more = np.pad(array[:REPEATED_MM], ((slices, 0), (0, 0), (0, 0)), mode="reflect")[:slices]
+    return np.concatenate([more, array])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tissues:
+    """Shares (z, y, x), float32, of each voxel, and the CT's texture in Hounsfield units."""
+
+    air: np.ndarray
+    fat: np.ndarray
+    fluid: np.ndarray
+    marrow: np.ndarray
+    cortex: np.ndarray
+    texture: np.ndarray
+
+
+def find_tissues(ct: np.ndarray, femurs: np.ndarray) -> Tissues:
+    """What each voxel of a CT (z, y, x) of 1 mm is made of; the rest is muscle."""
+    ct = ct.astype(np.float32)
+    smooth = ndimage.gaussian_filter(ct, 0.7)
+    bone = sitk.GetImageFromArray(((smooth > 130) | femurs).astype(np.uint8))
+    bone = sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(bone, [4] * 3)) > 0
+    bone = np.stack([ndimage.binary_fill_holes(plane) for plane in bone])
+    inside = ndimage.gaussian_filter(bone.astype(np.float32), 0.5)
+    dense = inside * np.clip((smooth - 300) / 350, 0, 1)
+    air = np.clip((-200 - smooth) / 300, 0, 1)
+    fat = np.clip((10 - smooth) / 90, 0, 1) * (1 - air) * (1 - inside)
+    soft = np.clip(1 - air - fat - inside, 0, 1)
+    mean = ndimage.gaussian_filter(ct * soft, 3.0) / np.maximum(ndimage.gaussian_filter(soft, 3.0), 0.05)
+    watery = np.clip((28 - mean) / 15, 0, 1) * soft  # muscle has 50
+    texture = np.clip(ct - ndimage.gaussian_filter(ct, 3.0), -150, 150)
+    return Tissues(air, fat, watery, inside - dense, dense, texture)
+
+
+def paint(tissues: Tissues, contrast: Contrast, rng: np.random.Generator) -> np.ndarray:
+    """An MR-like image (z, y, x), int16, of a contrast."""
+    c, shape = contrast, tissues.fat.shape
+    clouds = ndimage.zoom(rng.standard_normal([n // 25 + 3 for n in shape]).astype(np.float32), 25, order=1)
+    clouds = clouds[tuple(slice(0, n) for n in shape)]
+    muscle = 1 - tissues.air - tissues.fat - tissues.fluid - tissues.marrow - tissues.cortex
+    image = c.air * tissues.air + c.fat * tissues.fat + c.fluid * tissues.fluid + c.muscle * muscle
+    image += c.marrow * (1 + c.mottle * clouds) * tissues.marrow + c.cortex * tissues.cortex
+    image += c.texture * tissues.texture * (1 - tissues.air)
+    aside = np.linspace(-1, 1, shape[2], dtype=np.float32) ** 2
+    image = image * (1 - c.shading * aside) + 0.02 * rng.standard_normal(shape, np.float32)
+    return np.rint(1000 * np.maximum(image, 0)).astype(np.int16)
+
+
+def acquire(volume: Volume, label: Volume, spacing_mm: tuple[float, ...]) -> tuple[Volume, Volume]:
+    """Image and label on a grid of another spacing (x, y, z), averaged over its voxels where these are larger."""
+    width = np.asarray(spacing_mm[::-1]) / volume.spacing_mm[::-1]
+    blurred = ndimage.gaussian_filter(volume.array.astype(np.float32), np.where(width > 1.2, 0.35 * width, 0))
+    image = resample_image(volume.with_array(blurred), spacing_mm)
+    labels = np.zeros(image.array.shape, np.uint8)
+    for value in (1, 2):
+        labels[resample_mask(label.with_array(label.array == value), spacing_mm).array] = value
+    return image.with_array(np.rint(image.array).astype(np.int16)), image.with_array(labels)
+
+
+def random_spacing(rng: np.random.Generator) -> tuple[float, ...]:
+    """Voxels (x, y, z) in mm: about cubic in one case of three, else slices across one of the axes."""
+    spacing = np.full(3, rng.uniform(1.0, 1.8))
+    if rng.random() > 1 / 3:
+        spacing[rng.integers(3)] = rng.uniform(2.0, 5.2)
+    return tuple(np.round(spacing, 2).tolist())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Labels the CT, compares where asked to, writes the cases."""
+    cli.no_arguments(argv)
+    try:
+        numbers = [float(word) for word in FLAGS.heads]
+        heads = [numbers[:3], numbers[3:]]
+        if len(numbers) != 6:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--heads: received {','.join(FLAGS.heads)}.\nExpected six numbers (LPS, mm).") from None
+    folder = Path(FLAGS.output)
+    ct = resample_image(orient(read_volume(FLAGS.ct), "LPS"), GRID_MM)
+    label = label_femurs(ct, heads)
+    if FLAGS.check:
+        check = orient(read_volume(FLAGS.check), "LPS").array
+        for name, value in (("left", 1), ("right", 2)):
+            print(f"{name}: Dice with {FLAGS.check} {dice(count_overlap(check == value, label.array == value)):.4f}")
+    below = round(FLAGS.extend_mm)
+    origin = tuple(ct.world_mm((-below, 0, 0)).tolist())
+    ct = dataclasses.replace(ct, array=go_on_below(ct.array, below), origin_mm=origin)
+    label = dataclasses.replace(label, array=go_on_below(label.array, below), origin_mm=origin)
+    tissues = find_tissues(ct.array, label.array > 0)
+    names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
+    for number, name in enumerate(names):
+        rng = np.random.Generator(np.random.Philox(FLAGS.seed + number))
+        contrast = AXIAL_T2 if FLAGS.held_out else random_contrast(rng)
+        spacing = (1.7, 1.7, 1.6) if FLAGS.held_out else random_spacing(rng)
+        image, labels = acquire(ct.with_array(paint(tissues, contrast, rng)), label, spacing)
+        write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
+        print(f"{name}: voxels of {spacing} mm, {contrast}", flush=True)
+    dataset = {"name": "ct_mr", "channel_names": {"0": "made of CT"}, "labels": LABELS, "file_ending": ".nii.gz"}
+    splits = [{"train": names, "val": []}]
+    for file, contents in (("dataset.json", {**dataset, "numTraining": len(names)}), ("splits_final.json", splits)):
+        (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _define_flags() -> None:
+    """Not at import: tests use the functions above."""
+    flags.DEFINE_string("ct", None, "CT scan in Hounsfield units", required=True)
+    flags.DEFINE_list("heads", None, "centres of the right and the left femoral head: x,y,z,x,y,z (LPS, mm)")
+    flags.mark_flag_as_required("heads")
+    flags.DEFINE_string("output", None, "folder of the dataset", short_name="o", required=True)
+    flags.DEFINE_integer("cases", 8, "how many contrasts", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "of the first case; the next ones count on from it", lower_bound=0)
+    flags.DEFINE_float("extend_mm", 60.0, "how far the thighs go on below the CT", lower_bound=0)
+    flags.DEFINE_bool("held_out", False, "the contrast and voxels that are kept out of training, to test with")
+    flags.DEFINE_string("check", None, "a label map (1 left, 2 right) to compare the label with")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    cli.run(main)
