@@ -11,6 +11,8 @@ validate, predicted at stride 32 (their label maps into a file, their Dice print
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import BenchmarkProcess, Tasks, machine, start_process
+from benchmarks.benchmark_process import Tasks, machine, start_process
 from benchmarks.network import draw_batch, make_experiment, take_turns
 from femur3d import cli
 from femur3d.config import HEADS, OVERLAP, THRESHOLD, Experiment
@@ -91,17 +93,20 @@ def torch_tasks(experiment: Experiment, steps: int) -> Tasks:
 
 
 def compare_steps(experiment: Experiment, steps: int) -> None:
-    """Prints updates a second of both, and the ratio of their times."""
-    with (
-        start_process("femur3d", jax_tasks, experiment, steps) as mine,
-        start_process("torch", torch_tasks, experiment, steps) as peer,
-    ):
-        processes: list[BenchmarkProcess] = [mine, peer]
+    """Prints updates a second, PyTorch's too where it is installed, and the ratio of their times."""
+    makers = {"femur3d": jax_tasks, "torch": torch_tasks}
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: femur3d alone")
+        del makers["torch"]
+    with contextlib.ExitStack() as stack:
+        start = [start_process(name, make, experiment, steps) for name, make in makers.items()]
+        processes = [stack.enter_context(process) for process in start]
         timings = take_turns([(process, "updates") for process in processes], 3)
         best = [min(t) / steps for t in timings]
         for process, seconds in zip(processes, best, strict=True):
             print(f"{process.call('version')[0]}: {1 / seconds:.2f} updates/s, {1000 * seconds:.1f} ms each")
-        print(f"femur3d / PyTorch: {best[0] / best[1]:.2f} of the time")
+        if len(best) > 1:
+            print(f"femur3d / PyTorch: {best[0] / best[1]:.2f} of the time")
 
 
 def time_volume(predict: Callable[[np.ndarray], np.ndarray], patch_size: tuple[int, ...]) -> None:
