@@ -28,11 +28,12 @@ import numpy as np
 from femur3d.config import IGNORED, current_name
 from femur3d.errors import InputError
 from femur3d.io.atomic import check_seal, seal
-from femur3d.io.hdf5 import open_hdf5, open_in_child, plain_datasets, reading_hdf5, writing_hdf5
+from femur3d.io.hdf5 import check_space, open_hdf5, open_in_child, plain_datasets, reading_hdf5, writing_hdf5
 from femur3d.volume import Volume
 
 SCHEMA = "femur3d-packed-1"
 MAX_FEMUR_VOXELS = 4096
+ROOM = 1 << 20  # bytes for what else a volume needs: femur voxels, attributes, HDF5's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class PackedWriter:
         if not np.isin(label, (0, 1, IGNORED)).all():
             raise InputError(f"case {entry.case}: labels other than 0, 1 and {IGNORED}.\nExpected 1 for a femur.")
         with writing_hdf5(self._path):
+            check_space(self._path, image.nbytes + label.nbytes + ROOM)
             group = self._volumes.create_group(f"{len(self._volumes):05d}")
             geometry = {name: getattr(grid, name) for name in ("spacing_mm", "origin_mm", "direction")}
             group.attrs.update(**dataclasses.asdict(entry), **geometry)

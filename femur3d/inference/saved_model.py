@@ -23,13 +23,14 @@ from femur3d.config import Network, Preprocessing, current_name, from_dict, to_d
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
-from femur3d.io.hdf5 import open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
+from femur3d.io.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
 from femur3d.network.unet import build_network
 
 FORMAT = "femur3d-model-1"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 CLASSES = ("background", "femur")
 MAX_CONFIG_BYTES = 1_000_000
+ROOM = 1 << 20  # bytes for HDF5's own
 SHIPPED = Path(__file__).parents[1] / "models" / "hip_t1"  # what `infer` and `segment` use where no other is named
 
 
@@ -73,6 +74,7 @@ def save_model(
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         with replacing(new / WEIGHTS) as temporary, writing_hdf5(folder):
+            check_space(temporary, sum(weight.nbytes for weight in network.get_weights()) + ROOM)
             network.save_weights(temporary)
             if half:
                 store_as_half(temporary)

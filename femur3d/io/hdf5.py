@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import h5py
@@ -78,6 +79,16 @@ def reading_hdf5(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:  # RuntimeError, KeyError, OSError, ValueError, … from any call
         raise InputError(f"{path}: damaged ({_first_line(error)}).\nCopy or make the file again.") from error
+
+
+def check_space(path: str | os.PathLike[str], size: int) -> None:
+    """Takes `size` bytes of disk beside `path` and gives them back. Raises OSError where there are not as many.
+
+    To be asked before HDF5 writes: it may crash when it closes a file that the disk did not take (h5py 3.16).
+    """
+    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextlib.contextmanager
