@@ -15,7 +15,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from femur3d import cli
 with cli.starting():
     from femur3d.engines.backend import ENGINE
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
-from femur3d.export import case_results
+from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.dicom_seg import require_highdicom
@@ -42,6 +44,8 @@ from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
 from femur3d.read_ahead import read_ahead
 
+REPORT_IN_ONE_FILE = 100  # cases; the page of more is a folder
+
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
@@ -52,6 +56,7 @@ flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
+flags.DEFINE_string("part", "", "k/n: only the k-th of n parts of the scans, by their names, for arrays of jobs")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
 flags.DEFINE_string("name", "", "what results of DICOM scans are called, such as '{PatientID}_{SeriesNumber}'")
 flags.DEFINE_bool("follow_links", False, "follow links that lead out of a given folder, too")
@@ -61,6 +66,7 @@ flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contour
 flags.DEFINE_enum("surface", None, SURFACES, "write a smooth mesh of each femur, LPS millimetres, too")
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
 flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
+flags.DEFINE_bool("report", False, "write report.html, a page of all results that works offline, too")
 flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
 
@@ -78,12 +84,16 @@ def main(argv: Sequence[str]) -> int:
         follow_links=FLAGS.follow_links,
         pattern=FLAGS.name,
         say=lambda message: print(f"Note: {message}", flush=True),
-    ) as scans:
+    ) as all_scans:
+        scans = _part(all_scans)
+        if not scans:
+            return 0
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         scans = list(map(_with_name_that_fits, scans, cases))
         check_results_replace_nothing(scans, cases, [_wanted(scan) for scan in scans])
         check_folder(folder)
         case_results.tidy(cases)
+        claims.tidy(cases)
         ENGINE.make_repeatable(training=False)
         model = load_model(find_model(FLAGS.model))
         run = _Run(model, Segmenter(model, ENGINE, _mode()))
@@ -96,11 +106,66 @@ def main(argv: Sequence[str]) -> int:
         todo = [i for i, one in enumerate(done) if one is None]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
-        failed, readings = 0, read_ahead(_read, [scans[i] for i in todo])
-        for number, (i, reading) in enumerate(zip(todo, readings, strict=True), start=1):
-            print(f"[{number}/{len(todo)}] {scans[i].source}", flush=True)
+        failed, tried = _segment_all(run, scans, cases, todo)
+        if FLAGS.report:
+            _write_report(scans, cases, folder)
+        return _outcome(cases, failed, tried)
+
+
+def _part(scans: list[Scan]) -> list[Scan]:
+    """The scans of the part that is asked for; all by default."""
+    if not FLAGS.part:
+        return scans
+    number, count = claims.parse_part(FLAGS.part)
+    mine = [scan for scan in scans if claims.is_in_part(scan.name, number, count)]
+    print(f"Part {number} of {count}: {len(mine)} of {len(scans)} scans", flush=True)
+    return mine
+
+
+def _segment_all(run: _Run, scans: Sequence[Scan], cases: Sequence[Case], todo: Sequence[int]) -> tuple[int, int]:
+    """Segments all that no other process is at, and then what these have left; returns how many failed and were tried.
+
+    What another process has made meanwhile, of the same scan with the same flags, is not made again.
+    """
+    before = {i: claims.state(cases[i]) for i in todo}
+    held: deque[tuple[int, FileLock]] = deque()
+    left: list[int] = []
+    failed = tried = 0
+
+    def mine(indices: Sequence[int]) -> Iterator[Scan]:
+        for i in indices:
+            if (lock := claims.take(cases[i])) is None:
+                left.append(i)
+            elif claims.state(cases[i]) != before[i] and run.done([scans[i]], [cases[i]])[0]:
+                claims.give_back(lock)
+            else:
+                held.append((i, lock))
+                yield scans[i]
+
+    for _ in range(2):
+        indices, left[:] = list(left) or todo, []
+        for reading in read_ahead(_read, mine(indices)):
+            i, lock = held.popleft()
+            tried += 1
+            print(f"[{tried}/{len(todo)}] {scans[i].source}", flush=True)
             failed += not _attempt(run, scans[i], cases[i], reading)
-        return _outcome(cases, failed, len(todo))
+            claims.give_back(lock)
+        if not left:
+            break
+    if left:
+        print(f"{len(left)} scans are left to other processes that write to this folder", flush=True)
+    return failed, tried
+
+
+def _write_report(scans: Sequence[Scan], cases: Sequence[Case], folder: Path) -> None:
+    """report.html, or for many cases the folder report/, of those that have results."""
+    from femur3d.reporting.page import write_report  # here: pictures and surfaces, which others do not wait for
+    from femur3d.reporting.results import result_of
+
+    found = [(case, scan, case_results.read_summary(case.json)) for case, scan in zip(cases, scans, strict=True)]
+    results = [result_of(case.folder, case.name, summary, scan.path) for case, scan, summary in found if summary]
+    if results:
+        print(write_report(results, folder / ("report.html" if len(results) <= REPORT_IN_ONE_FILE else "report")))
 
 
 def _mode() -> Mode:

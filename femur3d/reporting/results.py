@@ -106,18 +106,24 @@ def find_results(folder: Path, images: Path | None = None, references: Path | No
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.\nExpected a folder of results of femur3d.infer.")
-    summaries = {path.stem: read_summary(path) for path in sorted(folder.glob("*.json"))}
-    maps = {name: _label_map(folder, name, summary) for name, summary in summaries.items() if summary}
-    if not maps:
-        maps = dict(scans_by_case(folder))
     scans = scans_by_case(images) if images else {}
+    summaries = {path.stem: read_summary(path) for path in sorted(folder.glob("*.json"))}
+    found = [result_of(folder, name, summary, scans.get(name)) for name, summary in summaries.items() if summary]
+    if not found:
+        found = [Result(name, {}, path, scans.get(name)) for name, path in scans_by_case(folder).items()]
     truths = scans_by_case(references) if references else {}
-    if truths and not set(truths) & set(maps):
-        raise InputError(f"{references}: no reference has the name of a case.\nExpected names as {next(iter(maps))}.")
-    return [
-        Result(name, summaries.get(name, {}), path, _scan(summaries.get(name, {}), scans.get(name)), truths.get(name))
-        for name, path in maps.items()
-    ]
+    if truths and not any(result.name in truths for result in found):
+        raise InputError(f"{references}: no reference has the name of a case.\nExpected names as {found[0].name}.")
+    return [dataclasses.replace(result, reference=truths.get(result.name)) for result in found]
+
+
+def result_of(folder: Path, name: str, summary: dict[str, Any], scan: Path | None = None) -> Result:
+    """What a summary tells of a case in a folder; the scan is where the summary says, unless it is given."""
+    expected = {f"{name}{extension}" for extension in LABEL_MAPS}
+    label_map = next((folder / file for file in summary["files"] if file in expected), None)
+    source = summary.get("input")
+    known = Path(source) if isinstance(source, str) and source else None
+    return Result(name, summary, label_map if label_map and label_map.is_file() else None, scan or known)
 
 
 def femur_masks(label_map: Volume, labels: str) -> dict[str, np.ndarray]:
@@ -156,13 +162,3 @@ def _part(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _is_flag(flag: Any) -> bool:
     return isinstance(flag, dict) and flag.get("level") in LEVELS and {"value", "sentence"} <= flag.keys()
-
-
-def _label_map(folder: Path, name: str, summary: Mapping[str, Any]) -> Path | None:
-    expected = [f"{name}{extension}" for extension in LABEL_MAPS]
-    return next((folder / file for file in summary["files"] if file in expected and (folder / file).is_file()), None)
-
-
-def _scan(summary: Mapping[str, Any], image: Path | None) -> Path | None:
-    source = summary.get("input")
-    return image or (Path(source) if isinstance(source, str) and source else None)

@@ -1,0 +1,71 @@
+"""Which process segments which case, where several write to one folder: a case is one's alone, and none is lost.
+
+A claim is a lock of the operating system on a hidden file, `.CASE.claim`: it ends with the process that holds it, in
+whatever way that ends, so that what a killed one has left is free at once. Machines that share a folder see each
+other's claims where their file system has locks (NFS 4, Lustre with `flock`, SMB).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import filelock
+
+from femur3d.errors import UsageError
+from femur3d.export.case_files import Case
+
+State = tuple[int, int, int] | None
+
+
+def take(case: Case) -> filelock.FileLock | None:
+    """The claim to a case, to be handed to `give_back`; None where another process has it."""
+    lock = filelock.FileLock(_claim_file(case))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+def give_back(lock: filelock.FileLock) -> None:
+    """Ends a claim and removes its file."""
+    with contextlib.suppress(OSError):  # Windows removes no file that is open
+        Path(lock.lock_file).unlink()  # before the release: who waits for this one notices and makes another
+    lock.release()
+
+
+def tidy(cases: Iterable[Case]) -> None:
+    """Removes the claims' files that killed processes have left."""
+    for case in cases:
+        if _claim_file(case).exists() and (lock := take(case)):
+            give_back(lock)
+
+
+def state(case: Case) -> State:
+    """Tells whether CASE.json is still the same file as before; None where there is none."""
+    try:
+        found = case.json.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def parse_part(part: str) -> tuple[int, int]:
+    """'2/8' → (2, 8). Raises UsageError where it is no part."""
+    number, _, count = part.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise UsageError(f"--part {part}: not a part.\nExpected k/n with 1 ≤ k ≤ n, such as 2/8.")
+
+
+def is_in_part(name: str, number: int, count: int) -> bool:
+    """Whether a case belongs to a part, from 1, of so many: by its name alone, so that added scans move no other."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") % count == number - 1
+
+
+def _claim_file(case: Case) -> Path:
+    return case.folder / f".{case.name}.claim"
