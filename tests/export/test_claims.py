@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from femur3d.export import claims
 from femur3d.export.case_files import Case
-assert claims.take(Case("a", Path("a.nii"), None, Path(sys.argv[1])))
+lock = claims.take(Case("a", Path("a.nii"), None, Path(sys.argv[1])))
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -62,14 +62,14 @@ def test_flags_come_worst_first_and_no_femur_is_red():
 
 
 def test_suspicion_is_graded_where_the_limits_are_at_hand():
-    """One that is half-way between the usual value and the red limit of the shipped model."""
+    """One that is half-way between the median and the red limit of the shipped model."""
     import json
 
     from femur3d.reporting.results import MODELS
 
     digest = json.loads((MODELS / "hip_t1" / "config.json").read_text())["weights_sha256"]
     limit = limits_of(digest)["smallest_volume_ml"]
-    quality = {"smallest_volume_ml": flag("green", (limit.usual + limit.red) / 2)}
+    quality = {"smallest_volume_ml": flag("green", (limit.median + limit.red) / 2)}
     summary = {"model": {"weights_sha256": digest}, "quality": quality}
     assert Result("a", summary, None).suspicion == pytest.approx(0.5)
 
