@@ -79,6 +79,8 @@ def write_report(
         **cohort_of(metrics),
     }
     page = path if single else path / INDEX
+    if not single:
+        _remove_others(path / CASES, len(results))
     with replacing(page) as temporary:
         temporary.write_text(_page([_block("report-data", report), *blocks], single), encoding="utf-8")
     return page
@@ -143,6 +145,13 @@ def _write_case(folder: Path, index: int, picture: bytes, content: Content) -> s
     return f"{folder.name}/{index}.webp"
 
 
+def _remove_others(folder: Path, count: int) -> None:
+    """Removes the cases of an earlier report that had more than `count`."""
+    for file in folder.iterdir():
+        if file.suffix in (".js", ".webp") and file.stem.isdecimal() and int(file.stem) >= count:
+            file.unlink()
+
+
 def script_json(value: Any) -> str:
     """JSON that may stand in a script element whatever its strings hold: none can end it or begin another one."""
     return json.dumps(valid_json(value), allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
@@ -156,11 +165,11 @@ def _page(blocks: Sequence[str], single: bool) -> str:
     script = "\n".join((TEMPLATE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}}})();\n'
     style = (TEMPLATE / "report.css").read_text(encoding="utf-8")
-    beside = "" if single else " 'strict-dynamic'"  # the script may add those of the cases
+    # The script may add those of the cases, and show the pictures beside them.
+    scripts, pictures = ("", "") if single else (" 'strict-dynamic'", " file: 'self'")
     policy = [
-        "default-src 'none'", f"script-src 'sha256-{_digest(script)}'{beside}", f"style-src 'sha256-{_digest(style)}'",
-        f"img-src data: blob:{'' if single else ' file: '}".rstrip() + ("" if single else " 'self'"),
-        "base-uri 'none'", "form-action 'none'",
+        "default-src 'none'", f"script-src 'sha256-{_digest(script)}'{scripts}", f"style-src 'sha256-{_digest(style)}'",
+        f"img-src data: blob:{pictures}", "base-uri 'none'", "form-action 'none'",
     ]  # fmt: skip
     template = string.Template((TEMPLATE / "report.html").read_text(encoding="utf-8"))
     parts = {"csp": "; ".join(policy), "style": style, "data": "\n".join(blocks), "script": script}

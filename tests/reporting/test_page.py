@@ -86,6 +86,11 @@ def test_a_folder_has_a_page_and_two_files_a_case(folder):
     assert names == ["0.js", "0.webp", "1.js", "1.webp"]
     report = data_of(page.read_text(encoding="utf-8"))
     assert (report["folder"], report["cases"][0]["thumbnail"]) == ("cases", "cases/0.webp")
+    (folder / "report" / "cases" / "note.js").write_text("")
+    write_report(find_results(folder / "out")[:1], folder / "report")
+    left = sorted(path.name for path in (folder / "report" / "cases").iterdir())
+    assert left == ["0.js", "0.webp", "note.js"]  # no case of the earlier report
+    write_report(find_results(folder / "out"), folder / "report")
     script = (folder / "report" / "cases" / "1.js").read_text(encoding="utf-8")
     content = json.loads(script.removeprefix("femur3dCase(1, ").removesuffix(");\n"))
     assert content["stack"]["shape"]
