@@ -1,6 +1,9 @@
 """The recipe of `hip_mr`, for hip MR of any contrast, slice direction and voxel size; trains on two CPU cores.
 
-Starts from the weights of `hip_t1` and differs from `hip_t1.py` in what stands below, each with its reason.
+    python -m femur3d.train --experiment experiments/hip_mr.py --dataset DIR --run runs/hip_mr
+
+DIR holds patients and MR-like scans of a CT (`tools/ct_to_mr.py`). Starts from the weights of `hip_t1` and differs from
+`hip_t1.py` in what stands below, each with its reason. Score: `femur3d/models/hip_mr/README.md`.
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ def get_config() -> Experiment:
     return dataclasses.replace(
         base,
         name="hip_mr",
+        initial_weights="hip_t1",
         training=dataclasses.replace(
             base.training,
             steps=2_000,
