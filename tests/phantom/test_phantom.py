@@ -200,7 +200,7 @@ def test_another_contrast_changes_grey_values_and_no_shape():
     t2, label = make_phantom(0, SIZE, **CLEAN, contrast=AXIAL_T2)
     np.testing.assert_array_equal(label.array, truth.array)
     fat = t1.array == 600
-    np.testing.assert_array_equal(t2.array[fat & (t2.array > 590)], 600)
+    assert t2.array[fat].max() in (599, 600)
     deep = ndimage.distance_transform_edt(truth.array > 0, sampling=truth.spacing_mm[::-1]) > 12
     assert (
         245 <= np.median(t2.array[deep]) <= 305 < 325 <= np.median(t1.array[deep])
