@@ -169,8 +169,6 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("steps", 0, "Updates of a timing, beside PyTorch; 0: none.", lower_bound=0)
-    flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=1)
-    flags.DEFINE_integer("patch", 64, "Edge of a patch in voxels, a multiple of 8.")
     flags.DEFINE_string("model", None, "Model of a run: time it on a volume of the paper's size.")
     flags.DEFINE_string("packed", None, "Packed dataset whose volumes that validate are predicted with the model.")
     flags.DEFINE_string("output", "validation.npz", "Where their label maps go.", short_name="o")
