@@ -12,7 +12,7 @@ import os
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "segment"]
+__all__ = ["__version__", "segment", "segment_many"]
 
 # TensorFlow turns oneDNN on by itself only where there is AVX-512; with AVX2 alone its own 3D convolutions take five
 # times as long (a step of hip_t1 on an AMD Zen 3: 5.8 s, with oneDNN 1.2 s). It reads this when it is imported.
@@ -20,11 +20,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def __getattr__(name: str) -> Any:
-    if name != "segment":
+    if name not in ("segment", "segment_many"):
         raise AttributeError(f"module 'femur3d' has no attribute {name!r}")
     from femur3d import cli
 
     with cli.quiet_imports():
         import femur3d.engines.backend  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
-        from femur3d.api import segment
-    return segment
+        from femur3d import api
+    return getattr(api, name)

@@ -1,10 +1,11 @@
-"""Segmentation from Python: `from femur3d import segment`."""
+"""Segmentation from Python: `from femur3d import segment, segment_many`."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +13,69 @@ import numpy as np
 
 from femur3d.engines.backend import ENGINE  # first: it says what is wrong with KERAS_BACKEND
 from femur3d.errors import InputError
-from femur3d.inference.mode import EXACT, FAST
+from femur3d.export.case_files import Case, Wanted
+from femur3d.export.case_results import MadeWith, summary_of, write_case
+from femur3d.export.slicer import EXTENSION, write_segment_nrrd
+from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.saved_model import SHIPPED, find_model, load_model, read_config
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
-from femur3d.io.images import ScanFile, read_scan, volume_from_sitk
+from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
+from femur3d.read_ahead import read_ahead
 from femur3d.volume import IDENTITY, Volume
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Result(Segmentation):
+    """A segmentation, with the scan that it was made of.
+
+    Attributes:
+        scan: as it was read.
+        source: its path; '' for a scan that was never a file.
+        mode: how it was computed.
+        model: 'weights_sha256' and 'provenance' of the model.
+    """
+
+    scan: ScanFile | None = None
+    source: str = ""
+    mode: Mode = EXACT
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def kind(self) -> Literal["femur", "sides"]:
+        """What the labels are: 1 for every femur, or 1 left and 2 right."""
+        return "sides" if "left" in self.names.values() else "femur"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the label map: .nii.gz, .nii, .nrrd or .mha, or .seg.nrrd, a segmentation of 3D Slicer."""
+        if os.fspath(path).endswith(EXTENSION):
+            write_segment_nrrd(self.labels, path, self.kind)
+        else:
+            super().save(path)
+
+    def save_all(self, folder: str | os.PathLike[str], name: str = "", **wanted: Any) -> list[Path]:
+        """Writes what `femur3d.infer -o folder` writes, CASE.json too; returns the files.
+
+            result.save_all("out", surface="stl", segmentation=True, preview=True)
+
+        Args:
+            folder: made if needed.
+            name: of the case; by default that of the scan's file.
+            wanted: fields of `export.case_files.Wanted` but `labels`.
+
+        Raises:
+            InputError: the label map cannot be written.
+            ValueError: a scan from memory without a name.
+        """
+        if self.scan is None or not (name or self.source):
+            raise ValueError("A scan from memory has no name. Expected name=.")
+        files = Wanted(labels=self.kind, **wanted)
+        case = Case(name or case_name(self.source), Path(self.source), None, Path(folder))
+        series = self.scan.dicom.number if self.scan.dicom else None
+        options = {**dataclasses.asdict(self.mode), **dataclasses.asdict(files)}
+        made_with = MadeWith(self.source, self.scan.sha256, series, options, self.model)
+        summary = summary_of(made_with, self, self.scan.notes, seconds=self.seconds)
+        return [case.folder / file for file in write_case(self, self.scan, case, files, summary)["files"]]
 
 
 def segment(
@@ -30,7 +88,7 @@ def segment(
     spacing_mm: tuple[float, float, float] | None = None,
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
     direction: tuple[float, ...] = IDENTITY,
-) -> Segmentation:
+) -> Result:
     """Segments the femurs of one scan. The model is loaded at the first call and kept for the next ones.
 
         result = segment("scan.nii.gz")
@@ -54,10 +112,64 @@ def segment(
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.
     """
-    folder = find_model(os.fspath(model)).resolve()
-    segmenter = _segmenter(folder, str(read_config(folder)["weights_sha256"]), fast)
-    read = _read(scan, series, spacing_mm, origin_mm, direction)
-    return dataclasses.replace(segmenter(read.volume, labels), nifti=read.nifti)
+    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast)
+    return run(scan, _read(scan, series, spacing_mm, origin_mm, direction))
+
+
+def segment_many(
+    scans: Iterable[str | os.PathLike[str]],
+    model: str | os.PathLike[str] = SHIPPED,
+    *,
+    labels: Literal["femur", "sides"] = "sides",
+    fast: bool = False,
+) -> Iterator[tuple[str | os.PathLike[str], Result | InputError]]:
+    """Segments scan after scan; the next one is read while this process is busy with one.
+
+        for path, result in segment_many(Path("scans").glob("*.nii.gz")):
+            if isinstance(result, InputError):
+                print(result)
+            else:
+                result.save_all("out")
+
+    Args:
+        scans: files, or folders with a DICOM series each; taken only as far as they are needed.
+        model: see `segment`.
+        labels: see `segment`.
+        fast: see `segment`.
+
+    Yields:
+        Each path with its result, or with the error that says why there is none.
+    """
+    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast)
+    for reading in read_ahead(lambda scan: (scan, _read_or_error(scan)), scans):
+        scan, read = reading.result()
+        try:
+            yield scan, read if isinstance(read, InputError) else run(scan, read)
+        except InputError as error:
+            yield scan, error
+
+
+def _read_or_error(scan: str | os.PathLike[str]) -> ScanFile | InputError:
+    try:
+        return read_scan(scan)
+    except InputError as error:
+        return error
+
+
+class _Run:
+    """A model, ready for scans."""
+
+    def __init__(self, folder: Path, labels: Literal["femur", "sides"], fast: bool) -> None:
+        config = read_config(folder)
+        self._model = {"weights_sha256": str(config["weights_sha256"]), "provenance": config.get("provenance", {})}
+        self._segmenter = _segmenter(folder, str(config["weights_sha256"]), fast)
+        self._labels, self._mode = labels, FAST if fast else EXACT
+
+    def __call__(self, scan: Any, read: ScanFile) -> Result:
+        """The result of a scan, as it was given and as it was read."""
+        found = dataclasses.replace(self._segmenter(read.volume, self._labels), nifti=read.nifti)
+        source = os.fspath(scan) if isinstance(scan, (str, os.PathLike)) else ""
+        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """`from femur3d import segment`: every kind of input gives the same femurs, and the import stays light."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
@@ -50,6 +51,33 @@ def test_result_shows_its_femurs_and_no_arrays(expected):
     assert f"<td>left</td><td>{left:.1f} ml</td>" in expected._repr_html_()
     np.testing.assert_array_equal(expected.left.array, expected.labels.array == 1)
     np.testing.assert_array_equal(expected.right.array, expected.labels.array == 2)
+
+
+def test_saving_for_slicer_and_all_that_the_command_line_writes(expected, scan, threshold_model, tmp_path):
+    expected.save(tmp_path / "x.seg.nrrd")
+    assert sitk.ReadImage(str(tmp_path / "x.seg.nrrd")).GetMetaData("Segment1_LabelValue") == "2"
+    files = expected.save_all(tmp_path / "memory", "hip", probability=True, surface="stl")
+    names = ["hip.nii.gz", "hip_prob.nii.gz", "hip_left.stl", "hip_right.stl"]
+    assert files == [tmp_path / "memory" / name for name in names]
+    assert all(file.stat().st_size for file in files)
+    with pytest.raises(ValueError, match="name="):
+        expected.save_all(tmp_path / "memory")
+    write_volume(scan, tmp_path / "a_0000.nrrd")
+    segment(tmp_path / "a_0000.nrrd", threshold_model).save_all(tmp_path / "out", format=".mha")
+    summary = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert (summary["files"], summary["volumes_ml"]) == (["a.mha"], expected.volumes_ml)
+    assert summary["model"]["weights_sha256"]
+
+
+def test_many_scans_with_one_that_is_refused(expected, scan, threshold_model, tmp_path):
+    write_volume(scan, tmp_path / "a.nrrd")
+    paths = [tmp_path / "a.nrrd", tmp_path / "missing.nrrd", tmp_path / "a.nrrd"]
+    found = list(femur3d.segment_many(iter(paths), threshold_model))
+    assert [path for path, _ in found] == paths
+    for _, result in (found[0], found[2]):
+        np.testing.assert_array_equal(result.labels.array, expected.labels.array)
+    assert isinstance(found[1][1], InputError)
+    assert "no such file" in str(found[1][1])
 
 
 def test_one_label_for_both_femurs(scan, threshold_model):
