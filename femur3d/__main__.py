@@ -10,6 +10,7 @@ from femur3d.errors import EXIT_USAGE
 
 COMMANDS = {
     "infer": "segment the femurs of scans",
+    "measure": "measure head, neck, alpha angle and cam of segmented femurs",
     "evaluate": "compare label maps with references",
     "report": "make a page of a folder of results",
     "train": "train a network",

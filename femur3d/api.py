@@ -15,12 +15,14 @@ from femur3d.engines.backend import ENGINE  # first: it says what is wrong with 
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted
 from femur3d.export.case_results import MadeWith, summary_of, write_case
+from femur3d.export.femur_measures import measured
 from femur3d.export.slicer import EXTENSION, write_segment_nrrd
 from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.saved_model import SHIPPED, find_model, load_model, read_config
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
+from femur3d.morphometry.measure import Morphometry
 from femur3d.read_ahead import read_ahead
 from femur3d.volume import IDENTITY, Volume
 
@@ -45,6 +47,14 @@ class Result(Segmentation):
     def kind(self) -> Literal["femur", "sides"]:
         """What the labels are: 1 for every femur, or 1 left and 2 right."""
         return "sides" if "left" in self.names.values() else "femur"
+
+    def measure(self) -> dict[str, Morphometry | InputError]:
+        """Head, neck, shaft, alpha angle and cam of every femur, each measure with its error bar and its gate.
+
+        Returns:
+            By 'left' and 'right'; for a femur without a head the error that says so.
+        """
+        return measured(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the label map: .nii.gz, .nii, .nrrd or .mha, or .seg.nrrd, a segmentation of 3D Slicer."""

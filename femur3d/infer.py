@@ -35,6 +35,7 @@ from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.dicom_seg import require_highdicom
+from femur3d.export.femur_measures import write_femurs
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.quality_limits import RED, YELLOW
@@ -67,6 +68,7 @@ flags.DEFINE_enum("surface", None, SURFACES, "write a smooth mesh of each femur,
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
 flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
 flags.DEFINE_bool("report", False, "write report.html, a page of all results that works offline, too")
+flags.DEFINE_bool("morphometry", False, "measure head, neck, alpha angle and cam: CASE.json, a picture, femurs.csv")
 flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
 flags.DEFINE_bool("verbose", False, "show TensorFlow's messages and the time of every stage")
 
@@ -107,6 +109,8 @@ def main(argv: Sequence[str]) -> int:
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
         failed, tried = _segment_all(run, scans, cases, todo)
+        if FLAGS.morphometry:
+            write_femurs(folder, [case.json for case in cases])
         if FLAGS.report:
             _write_report(scans, cases, folder)
         return _outcome(cases, failed, tried)
@@ -179,7 +183,7 @@ def _wanted(scan: Scan) -> Wanted:
         extension = next((e for e in LABEL_MAPS if e == scan_extension(scan.path)), LABEL_MAPS[0])
     return Wanted(
         FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
-        FLAGS.dicom_seg and scan.dicom is not None,
+        FLAGS.dicom_seg and scan.dicom is not None, FLAGS.morphometry,
     )  # fmt: skip
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from femur3d.errors import InputError
 from femur3d.export.dicom_seg import write_dicom_seg
+from femur3d.export.dicom_sr import write_dicom_sr
 from femur3d.export.mesh import write_mesh
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.slicer import write_segment_nrrd
 from femur3d.io.images import ScanFile, write_volume
 from femur3d.morphometry.implicit_surface import femur_mesh
+from femur3d.morphometry.measure import Morphometry
 
 if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
     from femur3d.inference.segmenter import Segmentation
@@ -35,6 +37,8 @@ class Wanted:
         surface: one of SURFACES for a mesh of each femur; '' for none.
         segmentation: CASE.seg.nrrd for 3D Slicer.
         dicom_seg: CASE.dcm for a scan that came as DICOM.
+        morphometry: what is measured on the femurs in CASE.json, CASE_morphometry.png, and for a scan that came as
+            DICOM CASE_sr.dcm.
     """
 
     labels: Labels = "sides"
@@ -44,6 +48,7 @@ class Wanted:
     surface: str = ""
     segmentation: bool = False
     dicom_seg: bool = False
+    morphometry: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +83,18 @@ def possible_files(case: Case, wanted: Wanted) -> list[Path]:
     endings += [f"_prob{wanted.format}"] * wanted.probability + ["_preview.png"] * wanted.preview
     endings += [f"{side}.{wanted.surface}" for side in ("", "_left", "_right") if wanted.surface]
     endings += [".seg.nrrd"] * wanted.segmentation + [".dcm"] * wanted.dicom_seg
+    endings += ["_morphometry.png", "_sr.dcm"] * wanted.morphometry
     return [case.file(ending) for ending in endings]
 
 
 def write_files(
-    result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, weights_sha256: str, folder: Path
+    result: Segmentation,
+    scan: ScanFile,
+    case: Case,
+    wanted: Wanted,
+    weights_sha256: str,
+    folder: Path,
+    measured: Mapping[str, Morphometry | InputError] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Writes the label map, and then whatever else can be written. Without a femur there is no mesh nor DICOM.
 
@@ -93,6 +105,7 @@ def write_files(
         wanted: what to write.
         weights_sha256: of the model, for the DICOM segmentation.
         folder: to write to.
+        measured: on the femurs, for its picture and its DICOM report.
 
     Returns:
         Names of the files that were written, and for each other one that was wanted the reason why it was not.
@@ -101,6 +114,7 @@ def write_files(
         InputError: the label map cannot be written.
     """
     label_map, *others = _writers(result, scan, case, wanted, weights_sha256)
+    others += _measure_writers(scan, case, [one for one in (measured or {}).values() if isinstance(one, Morphometry)])
     _write(label_map, case, folder)
     written, failed = [case.file(label_map[0]).name], {}
     for other in others:
@@ -144,6 +158,20 @@ def _writers(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, w
             ".dcm",
             lambda path: write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256),
         )
+
+
+def _measure_writers(scan: ScanFile, case: Case, femurs: Sequence[Morphometry]) -> Iterator[Writer]:
+    if femurs:
+        yield "_morphometry.png", lambda path: _write_morphometry(femurs, path, case.name)
+    if femurs and scan.dicom:
+        slices = scan.dicom.slices
+        yield "_sr.dcm", lambda path: write_dicom_sr(femurs, slices, path)
+
+
+def _write_morphometry(femurs: Sequence[Morphometry], path: Path, title: str) -> None:
+    from femur3d.export.pictures.morphometry import morphometry_figure
+
+    morphometry_figure(femurs, path, title)
 
 
 def _write_preview(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, path: Path) -> None:

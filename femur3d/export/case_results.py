@@ -27,9 +27,11 @@ import filelock
 import femur3d
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted, write_files
+from femur3d.export.femur_measures import measured
 from femur3d.inference.quality_limits import RED
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
+from femur3d.morphometry.measure import as_json
 
 if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
     from femur3d.inference.segmenter import Segmentation
@@ -40,7 +42,7 @@ LOCK_SECONDS = 600.0  # how long to wait for another process that writes the sam
 
 _WRITING = ".writing"  # ending of the hidden folder
 _TEMPORARY = re.compile(r"\.writing-[a-z0-9_]{8}-(?P<name>.+)")  # of `io.atomic.replacing`
-_ENDINGS = (".", "_prob.", "_preview.", "_left.", "_right.")  # of a case's name in the names of its files
+_ENDINGS = (".", "_prob.", "_preview.", "_left.", "_right.", "_morphometry.", "_sr.")  # of a case's files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,8 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     summary, known = read_summary(case.json), dataclasses.asdict(made_with)
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
         options["refine_above"] = options.pop("focus")
+    if isinstance(options, dict):
+        options.setdefault("morphometry", False)  # earlier versions did not know it
     same = all(summary.get(name) == known[name] for name in ("input_sha256", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])
@@ -204,11 +208,14 @@ def write_case(
         try:
             folder.mkdir()
             start, weights_sha256 = time.perf_counter(), summary["model"]["weights_sha256"]
-            files, failed = write_files(result, scan, case, wanted, weights_sha256, folder)
+            found = measured(result) if wanted.morphometry else {}
+            files, failed = write_files(result, scan, case, wanted, weights_sha256, folder, found)
             writing = round(time.perf_counter() - start, 3)
             seconds = {**summary["seconds"], "writing": writing}
             seconds["total"] = round(seconds.get("total", 0.0) + writing, 3)
             summary = {**summary, "seconds": seconds, "files": files, **({"failed": failed} if failed else {})}
+            if wanted.morphometry:
+                summary["morphometry"] = as_json(found)
             with replacing(folder / case.json.name) as temporary:
                 text = json.dumps(_valid(summary), indent=2, allow_nan=False)
                 temporary.write_text(f"{text}\n", encoding="utf-8")

@@ -28,9 +28,9 @@ from femur3d.io.integrity import writing
 from femur3d.volume import Volume
 
 _CATEGORY = Code("91723000", "Anatomical Structure")  # DICOM PS3.16, CID 7150
-_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 # Of the patient and study modules; may be empty (type 2), but anonymised files often lack them.
-_MAY_BE_EMPTY = (
+MAY_BE_EMPTY = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -42,10 +42,10 @@ _MAY_BE_EMPTY = (
 )
 _GROUPS = (0x0008, 0x0010, 0x0012, 0x0032, 0x0038, 0x0040)  # in which patient and study are described
 _STUDY_ID = 0x00200010
-_OWN = (*_NEEDED, "Modality", "SpecificCharacterSet")  # what the source of a segmentation says for itself
+_OWN = (*NEEDED, "Modality", "SpecificCharacterSet")  # what the source of a segmentation says for itself
 _SEXES = ("M", "F", "O")
-_UTF_8 = "ISO_IR 192"
-_SERIES_OFFSET = 1000  # (ours) series number of the segmentation: that of the scan and this
+UTF_8 = "ISO_IR 192"
+SERIES_OFFSET = 1000  # (ours) series number of the segmentation: that of the scan and this
 _POSITION_VOXELS = 0.5  # a slice of the series may lie this far off the label map's: its direction may be a rounded one
 _COSINES = 0.02
 
@@ -96,7 +96,7 @@ def write_dicom_seg(
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():  # identifiers are taken over as they are
         warnings.simplefilter("ignore")  # of pydicom and highdicom about how the scanner filled in its tags
         sources = [_source(one, label_map, ordered[0]) for one in ordered]
-        sources[0].update(_patient_and_study(ordered[0].path))
+        sources[0].update(patient_and_study(ordered[0].path))
         segmentation = _segmentation(highdicom, ordered[0].path, sources, label_map, segments, weights_sha256)
         _refer_to_frames(segmentation, sources, ordered)
         with writing(path) as temporary:
@@ -118,7 +118,7 @@ def _in_slice_order(slices: Sequence[Slice], label_map: Volume) -> list[Slice]:
     """The slices in the order of the label map's; InputError where they are not exactly these."""
     found: dict[int, Slice] = {}
     for one in slices:
-        _check_can_be_referred_to(one)
+        check_can_be_referred_to(one)
         place = _slice_index(one, label_map)
         if place is None or place in found:
             raise _other_grid(one.path, "lies on another grid" if place is None else "lies where another slice lies")
@@ -134,10 +134,10 @@ def _in_slice_order(slices: Sequence[Slice], label_map: Volume) -> list[Slice]:
     return ordered
 
 
-def _check_can_be_referred_to(one: Slice) -> None:
+def check_can_be_referred_to(one: Slice) -> None:
     if one.problem:
         raise InputError(f"{one.path}: {one.problem}")
-    if missing := [name for name in _NEEDED if not one.header[name]]:
+    if missing := [name for name in NEEDED if not one.header[name]]:
         message = f"{one.path}: a slice without {', '.join(missing)}, which a DICOM segmentation must refer to"
         raise InputError(f"{message}.\nExport the series again from the scanner or archive, or choose another format.")
 
@@ -167,13 +167,13 @@ def _source(one: Slice, label_map: Volume, first: Slice) -> pydicom.Dataset:
     The frames of one file pass for files of one slice here; `_refer_to_frames` puts the true identifiers back.
     """
     source = pydicom.Dataset()
-    for name in _NEEDED:
+    for name in NEEDED:
         setattr(source, name, one.header[name])
     if one.frame is not None:
         source.SOPClassUID, source.SOPInstanceUID = MRImageStorage, generate_uid()
-    for name in _MAY_BE_EMPTY:
+    for name in MAY_BE_EMPTY:
         setattr(source, name, "")
-    source.Modality, source.SpecificCharacterSet = "MR", _UTF_8
+    source.Modality, source.SpecificCharacterSet = "MR", UTF_8
     source.Columns, source.Rows = one.size
     source.PixelSpacing = [_decimal(mm) for mm in one.spacing_mm[::-1]]
     source.ImagePositionPatient = [_decimal(mm) for mm in one.position_mm]
@@ -183,7 +183,7 @@ def _source(one: Slice, label_map: Volume, first: Slice) -> pydicom.Dataset:
     return source
 
 
-def _patient_and_study(path: Path) -> pydicom.Dataset:
+def patient_and_study(path: Path) -> pydicom.Dataset:
     """What a file says of its patient and study, without what DICOM does not allow. InputError where it is gone."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -268,7 +268,7 @@ def _series(highdicom: Any, source: Any) -> dict[str, Any]:
     """What describes the new series and its only instance: new identifiers each time, as for every DICOM object."""
     return {
         "series_instance_uid": highdicom.UID(),
-        "series_number": int(source.SeriesNumber) + _SERIES_OFFSET,
+        "series_number": int(source.SeriesNumber) + SERIES_OFFSET,
         "series_description": f"Femur segmentation (femur3d {femur3d.__version__})",
         "sop_instance_uid": highdicom.UID(),
         "instance_number": 1,
@@ -297,17 +297,17 @@ def _description(highdicom: Any, number: int, segment: Segment, algorithm: Any) 
     description = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=segment.name,
-        segmented_property_category=_concept(highdicom, _CATEGORY),
-        segmented_property_type=_concept(highdicom, FEMUR),
+        segmented_property_category=concept(highdicom, _CATEGORY),
+        segmented_property_type=concept(highdicom, FEMUR),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         display_color=highdicom.color.CIELabColor.from_rgb(*(255 * part for part in segment.colour)),
     )
     if segment.side is not None:  # highdicom has no argument for it (its issue 458)
         kind = description.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [_concept(highdicom, segment.side)]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [concept(highdicom, segment.side)]
     return description
 
 
-def _concept(highdicom: Any, code: Code) -> Any:
+def concept(highdicom: Any, code: Code) -> Any:
     return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)

@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 import numpy as np
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkObject
+from vtkmodules.vtkIOGeometry import vtkSTLReader
+from vtkmodules.vtkIOPLY import vtkPLYReader
 
-from femur3d.errors import UsageError
+from femur3d.errors import InputError, UsageError
 from femur3d.io.integrity import writing
 
 MESH_EXTENSIONS = (".stl", ".ply")
 
+_OPEN = 0.002  # part of the edges that may have one triangle only
 _NOTE = "femur3d surface, millimetres, LPS world coordinates (+x left, +y posterior)"  # 80 bytes at most for STL
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_TRIANGLE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
@@ -57,3 +62,31 @@ def _ply(vertices: np.ndarray, triangles: np.ndarray) -> bytes:
         f"element face {len(triangles)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     return header.encode("ascii") + vertices.tobytes() + records.tobytes()
+
+
+def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N, 3), float64, and outward triangles (M, 3) of a closed surface in an STL or PLY file.
+
+    Raises:
+        InputError: not such a file, unreadable, without triangles, or not closed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MESH_EXTENSIONS or not path.is_file():
+        raise InputError(f"{path}: no surface file.\nExpected an STL or PLY file.")
+    reader = vtkSTLReader() if path.suffix.lower() == ".stl" else vtkPLYReader()
+    reader.SetFileName(str(path))
+    vtkObject.GlobalWarningDisplayOff()  # it writes on standard error what the next lines find out
+    reader.Update()
+    vtkObject.GlobalWarningDisplayOn()
+    mesh = reader.GetOutput()
+    if not mesh.GetNumberOfCells() or mesh.GetPolys().GetNumberOfConnectivityIds() != 3 * mesh.GetNumberOfPolys():
+        raise InputError(f"{path}: not a surface of triangles.\nExport it again as STL or PLY.")
+    vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
+    triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
+    edges = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
+    _, counts = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
+    if (counts == 1).mean() > _OPEN:
+        raise InputError(f"{path}: the surface is open.\nClose it (fill its holes): inside and outside must be told.")
+    corners = vertices[triangles]
+    inside_out = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0
+    return vertices, triangles[:, ::-1] if inside_out else triangles

@@ -44,8 +44,11 @@ class Measure:
     def __str__(self) -> str:
         if self.verdict.level == NOT:
             return f"{NOT}. {self.verdict.reason}"
-        digits = 3 if self.unit == "1" else 1
-        number = f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f}) {self.unit}"
+        digits, numbers = 3 if self.unit == "1" else 1, [self.value, self.low, self.high]
+        if self.unit == "h":
+            numbers = [hour % 12 or 12.0 for hour in numbers]
+        value, low, high = (f"{number:.{digits}f}" for number in numbers)
+        number = f"{value} ({low} to {high}) {'' if self.unit == '1' else self.unit}".rstrip()
         return f"{number}, {self.verdict.level}. {self.verdict.reason}".rstrip(". ") + "."
 
 
@@ -104,6 +107,14 @@ class Morphometry:
                 **dataclasses.asdict(alpha),
             },
         }
+
+
+def as_json(found: Mapping[str, Morphometry | InputError]) -> dict[str, Any]:
+    """What CASE.json says of all femurs; of one that has no head, why."""
+    return {
+        name: one.as_dict() if isinstance(one, Morphometry) else {"error": " ".join(str(one).split())}
+        for name, one in found.items()
+    }
 
 
 def _number(value: float) -> float | None:

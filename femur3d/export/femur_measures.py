@@ -1,0 +1,77 @@
+"""What is measured on the femurs of a segmentation, and femurs.csv: a row a femur, made from the summaries in a folder.
+
+Every measure has its error bar and its gate beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from femur3d.errors import InputError
+from femur3d.inference.quality_limits import RED
+from femur3d.io.atomic import replacing
+from femur3d.morphometry.definitions import DEFINITIONS
+from femur3d.morphometry.measure import Morphometry, measure_labels
+
+if TYPE_CHECKING:  # it imports Keras
+    from femur3d.inference.segmenter import Segmentation
+
+NAME = "femurs.csv"
+_CENTRE = ("x", "y", "z")
+
+
+def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
+    """What is measured on the femurs of a segmentation; its red flags are in the gate."""
+    red = [flag.sentence for flag in result.quality.values() if flag.level == RED]
+    try:
+        return measure_labels(result.labels, result.names, result.probability, red)
+    except Exception as error:  # the segmentation is done: no measure is worth losing it
+        reason = " ".join(str(error).split())[:300]
+        return {"femur": InputError(f"It could not be measured ({type(error).__name__}: {reason}).")}
+
+
+def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
+    """Writes folder/femurs.csv from the `morphometry` of CASE.json files; None where none has any.
+
+    A cell of a measure that is not measurable is empty; the gate's column says so, and the reason's why.
+    """
+    rows = []
+    for path in sorted(summaries):
+        for name, femur in _morphometry(path).items():
+            rows.append({"case": path.stem, "femur": name, **_row(femur)})
+    if not rows:
+        return None
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(folder / NAME) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+    return folder / NAME
+
+
+def _morphometry(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("morphometry", {})
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _row(femur: dict[str, Any]) -> dict[str, Any]:
+    if "error" in femur:
+        return {"head_centre_gate": "not measurable", "head_centre_reason": femur["error"]}
+    centre = femur["head_centre_mm"]
+    row = {f"head_centre_{axis}_mm": value for axis, value in zip(_CENTRE, centre["value"], strict=True)}
+    row |= {"head_centre_error_mm": centre["error"]}
+    row |= {"head_centre_gate": centre["level"], "head_centre_reason": centre["reason"]}
+    for name in [*DEFINITIONS, "version_deg"]:
+        one = femur[name]
+        row |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"]}
+        row |= {f"{name}_gate": one["level"], f"{name}_reason": one["reason"]}
+    return row
