@@ -5,7 +5,7 @@
 Every phantom's head, neck and shaft are known exactly, and its outline about the head's true centre is found by going
 along rays until its signed distance changes sign, without a surface. Each is drawn as a label map at 1 mm and as
 coronal slices of 0.9×5.2×0.9 mm, at a random place between the voxels. `--raw` keeps one line of JSON a phantom: a run
-goes on where an earlier one ended. The factors of `femur3d/morphometry/error_bars.py` are learnt on the phantoms of
+goes on where an earlier one ended. The least widths in `femur3d/morphometry/error_bars.py` are learnt on the phantoms of
 even seeds; the coverage in the table is that of the odd ones.
 """
 
@@ -24,6 +24,7 @@ from femur3d.morphometry.axes import LONGEST_MM, START, Neck, Shaft
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.error_bars import LEAST, WIDEN, Boundary, spread
 from femur3d.morphometry.femur import Femur, find_femur
+from femur3d.morphometry.gate import JUNCTION_SLICES_MM
 from femur3d.morphometry.implicit_surface import femur_mesh
 from femur3d.morphometry.sphere import Sphere
 from femur3d.morphometry.surface import PLANES, Frame, Surface, clock_angles, perpendicular
@@ -119,26 +120,30 @@ def measured(seed: int) -> dict:
     return {"seed": seed, **found}
 
 
-def calibration(rows: list[dict]) -> tuple[dict[str, float], dict[str, float]]:
-    """Factors and least half-widths with which 90% of the errors lie within the bars, at both spacings together."""
-    widen, least = {}, {}
+def calibration(rows: list[dict]) -> dict[str, float]:
+    """The least half-widths with which 90% of the errors lie within the bars, where the gate lets them be measured."""
+    least = {}
     for index, name in enumerate([*DEFINITIONS, "head_centre_mm"]):
-        errors, lows, highs = _columns(rows, list(SPACINGS_MM), index)
-        needed = np.where(errors > 0, errors / -np.minimum(lows, -1e-9), -errors / np.maximum(highs, 1e-9))
-        least[name] = float(np.quantile(np.abs(errors), 0.25)) if len(errors) else 0.0
-        needed = np.where(np.abs(errors) <= least[name], 0.0, needed)
-        widen[name] = float(np.quantile(needed, 0.90)) if len(errors) else 1.0
-    return widen, least
+        errors, lows, highs = _columns(rows, _measurable(name), index)
+        missed = np.where(errors > 0, errors > -lows, -errors > highs)
+        least[name] = float(np.quantile(np.where(missed, np.abs(errors), 0.0), 0.90)) if len(errors) else 0.0
+    return least
+
+
+def _measurable(name: str) -> list[str]:
+    """The spacings at which the gate lets a measure be."""
+    needs = DEFINITIONS[name].needs if name in DEFINITIONS else ()
+    return [one for one, mm in SPACINGS_MM.items() if "junction" not in needs or max(mm) <= JUNCTION_SLICES_MM[0]]
 
 
 def _columns(rows: list[dict], names: list[str], index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Errors, low and high bars of one measure, those without a value left out."""
+    """Errors, widened low and high bars of one measure, those without a value left out."""
     found = [row[name] for row in rows for name in names]
     if index == len(DEFINITIONS):
         table = [(one["centre"], -one["centre_bar"], one["centre_bar"]) for one in found]
     else:
         table = [(one["error"][index], one["low"][index], one["high"][index]) for one in found]
-    array = np.array(table, float)
+    array = np.array(table, float) * (1, WIDEN, WIDEN)
     return tuple(array[~np.isnan(array).any(axis=1)].T)
 
 
@@ -146,7 +151,7 @@ def table(rows: list[dict], command: str) -> str:
     """Bias, spread and coverage of every measure at both spacings."""
     tested = [row for row in rows if row["seed"] % 2]
     head = f"{'':26}" + "".join(
-        f"{name + ': bias':>15}{'SD':>9}{'90%':>9}{'bar':>9}{'held':>7}" for name in SPACINGS_MM
+        f"{name + ': bias':>15}{'SD':>9}{'90%':>9}{'bar':>9}{'held':>8}" for name in SPACINGS_MM
     )
     lines = [
         command,
@@ -159,12 +164,11 @@ def table(rows: list[dict], command: str) -> str:
         for spacing in SPACINGS_MM:
             errors, _, _ = _columns(rows, [spacing], index)
             found, lows, highs = _columns(tested, [spacing], index)
-            low = np.maximum(-WIDEN.get(name, 1.0) * lows, LEAST.get(name, 0.0))
-            high = np.maximum(WIDEN.get(name, 1.0) * highs, LEAST.get(name, 0.0))
+            low, high = np.maximum(-lows, LEAST.get(name, 0.0)), np.maximum(highs, LEAST.get(name, 0.0))
             held = np.mean((found <= low) & (-found <= high)) if len(found) else np.nan
             most = np.quantile(np.abs(errors), 0.9) if len(errors) else np.nan
             bar = np.mean((low + high) / 2) if len(found) else np.nan
-            line += f"{errors.mean():15.2f}{errors.std():9.2f}{most:9.2f}{bar:9.2f}{held:7.0%}"
+            line += f"{errors.mean():15.2f}{errors.std():9.2f}{most:9.2f}{bar:9.2f}{'refused' if spacing not in _measurable(name) else f'{held:.0%}':>8}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -178,9 +182,8 @@ def main(_: list[str]) -> None:
             rows.append(measured(seed))
             with raw.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-    widen, least = calibration([row for row in rows if row["seed"] % 2 == 0])
-    for name, factors in (("WIDEN", widen), ("LEAST", least)):
-        print(name, "=", json.dumps({key: round(value, 3) for key, value in factors.items()}, indent=4))
+    least = calibration([row for row in rows if row["seed"] % 2 == 0])
+    print("LEAST =", json.dumps({key: round(value, 3) for key, value in least.items()}, indent=4))
     text = table(rows, f"python -m experiments.studies.morphometry_accuracy {' '.join(sys.argv[1:])}")
     print(text)
     with replacing(Path(FLAGS.output)) as temporary:

@@ -1,0 +1,50 @@
+"""`femur3d.measure`: surfaces in, summary, table and picture out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from femur3d.errors import InputError
+from femur3d.export.mesh import read_mesh, write_mesh
+from tests.support.femurs import HEAD_MM, left_femur
+
+
+def test_a_surface_is_measured_and_a_missing_one_told(tmp_path: Path) -> None:
+    surface = left_femur(1.5)
+    write_mesh(surface.vertices, surface.triangles, tmp_path / "one.stl")
+    arguments = ["-i", str(tmp_path / "one.stl"), "-i", str(tmp_path / "two.ply"), "-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "femur3d.measure", *arguments], capture_output=True, encoding="utf-8")
+    assert done.returncode == 4, done.stderr
+    assert "two.ply: no surface file" in done.stderr
+    found = json.loads((tmp_path / "out/one.json").read_text())["morphometry"]["left"]
+    assert found["head_radius_mm"]["value"] == pytest.approx(HEAD_MM, abs=0.1)
+    assert found["version_deg"]["level"] == "not measurable"
+    with (tmp_path / "out/femurs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["case"] == "one"
+    assert float(row["head_radius_mm_low"]) < HEAD_MM < float(row["head_radius_mm_high"]) + 0.05
+    assert (row["version_deg"], row["version_deg_gate"]) == ("", "not measurable")
+    assert (tmp_path / "out/one_morphometry.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_surfaces_are_read_as_they_were_written_and_open_ones_refused(tmp_path: Path) -> None:
+    surface = left_femur(2.0)
+    for name in ("a.stl", "a.ply"):
+        write_mesh(surface.vertices, surface.triangles[:, ::-1], tmp_path / name)  # inside out
+        vertices, triangles = read_mesh(tmp_path / name)
+        assert len(triangles) == len(surface.triangles)
+        corners = vertices[triangles]
+        assert np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) > 0
+    write_mesh(surface.vertices, surface.triangles[: len(surface.triangles) // 2], tmp_path / "half.stl")
+    with pytest.raises(InputError, match="open"):
+        read_mesh(tmp_path / "half.stl")
+    (tmp_path / "text.stl").write_text("no surface")
+    with pytest.raises(InputError, match="not a surface"):
+        read_mesh(tmp_path / "text.stl")
