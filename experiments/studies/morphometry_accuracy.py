@@ -5,8 +5,8 @@
 Every phantom's head, neck and shaft are known exactly, and its outline about the head's true centre is found by going
 along rays until its signed distance changes sign, without a surface. Each is drawn as a label map at 1 mm and as
 coronal slices of 0.9×5.2×0.9 mm, at a random place between the voxels. `--raw` keeps one line of JSON a phantom: a run
-goes on where an earlier one ended. The least widths in `femur3d/morphometry/error_bars.py` are learnt on the phantoms of
-even seeds; the coverage in the table is that of the odd ones.
+goes on where an earlier one ended. The least widths in `femur3d/morphometry/error_bars.py` are learnt on the phantoms
+of even seeds; the coverage in the table is that of the odd ones.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def table(rows: list[dict], command: str) -> str:
             held = np.mean((found <= low) & (-found <= high)) if len(found) else np.nan
             most = np.quantile(np.abs(errors), 0.9) if len(errors) else np.nan
             bar = np.mean((low + high) / 2) if len(found) else np.nan
-            line += f"{errors.mean():15.2f}{errors.std():9.2f}{most:9.2f}{bar:9.2f}{'refused' if spacing not in _measurable(name) else f'{held:.0%}':>8}"
+            share = f"{held:.0%}" if spacing in _measurable(name) else "refused"
+            line += f"{errors.mean():15.2f}{errors.std():9.2f}{most:9.2f}{bar:9.2f}{share:>8}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
