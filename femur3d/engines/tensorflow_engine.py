@@ -45,7 +45,7 @@ class TensorFlowEngine(KerasEngine):
     def device_name(self) -> str:
         """See `KerasEngine.device_name`."""
         gpus = tf.config.list_physical_devices("GPU")
-        names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+        names = [str(tf.config.experimental.get_device_details(gpu).get("device_name") or gpu.name) for gpu in gpus]
         if names:
             return f"GPU: {', '.join(names)}"
         unused = " (there is an NVIDIA GPU that TensorFlow cannot use: pip install 'femur3d[gpu]')" if has_gpu() else ""

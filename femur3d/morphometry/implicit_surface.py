@@ -17,7 +17,6 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from femur3d.errors import no_femur
-from femur3d.evaluation.surface_distance import level_surface
 from femur3d.volume import Volume, bounding_box, signed_distance_mm
 
 SMOOTHING_VOXELS = 2.0  # standard deviation, in the longest edge of the voxels after interpolation
@@ -55,6 +54,8 @@ def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.nda
 
 def field_mesh(field: Volume) -> tuple[np.ndarray, np.ndarray]:
     """The zero surface of a field that is positive inside and negative at its border, as `femur_mesh` returns it."""
+    from femur3d.evaluation.surface_distance import level_surface  # VTK, which a preview does without
+
     vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
     if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back
         triangles = triangles[:, ::-1]

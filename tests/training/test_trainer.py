@@ -183,6 +183,7 @@ def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_exper
             trainer.train(bar)
         assert type(trainer.network.get_layer("conv1a_bn")) is keras.layers.BatchNormalization  # the plain network
         trainer.network.get_layer("conv1a").bias.assign([np.nan] * 2)
+        trainer._pending.clear()
         with pytest.raises(TrainingError, match="weights are not finite"):
             trainer._save_checkpoint()
         run.close()
