@@ -106,8 +106,9 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     summary, known = read_summary(case.json), dataclasses.asdict(made_with)
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
         options["refine_above"] = options.pop("focus")
-    if isinstance(options, dict):
-        options.setdefault("morphometry", False)  # earlier versions did not know it
+    if isinstance(options, dict):  # earlier versions did not know it
+        known["options"] = {"morphometry": False, **known["options"]}
+        summary["options"] = {"morphometry": False, **options}
     same = all(summary.get(name) == known[name] for name in ("input_sha256", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])
