@@ -25,12 +25,13 @@ from absl import flags
 
 from benchmarks.benchmark_process import machine
 from femur3d import cli
-from femur3d.config import Loss, Network, Preprocessing, Training, from_dict, to_dict
+from femur3d.config import Loss, Network, Preprocessing, Training
 from femur3d.data.augmentation import VARIANTS, variant
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.patches import random_origin
 from femur3d.data.sampler import PatchSampler
 from femur3d.errors import InputError, UsageError
+from femur3d.io.settings import from_dict, to_dict
 from femur3d.phantom.hip import make_phantom
 
 PACKED = flags.DEFINE_string("packed", None, "A file of python -m femur3d.pack; without it, a synthetic one.")

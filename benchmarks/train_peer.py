@@ -25,7 +25,7 @@ from absl import flags
 
 from femur3d import cli
 from femur3d.cli import load_experiment
-from femur3d.config import Preprocessing, to_dict, with_settings
+from femur3d.config import Preprocessing
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import make_normalise
 from femur3d.data.preprocessing import prepare_scan, restore, rounded
@@ -36,7 +36,8 @@ from femur3d.inference.sliding_window import Predict, predict_volume
 from femur3d.io.atomic import replacing
 from femur3d.io.images import read_scan, write_volume
 from femur3d.io.inputs import open_sources
-from femur3d.read_ahead import read_ahead
+from femur3d.io.read_ahead import read_ahead
+from femur3d.io.settings import to_dict, with_settings
 from femur3d.training.run_directory import open_run_directory
 from femur3d.volume import Volume
 

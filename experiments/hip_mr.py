@@ -9,8 +9,7 @@ DIR holds patients and MR-like scans of a CT (`tools/ct_to_mr.py`). Starts from 
 import dataclasses
 
 from experiments import hip_t1
-from femur3d.config import Experiment
-from femur3d.config_transforms import Transforms
+from femur3d.config import Experiment, Transforms
 
 
 def get_config() -> Experiment:

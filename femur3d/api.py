@@ -22,8 +22,8 @@ from femur3d.inference.saved_model import SHIPPED, find_model, load_model, read_
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
+from femur3d.io.read_ahead import read_ahead
 from femur3d.morphometry.measure import Morphometry
-from femur3d.read_ahead import read_ahead
 from femur3d.volume import IDENTITY, Volume
 
 

@@ -34,9 +34,9 @@ from femur3d.evaluation.metrics import LABEL_MODES, FemurMetrics, measure_case
 from femur3d.evaluation.tables import format_table, write_report
 from femur3d.export.case_results import read_summary
 from femur3d.io.images import read_volume, scan_extension
-from femur3d.reporting.distance_figure import distance_figure
-from femur3d.reporting.page import write_report as write_page
-from femur3d.reporting.results import Result
+from femur3d.report.distance_figure import distance_figure
+from femur3d.report.page import write_report as write_page
+from femur3d.report.results import Result
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS

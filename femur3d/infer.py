@@ -43,7 +43,7 @@ from femur3d.inference.saved_model import SHIPPED, TrainedModel, find_model, loa
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
-from femur3d.read_ahead import read_ahead
+from femur3d.io.read_ahead import read_ahead
 
 REPORT_IN_ONE_FILE = 100  # cases; the page of more is a folder
 
@@ -163,8 +163,8 @@ def _segment_all(run: _Run, scans: Sequence[Scan], cases: Sequence[Case], todo: 
 
 def _write_report(scans: Sequence[Scan], cases: Sequence[Case], folder: Path) -> None:
     """report.html, or for many cases the folder report/, of those that have results."""
-    from femur3d.reporting.page import write_report  # here: pictures and surfaces, which others do not wait for
-    from femur3d.reporting.results import result_of
+    from femur3d.report.page import write_report  # here: pictures and surfaces, which others do not wait for
+    from femur3d.report.results import result_of
 
     found = [(case, scan, case_results.read_summary(case.json)) for case, scan in zip(cases, scans, strict=True)]
     results = [result_of(case.folder, case.name, summary, scan.path) for case, scan, summary in found if summary]

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from femur3d import cli
 from femur3d.cli import load_experiment
-from femur3d.config import with_settings
 from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packing import describe_packing, pack_dataset
+from femur3d.io.settings import with_settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout", required=True)

@@ -20,10 +20,11 @@ with cli.starting():
 from tqdm import tqdm
 
 from femur3d.cli import load_experiment
-from femur3d.config import Experiment, Preprocessing, from_dict, to_dict, with_settings
+from femur3d.config import Experiment, Preprocessing
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.errors import FemurError, InputError
 from femur3d.inference.saved_model import check_fits, find_model
+from femur3d.io.settings import from_dict, to_dict, with_settings
 from femur3d.network.encoder_weights import check_encoder_weights
 from femur3d.training.run_directory import RunDirectory, open_run_directory
 from femur3d.training.trainer import Trainer

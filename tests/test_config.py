@@ -4,8 +4,9 @@ import json
 import pytest
 
 from femur3d.cli import load_experiment
-from femur3d.config import Experiment, Network, Preprocessing, Training, from_dict, to_dict, with_settings
+from femur3d.config import Experiment, Network, Preprocessing, Training
 from femur3d.errors import InputError, UsageError
+from femur3d.io.settings import from_dict, to_dict, with_settings
 
 
 def test_defaults_are_the_numbers_of_the_paper():

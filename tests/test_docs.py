@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from femur3d.config import Experiment, Loss, Network, Preprocessing, Training
-from femur3d.config_transforms import Transforms
+from femur3d.config import Experiment, Loss, Network, Preprocessing, Training, Transforms
 
 ROOT = Path(__file__).parents[1]
 CARDS = sorted((ROOT / "femur3d/models").glob("*/README.md"))
@@ -29,7 +28,10 @@ def commands_in(text: str) -> list[tuple[str, list[str]]]:
 
 
 def file_of(name: str) -> str:
-    return name.removeprefix("-m ").replace(".", "/") + ".py" if name.startswith("-m ") else name
+    if not name.startswith("-m "):
+        return name
+    module = name.removeprefix("-m ").replace(".", "/")
+    return f"{module}/__main__.py" if (ROOT / module).is_dir() else f"{module}.py"
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -25,7 +25,7 @@ from femur3d.data.augmentation import variant
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
-from femur3d.io.hdf5 import open_hdf5
+from femur3d.io.formats.hdf5 import open_hdf5
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS

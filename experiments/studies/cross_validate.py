@@ -24,10 +24,10 @@ from absl import flags
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
 from femur3d.cli import load_experiment
-from femur3d.config import with_settings
 from femur3d.data.nnunet_dataset import Split, find_cases, read_split
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
+from femur3d.io.settings import with_settings
 
 FLAGS = flags.FLAGS
 

@@ -29,11 +29,12 @@ from experiments.studies.table_output import command_line
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
 from femur3d.cli import load_experiment
-from femur3d.config import Experiment, Preprocessing, from_dict, with_settings
+from femur3d.config import Experiment, Preprocessing
 from femur3d.data.nnunet_dataset import find_cases, fingerprint, read_split
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.errors import InputError, UsageError
+from femur3d.io.settings import from_dict, with_settings
 
 with cli.quiet_imports():
     from femur3d.network.encoder_weights import check_encoder_weights

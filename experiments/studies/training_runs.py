@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from femur3d import cli
-from femur3d.config import Experiment, from_dict
+from femur3d.config import Experiment
 from femur3d.errors import InputError
+from femur3d.io.settings import from_dict
 
 with cli.quiet_imports():
     from femur3d.training.run_directory import NOTES

@@ -27,7 +27,7 @@ from femur3d import cli
 from femur3d.config import Network
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
-from femur3d.read_ahead import read_ahead
+from femur3d.io.read_ahead import read_ahead
 from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 
 with cli.quiet_imports():

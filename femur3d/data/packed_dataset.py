@@ -25,10 +25,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from femur3d.config import IGNORED, current_name
+from femur3d.config import IGNORED
 from femur3d.errors import InputError
 from femur3d.io.atomic import check_seal, seal
-from femur3d.io.hdf5 import check_space, open_hdf5, open_in_child, plain_datasets, reading_hdf5, writing_hdf5
+from femur3d.io.formats.hdf5 import check_space, open_hdf5, open_in_child, plain_datasets, reading_hdf5, writing_hdf5
+from femur3d.io.settings import current_name
 from femur3d.volume import Volume
 
 SCHEMA = "femur3d-packed-1"

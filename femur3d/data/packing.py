@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from femur3d.config import Experiment, Preprocessing, to_dict
+from femur3d.config import Experiment, Preprocessing
 from femur3d.data.augmentation import variant
 from femur3d.data.label_roles import LabelRoles, label_roles
 from femur3d.data.nnunet_dataset import (
@@ -28,6 +28,7 @@ from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter, crea
 from femur3d.data.preprocessing import Hip, prepare_case
 from femur3d.errors import InputError
 from femur3d.io.atomic import TEMPORARY, replacing, writing_alone
+from femur3d.io.settings import to_dict
 
 Progress = Callable[[str], None]
 

@@ -17,7 +17,7 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-from femur3d.config_transforms import Transforms
+from femur3d.config import Transforms
 from femur3d.data.cleaning import AIR
 
 KNOTS = (3, 7)  # of a random curve, from and below

@@ -11,8 +11,7 @@ import functools
 
 import numpy as np
 
-from femur3d.config import Training
-from femur3d.config_transforms import Transforms
+from femur3d.config import Training, Transforms
 from femur3d.data.augmentation import distort, random_distortion
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import centred_origin, make_normalise, random_origin

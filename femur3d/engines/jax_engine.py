@@ -16,8 +16,8 @@ from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.matmul_deconv import with_matmul_deconv
+from femur3d.io.read_ahead import read_ahead
 from femur3d.network.unet import upper_probability
-from femur3d.read_ahead import read_ahead
 from femur3d.training.losses import total_loss
 
 PREFETCH = 4  # batches

@@ -19,11 +19,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from femur3d.config import Network, Preprocessing, current_name, from_dict, to_dict
+from femur3d.config import Network, Preprocessing
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
-from femur3d.io.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
+from femur3d.io.formats.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
+from femur3d.io.settings import current_name, from_dict, to_dict
 from femur3d.network.unet import build_network
 
 FORMAT = "femur3d-model-1"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from femur3d.errors import UsageError
-from femur3d.io.archives import is_device
+from femur3d.io.formats.archives import is_device
 from femur3d.io.integrity import printable
 
 _BAD_CHARACTERS = re.compile(r'[<>:"/\\|?*]')  # in the file names of one system or another

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.archives import unpacked
 from femur3d.io.case_names import Wish, distinct
 from femur3d.io.channels import further_channels
 from femur3d.io.dicom.name_pattern import keywords, name_by_header
 from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
+from femur3d.io.formats.archives import unpacked
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
 from femur3d.io.integrity import printable
 from femur3d.io.search import FOLDER_DEPTH, Files, ResultsIn, Search

@@ -8,7 +8,7 @@ import keras
 
 from femur3d.errors import InputError
 from femur3d.io.atomic import check_seal
-from femur3d.io.hdf5 import open_hdf5, open_in_child, plain_datasets, reading_hdf5
+from femur3d.io.formats.hdf5 import open_hdf5, open_in_child, plain_datasets, reading_hdf5
 from femur3d.network.encoder import STAGES
 
 

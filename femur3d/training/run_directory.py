@@ -15,10 +15,11 @@ from typing import Any
 
 import filelock
 
-from femur3d.config import Experiment, from_dict, to_dict
+from femur3d.config import Experiment
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import recover_model
 from femur3d.io.atomic import naming, remove_leftovers, replacing
+from femur3d.io.settings import from_dict, to_dict
 
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
 CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from femur3d.config import IGNORED, with_settings
+from femur3d.config import IGNORED
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
@@ -14,6 +14,7 @@ from femur3d.data.packing import describe_packing, pack_dataset, pack_once
 from femur3d.errors import InputError
 from femur3d.io.atomic import SEAL_BYTES
 from femur3d.io.images import read_volume, write_volume
+from femur3d.io.settings import with_settings
 from femur3d.volume import Volume
 from tests.support.ellipsoids import write_dataset
 

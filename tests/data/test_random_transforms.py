@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from femur3d.config_transforms import Transforms
+from femur3d.config import Transforms
 from femur3d.data import random_transforms as transforms
 from femur3d.data.preprocessing import normalise
 from femur3d.data.random_transforms import Voxels

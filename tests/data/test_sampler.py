@@ -3,12 +3,12 @@ import itertools
 import numpy as np
 import pytest
 
-from femur3d.config import Training, with_settings
-from femur3d.config_transforms import Transforms
+from femur3d.config import Training, Transforms
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import normalise_patch
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.tensorflow_engine import TensorFlowEngine
+from femur3d.io.settings import with_settings
 
 SIZE = (16, 16, 16)
 

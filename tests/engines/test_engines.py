@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from femur3d.config import Training, with_settings
+from femur3d.config import Training
 from femur3d.engines import jax_engine
 from femur3d.engines.backend import ENGINE
 from femur3d.inference.saved_model import load_model
 from femur3d.inference.segmenter import Segmenter
 from femur3d.io.images import read_volume, write_volume
+from femur3d.io.settings import with_settings
 from femur3d.network.unet import build_network
 from femur3d.training.checkpoint import save_checkpoint
 from femur3d.training.optimizer import make_optimizer

@@ -16,10 +16,10 @@ from matplotlib.image import imread
 
 import femur3d
 from experiments.studies import ablation_report
-from femur3d.config import to_dict
 from femur3d.errors import InputError
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import write_csv
+from femur3d.io.settings import to_dict
 
 PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
 OVERLAP = ("dice", "jaccard", "precision", "recall")

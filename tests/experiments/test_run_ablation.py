@@ -20,10 +20,10 @@ import pytest
 from experiments.studies import run_ablation
 from experiments.studies import training_runs as trainings
 from femur3d.cli import load_experiment
-from femur3d.config import to_dict, with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.engines.backend import ENGINE
 from femur3d.errors import FemurError, InputError, UsageError
+from femur3d.io.settings import to_dict, with_settings
 from femur3d.network.encoder import STAGES
 from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import Trainer

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from femur3d.errors import InputError
-from femur3d.io import archives
+from femur3d.io.formats import archives
 from femur3d.io.images import read_scan, read_volume, write_volume
 from femur3d.io.inputs import open_sources
 from tests.support.dicom_series import make_scan, write_series

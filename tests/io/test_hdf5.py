@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from femur3d.errors import InputError
-from femur3d.io.hdf5 import open_hdf5, plain_datasets
+from femur3d.io.formats.hdf5 import open_hdf5, plain_datasets
 
 
 def test_plain_datasets_lists_names_shapes_and_types(tmp_path):
@@ -34,7 +34,7 @@ def test_a_locked_file_says_so_and_what_helps(tmp_path, monkeypatch):
 def test_a_hang_in_hdf5_is_ended_by_the_time_it_computes(tmp_path):
     h5py.File(tmp_path / "a.h5", "w").close()
     code = (
-        "from femur3d.io import hdf5\n"
+        "from femur3d.io.formats import hdf5\n"
         "hdf5.OPENING_CPU_SECONDS = 1\n"
         "hdf5.plain_datasets = lambda file, path: [None for _ in iter(int, 1)]\n"
         f"hdf5.look_through({os.fspath(tmp_path / 'a.h5')!r})"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from femur3d.config import with_settings
 from femur3d.errors import InputError, UsageError
+from femur3d.io.settings import with_settings
 from femur3d.training.run_directory import MetricsLog, RunDirectory, open_run_directory
 
 

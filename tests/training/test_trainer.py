@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from tqdm import tqdm
 
-from femur3d.config import with_settings
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import SHIPPED, check_fits, find_model, load_model
+from femur3d.io.settings import with_settings
 from femur3d.network.unet import build_network
 from femur3d.training.reporting import COLUMNS, Window, duration
 from femur3d.training.run_directory import open_run_directory

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from femur3d import cli
 from femur3d.errors import EXIT_SOME_FAILED, UsageError
 from femur3d.evaluation.cases import label_names
-from femur3d.reporting.measure import measure
-from femur3d.reporting.page import write_report
-from femur3d.reporting.results import find_results
-from femur3d.reporting.tables import write_tables
+from femur3d.report.measure import measure
+from femur3d.report.page import write_report
+from femur3d.report.results import find_results
+from femur3d.report.tables import write_tables
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("input", None, "folder of results, or of label maps", short_name="i", required=True)

@@ -22,11 +22,11 @@ from femur3d.evaluation.cases import empty_labels, load_labels, split_femurs
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import valid_json
 from femur3d.io.atomic import replacing
-from femur3d.reporting.cohort import cohort_of
-from femur3d.reporting.results import Result, femur_masks
-from femur3d.reporting.slices import packed_stack, stack_of, thumbnail
-from femur3d.reporting.surfaces import packed_surfaces, surfaces_of
-from femur3d.reporting.tables import side_of
+from femur3d.report.cohort import cohort_of
+from femur3d.report.results import Result, femur_masks
+from femur3d.report.slices import packed_stack, stack_of, thumbnail
+from femur3d.report.surfaces import packed_surfaces, surfaces_of
+from femur3d.report.tables import side_of
 
 TEMPLATE = Path(__file__).with_name("template")
 SCRIPTS = ("page.js", "charts.js", "slices.js", "surface.js", "marks.js", "table.js", "app.js")

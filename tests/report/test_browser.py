@@ -10,9 +10,9 @@ import time
 import pytest
 
 from femur3d.io.images import write_volume
-from femur3d.reporting.measure import measure
-from femur3d.reporting.page import write_report
-from femur3d.reporting.results import find_results
+from femur3d.report.measure import measure
+from femur3d.report.page import write_report
+from femur3d.report.results import find_results
 from tests.support.result_folders import ellipsoids, flag, write_result
 
 pytestmark = pytest.mark.slow

@@ -26,8 +26,8 @@ from femur3d.evaluation.contour_figure import (
     windowed,
 )
 from femur3d.io.atomic import replacing
-from femur3d.reporting.results import femur_masks
-from femur3d.reporting.surfaces import Surface, surfaces_of
+from femur3d.report.results import femur_masks
+from femur3d.report.surfaces import Surface, surfaces_of
 from femur3d.volume import Volume, anatomical
 
 TRIANGLES = 16_000  # of a femur

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from femur3d.reporting.slices import THUMBNAIL, packed_stack, stack_of, thumbnail
+from femur3d.report.slices import THUMBNAIL, packed_stack, stack_of, thumbnail
 from femur3d.volume import Volume
 from tests.support.result_folders import ellipsoids
 

@@ -44,7 +44,7 @@ def open_in_child(path: str | os.PathLike[str]) -> None:
 
     What else is wrong with it is left to `open_hdf5` and `reading_hdf5`.
     """
-    code = "import sys; from femur3d.io import hdf5; hdf5.look_through(sys.argv[1])"
+    code = "import sys; from femur3d.io.formats import hdf5; hdf5.look_through(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", code, os.fspath(path)],

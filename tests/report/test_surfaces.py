@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from femur3d.reporting.results import femur_masks
-from femur3d.reporting.surfaces import packed_surfaces, surfaces_of
+from femur3d.report.results import femur_masks
+from femur3d.report.surfaces import packed_surfaces, surfaces_of
 from femur3d.volume import Volume
 
 

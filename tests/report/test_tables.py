@@ -9,8 +9,8 @@ import pytest
 
 from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import measure_case
-from femur3d.reporting.results import find_results
-from femur3d.reporting.tables import place_and_size, write_tables
+from femur3d.report.results import find_results
+from femur3d.report.tables import place_and_size, write_tables
 from femur3d.volume import Volume
 from tests.support.result_folders import ellipsoids, flag, write_result
 

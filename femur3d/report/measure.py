@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from femur3d.errors import InputError
 from femur3d.evaluation.cases import check_geometry, empty_labels, load_labels
 from femur3d.evaluation.metrics import FemurMetrics, measure_case
-from femur3d.reporting.results import Result
+from femur3d.report.results import Result
 
 
 def measure(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from femur3d.reporting.distance_figure import colour_limit_mm, distance_figure
-from femur3d.reporting.surfaces import Surface
+from femur3d.report.distance_figure import colour_limit_mm, distance_figure
+from femur3d.report.surfaces import Surface
 from tests.support.result_folders import ellipsoids
 
 

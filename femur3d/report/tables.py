@@ -14,7 +14,7 @@ from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.inference.quality_limits import RED, YELLOW
 from femur3d.io.atomic import replacing
-from femur3d.reporting.results import Result, femur_masks
+from femur3d.report.results import Result, femur_masks
 from femur3d.volume import Volume
 
 FEMURS, TIDY = "femurs.csv", "metrics.csv"

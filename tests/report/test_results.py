@@ -7,7 +7,7 @@ import pytest
 
 from femur3d.errors import InputError
 from femur3d.io.images import write_volume
-from femur3d.reporting.results import Result, femur_masks, find_results, limits_of
+from femur3d.report.results import Result, femur_masks, find_results, limits_of
 from tests.support.result_folders import ellipsoids, flag, write_result
 
 
@@ -65,7 +65,7 @@ def test_suspicion_is_graded_where_the_limits_are_at_hand():
     """One that is half-way between the median and the red limit of the shipped model."""
     import json
 
-    from femur3d.reporting.results import MODELS
+    from femur3d.report.results import MODELS
 
     digest = json.loads((MODELS / "hip_t1" / "config.json").read_text())["weights_sha256"]
     limit = limits_of(digest)["smallest_volume_ml"]

@@ -13,7 +13,7 @@ from vtkmodules.vtkFiltersCore import vtkQuadricDecimation
 
 from femur3d.evaluation.surface_distance import point_distances, poly_data
 from femur3d.morphometry.implicit_surface import field_mesh, implicit_surface
-from femur3d.reporting.slices import packed_bytes
+from femur3d.report.slices import packed_bytes
 from femur3d.volume import Volume
 
 TRIANGLES = 4000  # of a femur on a page

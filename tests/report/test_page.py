@@ -1,4 +1,4 @@
-"""The report's files: whole, safe, and without anything from elsewhere. tests/reporting/test_browser.py opens them."""
+"""The report's files: whole, safe, and without anything from elsewhere. tests/report/test_browser.py opens them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import measure_case
 from femur3d.io.images import write_volume
-from femur3d.reporting.cohort import cohort_of
-from femur3d.reporting.measure import measure
-from femur3d.reporting.page import SCRIPTS, TEMPLATE, script_json, write_report
-from femur3d.reporting.results import find_results
+from femur3d.report.cohort import cohort_of
+from femur3d.report.measure import measure
+from femur3d.report.page import SCRIPTS, TEMPLATE, script_json, write_report
+from femur3d.report.results import find_results
 from tests.support.result_folders import ellipsoids, write_result
 
 EVIL = "</script><script>alert(1)</script><!--"

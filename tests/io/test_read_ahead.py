@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from femur3d.read_ahead import read_ahead
+from femur3d.io.read_ahead import read_ahead
 
 
 def test_the_next_item_is_made_while_this_one_is_used():
