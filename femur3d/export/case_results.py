@@ -101,7 +101,7 @@ def results_in(folder: Path) -> set[str]:
 def is_done(case: Case, made_with: MadeWith) -> bool:
     """Whether CASE.json is there, says the same of scan, model and options, and all that was wanted is there too.
 
-    A scan is the same by its content, wherever it lies now.
+    A scan is the same by its content, wherever it lies now; one file may hold several series.
     """
     summary, known = read_summary(case.json), dataclasses.asdict(made_with)
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
@@ -109,7 +109,7 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     if isinstance(options, dict):  # earlier versions did not know it
         known["options"] = {"morphometry": False, **known["options"]}
         summary["options"] = {"morphometry": False, **options}
-    same = all(summary.get(name) == known[name] for name in ("input_sha256", "options", "model"))
+    same = all(summary.get(name) == known[name] for name in ("input_sha256", "series", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])
 

@@ -67,7 +67,7 @@ def test_what_is_written_is_listed_and_done(tmp_path: Path) -> None:
     assert results_in(tmp_path) == set(files)
     assert summary["seconds"]["total"] == pytest.approx(1 + summary["seconds"]["writing"])
     assert is_done(case_in(tmp_path), MADE_WITH)
-    for change in ({"input_sha256": "other"}, {"options": {}}, {"model": {}}):
+    for change in ({"input_sha256": "other"}, {"series": 2}, {"options": {}}, {"model": {}}):
         assert not is_done(case_in(tmp_path), dataclasses.replace(MADE_WITH, **change))
     renamed = dataclasses.replace(MADE_WITH, options={**MADE_WITH.options, "refine_above": None})
     (tmp_path / "a.json").write_text(json.dumps({**summary, "options": {**MADE_WITH.options, "focus": None}}))
