@@ -570,6 +570,12 @@ def test_a_multi_frame_file_gets_a_dicom_segmentation(infer_main, tmp_path):
     assert pydicom.dcmread(tmp_path / "out" / "hip.dcm").Modality == "SEG"
 
 
+def test_a_map_with_voxels_that_are_no_number_is_refused(model):
+    engine = StandInEngine(lambda patches: np.where(patches > 0, np.nan, 0).astype(np.float32))
+    with pytest.raises(InputError, match=r"gave no number for \d+ of \d+ voxels\.\n"):
+        Segmenter(load_model(model), engine)(scan_and_label()[0])
+
+
 def test_finite_weights_that_overflow_are_refused(model):
     trained = load_model(model)
     for variable in trained.network.trainable_variables:

@@ -6,10 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkCommonCore import vtkObject
-from vtkmodules.vtkIOGeometry import vtkSTLReader
-from vtkmodules.vtkIOPLY import vtkPLYReader
 
 from femur3d.errors import InputError, UsageError
 from femur3d.io.integrity import writing
@@ -73,6 +69,11 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     path = Path(path)
     if path.suffix.lower() not in MESH_EXTENSIONS or not path.is_file():
         raise InputError(f"{path}: no surface file.\nExpected an STL or PLY file.")
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkObject
+    from vtkmodules.vtkIOGeometry import vtkSTLReader  # loads VTK's rendering, which writing does without
+    from vtkmodules.vtkIOPLY import vtkPLYReader
+
     reader = vtkSTLReader() if path.suffix.lower() == ".stl" else vtkPLYReader()
     reader.SetFileName(str(path))
     vtkObject.GlobalWarningDisplayOff()  # it writes on standard error what the next lines find out
