@@ -37,12 +37,13 @@ def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
 def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
     """Writes folder/femurs.csv from the `morphometry` of CASE.json files; None where none has any.
 
-    A cell of a measure that is not measurable is empty; the gate's column says so, and the reason's why.
+    A cell of a measure that is not measurable is empty; the gate's column says so, and the reason's why. The table of
+    `femur3d.report --tables` has these columns too, and more.
     """
     rows = []
     for path in sorted(summaries):
         for name, femur in _morphometry(path).items():
-            rows.append({"case": path.stem, "femur": name, **_row(femur)})
+            rows.append({"case": path.stem, "side": name, **columns_of(femur)})
     if not rows:
         return None
     text = io.StringIO()
@@ -63,7 +64,8 @@ def _morphometry(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _row(femur: dict[str, Any]) -> dict[str, Any]:
+def columns_of(femur: dict[str, Any]) -> dict[str, Any]:
+    """One femur of CASE.json's `morphometry` as columns of femurs.csv: measure, error bar, gate and reason."""
     if "error" in femur:
         return {"head_centre_gate": "not measurable", "head_centre_reason": femur["error"]}
     centre = femur["head_centre_mm"]

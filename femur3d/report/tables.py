@@ -12,6 +12,7 @@ import numpy as np
 
 from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.export.femur_measures import columns_of
 from femur3d.inference.quality_limits import RED, YELLOW
 from femur3d.io.atomic import replacing
 from femur3d.report.results import Result, femur_masks
@@ -37,7 +38,7 @@ def write_tables(results: Sequence[Result], rows: Iterable[FemurMetrics], folder
         UsageError: the metrics.csv there is another one, such as that of `femur3d.evaluate`.
     """
     paths = [folder / FEMURS, folder / TIDY]
-    for path, columns in zip(paths, (FEMUR_COLUMNS, TIDY_COLUMNS), strict=True):
+    for path, columns in zip(paths, (FEMUR_COLUMNS[:2], TIDY_COLUMNS), strict=True):  # `infer` writes femurs.csv too
         check_is_ours(path, columns)
     femurs = [row for result in results for row in femur_rows(result)]
     more = dict.fromkeys(name for row in femurs for name in row)  # the shape of the femurs, where it was measured
@@ -50,8 +51,8 @@ def femur_rows(result: Result) -> list[dict[str, Any]]:
     """A row for each femur of a case; a single one without side where none was found.
 
     Volume, centroid (LPS world coordinates) and extent (along the world's axes, voxels' edges included) are those of
-    the label map. Without it the volumes are those of CASE.json. What CASE.json tells under 'morphometry' of a side
-    follows in columns of its own.
+    the label map. Without it the volumes are those of CASE.json. What was measured by --morphometry follows in the
+    columns of `export.femur_measures.columns_of`.
     """
     model, seconds = result.summary.get("model") or {}, result.summary.get("seconds") or {}
     case = {
@@ -67,9 +68,8 @@ def femur_rows(result: Result) -> list[dict[str, Any]]:
     else:
         masks = femur_masks(label_map, result.labels)
         found = {side: place_and_size(label_map.with_array(mask)) for side, mask in masks.items()}
-    shapes = result.summary.get("morphometry")
     return [
-        {"case": result.name, "side": side, **measured, **case, **_numbers(shapes, side)}
+        {"case": result.name, "side": side, **measured, **case, **_shape(result, side)}
         for side, measured in (found or {"": {}}).items()
     ]
 
@@ -128,9 +128,8 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
         writer.writerows(rows)
 
 
-def _numbers(shapes: Any, side: str) -> dict[str, Any]:
-    """The numbers and words of a side's morphometry; {} where it was not measured."""
+def _shape(result: Result, side: str) -> dict[str, Any]:
+    """The columns of a femur's morphometry; {} where it was not measured."""
+    shapes = result.summary.get("morphometry")
     found = shapes.get(side) if isinstance(shapes, dict) else None
-    if not isinstance(found, dict):
-        return {}
-    return {name: value for name, value in found.items() if isinstance(value, (int, float, str))}
+    return columns_of(found) if isinstance(found, dict) else {}

@@ -9,10 +9,19 @@ import pytest
 
 from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import measure_case
+from femur3d.export.femur_measures import write_femurs
+from femur3d.morphometry.definitions import DEFINITIONS
 from femur3d.report.results import find_results
 from femur3d.report.tables import place_and_size, write_tables
 from femur3d.volume import Volume
 from tests.support.result_folders import ellipsoids, flag, write_result
+
+_NO = {"value": None, "low": None, "high": None, "level": "not measurable", "reason": "Thick slices."}
+MEASURED = {
+    "head_centre_mm": {"value": [1.0, 2.0, 3.0], "error": 0.5, "level": "with care", "reason": "Thick slices."},
+    **dict.fromkeys((*DEFINITIONS, "version_deg"), _NO),
+    "head_radius_mm": {"value": 23.25, "low": 22.5, "high": 24.0, "level": "with care", "reason": "Thick slices."},
+}
 
 
 def read(path):
@@ -39,7 +48,7 @@ def test_place_and_size_of_a_box():
 def test_a_row_for_each_femur(tmp_path):
     summary = write_result(
         tmp_path / "out", "a", quality={"side_ratio": flag("yellow"), "fragments": flag("red"), "x": flag("green")},
-        morphometry={"left": {"head_diameter_mm": 46.5, "points": [1, 2]}},
+        morphometry={"left": MEASURED},
     )  # fmt: skip
     write_result(tmp_path / "out", "empty", ellipsoids(), volumes_ml={}, quality={})
     write_tables(find_results(tmp_path / "out"), [], tmp_path / "out")
@@ -54,9 +63,9 @@ def test_a_row_for_each_femur(tmp_path):
         "threshold",
         "1.25",
     )
-    assert (left["head_diameter_mm"], right["head_diameter_mm"]) == ("46.5", "")
+    assert (left["head_radius_mm"], left["head_radius_mm_gate"], right["head_radius_mm"]) == ("23.25", "with care", "")
+    assert (left["alpha_max_deg"], left["alpha_max_deg_gate"]) == ("", "not measurable")
     assert (none["volume_ml"], none["flags"]) == ("", "no_femur")
-    assert "points" not in left
 
 
 def test_tidy_metrics_have_one_value_a_row(tmp_path):
@@ -70,6 +79,16 @@ def test_tidy_metrics_have_one_value_a_row(tmp_path):
     assert tidy["right", "dice"] == ("0.0", "")
     assert tidy["right", "mean_mm"] == ("inf", "")
     assert float(tidy["left", "volume_ml"][0]) == pytest.approx(float(tidy["left", "reference_ml"][0]), abs=1e-3)
+
+
+def test_the_table_of_infer_gets_its_other_columns(tmp_path):
+    write_result(tmp_path / "out", "a", morphometry={"left": MEASURED})
+    write_femurs(tmp_path / "out", [tmp_path / "out" / "a.json"])
+    (short,) = read(tmp_path / "out" / "femurs.csv")
+    write_tables(find_results(tmp_path / "out"), [], tmp_path / "out")
+    left, _ = read(tmp_path / "out" / "femurs.csv")
+    assert short.items() <= left.items()
+    assert float(left["volume_ml"]) > 0
 
 
 def test_the_table_of_evaluate_is_not_replaced(tmp_path):
