@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -24,7 +25,7 @@ from femur3d.io.settings import from_dict, to_dict
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
 CHANGEABLE = ("checkpoint_every", "validate_every", "log_every")
 CHANGEABLE_WHEN_HALVING = (*CHANGEABLE, "steps")
-NOTES = ("encoder_source", "initial_model", "data")  # what config.json holds besides the experiment
+NOTES = ("encoder_source", "initial_model", "data", "config_sha256")  # what config.json holds besides the experiment
 
 
 class RunDirectory:
@@ -108,6 +109,7 @@ class RunDirectory:
         content = {**to_dict(experiment), "encoder_source": dict(encoder_source), "data": data}
         if initial_model:
             content["initial_model"] = dict(initial_model)
+        content["config_sha256"] = _digest(content)
         with replacing(self._config) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -120,6 +122,9 @@ class RunDirectory:
             raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
         if not isinstance(stored, dict):
             raise InputError(f"{self._config}: not a run's configuration.\nChoose another --run.")
+        digest = stored.pop("config_sha256", None)  # runs of earlier versions lack it
+        if digest not in (None, _digest(stored)):
+            raise InputError(f"{self._config}: not what was written (SHA-256).\nChoose another --run.")
         return stored
 
 
@@ -137,6 +142,10 @@ def open_run_directory(path: Path) -> RunDirectory:
     remove_leftovers(path)
     recover_model(run.model)
     return run
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def flat(experiment: Experiment) -> dict[str, object]:
