@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,3 +120,9 @@ def signed_distance_mm(inside: np.ndarray, spacing_mm: Sequence[float]) -> np.nd
         return np.where(inside, np.inf, -np.inf)
     inward = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
     return inward - ndimage.distance_transform_edt(~inside, sampling=spacing_mm)
+
+
+def triple(values: Iterable[float]) -> tuple[float, float, float]:
+    """Three numbers of an array as a tuple of floats."""
+    x, y, z = map(float, values)
+    return x, y, z

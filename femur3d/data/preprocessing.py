@@ -12,12 +12,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.config import IGNORED, Preprocessing
-from femur3d.data.cleaning import AIR, without_outliers, without_padding
+from femur3d.data.cleaning import without_outliers, without_padding
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
-from femur3d.volume import Volume, bounding_box, signed_distance_mm
-
-MAX_VOXELS = 2**29  # 2 GiB of float32
+from femur3d.io.integrity import MAX_VOXELS
+from femur3d.volume import Volume, bounding_box, signed_distance_mm, triple
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def restore(prediction: Volume, scan: Volume) -> Volume:
     the result is 0.
     """
     padded = dataclasses.replace(
-        prediction, array=np.pad(prediction.array, 1, mode="edge"), origin_mm=_tuple3(prediction.world_mm((-1, -1, -1)))
+        prediction, array=np.pad(prediction.array, 1, mode="edge"), origin_mm=triple(prediction.world_mm((-1, -1, -1)))
     )
     resampler = sitk.ResampleImageFilter()
     resampler.SetReferenceImage(_empty_like(scan))
@@ -90,8 +89,8 @@ def rounded(volume: Volume) -> Volume:
     """
     return dataclasses.replace(
         volume,
-        spacing_mm=_tuple3(np.round(volume.spacing_mm, 5)),
-        origin_mm=_tuple3(np.round(volume.origin_mm, 3)),
+        spacing_mm=triple(np.round(volume.spacing_mm, 5)),
+        origin_mm=triple(np.round(volume.origin_mm, 3)),
         direction=tuple(np.round(volume.direction, 5).tolist()),
     )
 
@@ -155,7 +154,7 @@ def hip_boxes(masks: dict[int, np.ndarray], preprocessing: Preprocessing) -> dic
 def cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
     """The part of a volume in a box of array slices (z, y, x), its origin moved along."""
     origin = volume.world_mm([s.start for s in box])
-    return dataclasses.replace(volume, array=volume.array[box], origin_mm=_tuple3(origin))
+    return dataclasses.replace(volume, array=volume.array[box], origin_mm=triple(origin))
 
 
 def normalise(volume: Volume, kind: str = "patch") -> Volume:
@@ -217,8 +216,3 @@ def _empty_like(volume: Volume) -> sitk.Image:
     image.SetOrigin(volume.origin_mm)
     image.SetDirection(volume.direction)
     return image
-
-
-def _tuple3(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
-    return x, y, z

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from femur3d.errors import no_femur
-from femur3d.volume import Volume, bounding_box, signed_distance_mm
+from femur3d.volume import Volume, bounding_box, signed_distance_mm, triple
 
 SMOOTHING_VOXELS = 2.0  # standard deviation, in the longest edge of the voxels after interpolation
 # Distances across thick slices count this much more. As they are, none exceeds the slice distance by much, so that a
@@ -96,8 +96,8 @@ def implicit_surface(label: Volume, probability: Volume | None = None) -> Volume
     return dataclasses.replace(
         label,
         array=np.pad(smooth, 1, constant_values=min(float(smooth.min()), -1.0)),
-        spacing_mm=_triple((spacing_mm / parts)[::-1]),
-        origin_mm=_triple(label.world_mm(first)),
+        spacing_mm=triple((spacing_mm / parts)[::-1]),
+        origin_mm=triple(label.world_mm(first)),
     )
 
 
@@ -177,8 +177,3 @@ def _step(field: np.ndarray) -> float:
         across = (one >= 0) != (next_one >= 0)
         changes.append(np.abs(next_one[across] - one[across]))
     return float(np.median(np.concatenate(changes)))
-
-
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
