@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from femur3d.config import IGNORED, Preprocessing
-from femur3d.data.cleaning import without_outliers, without_padding
+from femur3d.data.cleaning import AIR, without_outliers, without_padding
 from femur3d.errors import InputError
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.io.integrity import MAX_VOXELS
