@@ -29,6 +29,8 @@ SECOND_FEMUR_VOLUME_FRACTION = 0.2
 CUT_FEMUR_VOLUME_FRACTION = 0.05
 SECOND_FEMUR_DISTANCE_MM = 80.0
 
+MOST_POSITIONS = 2**22  # of one femur: many more than a femur has, few enough for where everything is called femur
+
 
 def label_map(probability: Volume, threshold: float = THRESHOLD, labels: Literal["femur", "sides"] = "femur") -> Volume:
     """Label map of a probability map: every femur solid and in one piece, everything else background.
@@ -130,7 +132,20 @@ def assign_sides(femurs: Sequence[np.ndarray], grid: Volume) -> list[int]:
     if len(femurs) == 2:
         first, second = (_centroid_x_mm(femur, grid) for femur in femurs)
         return [LEFT, RIGHT] if first > second else [RIGHT, LEFT]
-    return [LEFT if head_offset_mm(grid.world_mm(np.argwhere(femur))) < 0 else RIGHT for femur in femurs]
+    return [LEFT if head_offset_mm(positions_mm(femur, grid)) < 0 else RIGHT for femur in femurs]
+
+
+def positions_mm(mask: np.ndarray, grid: Volume, start: Sequence[int] = (0, 0, 0)) -> np.ndarray:
+    """World positions (LPS, mm) of a mask's voxels, float64 (n, 3); of more than `MOST_POSITIONS` every k-th alone.
+
+    Args:
+        mask: bool (z, y, x).
+        grid: where the mask comes from.
+        start: the grid's voxel (z, y, x) that is the mask's first.
+    """
+    step = 1 + np.count_nonzero(mask) // MOST_POSITIONS
+    indices = np.unravel_index(np.flatnonzero(mask)[::step], mask.shape)
+    return grid.world_mm(np.stack(indices, axis=-1) + np.asarray(start))
 
 
 def head_offset_mm(points_mm: np.ndarray) -> float:

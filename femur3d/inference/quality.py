@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from femur3d.evaluation.overlap import count_overlap, dice
-from femur3d.inference.postprocessing import component_sizes, femur_mask, head_offset_mm
+from femur3d.inference.postprocessing import component_sizes, femur_mask, head_offset_mm, positions_mm
 from femur3d.volume import Volume
 
 UNCERTAIN = (0.1, 0.9)  # between these probabilities the network does not know
@@ -66,20 +67,32 @@ def measure(
     return {name: float(found[name]) for name in NAMES if name in found}
 
 
-def femurs_of(labels: Volume) -> list[np.ndarray]:
-    """World positions (LPS, mm), float64 (n, 3), of the voxels of each femur of a label map, whichever its values."""
+class Femur(NamedTuple):
+    """One femur of a label map.
+
+    Attributes:
+        positions_mm: of its voxels, float64 (n, 3), LPS, see `postprocessing.positions_mm`.
+        voxels: how many it has.
+    """
+
+    positions_mm: np.ndarray
+    voxels: int
+
+
+def femurs_of(labels: Volume) -> list[Femur]:
+    """The femurs of a label map, whichever its values: its connected components."""
     components, _ = ndimage.label(labels.array)
-    boxes = ndimage.find_objects(components)
-    return [
-        labels.world_mm(np.argwhere(components[box] == value) + [axis.start for axis in box])
-        for value, box in enumerate(boxes, start=1)
-    ]
+    found = []
+    for value, box in enumerate(ndimage.find_objects(components), start=1):
+        mask = components[box] == value
+        found.append(Femur(positions_mm(mask, labels, [axis.start for axis in box]), int(mask.sum())))
+    return found
 
 
-def tile_centres_mm(femurs: Sequence[np.ndarray]) -> np.ndarray:
+def tile_centres_mm(femurs: Sequence[Femur]) -> np.ndarray:
     """Where to look closer: the centroids, (2n, 3) LPS mm, of the upper and the lower half of each femur's height."""
     centres = []
-    for points in femurs:
+    for points, _ in femurs:
         z = points[:, 2]
         upper = z >= (z.min() + z.max()) / 2
         centres += [points[half].mean(axis=0) for half in (upper, ~upper) if half.any()]
@@ -138,7 +151,7 @@ def missing_femurs(labels: Volume, found: int) -> int:
     return max(shown - found, 0)
 
 
-def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
+def shape(labels: Volume, femurs: Sequence[Femur]) -> dict[str, float]:
     """Volumes of the femurs; of two also what compares them; {} without a femur.
 
     Args:
@@ -147,10 +160,13 @@ def shape(labels: Volume, femurs: Sequence[np.ndarray]) -> dict[str, float]:
     """
     if not femurs:
         return {}
-    volumes = [len(points) * _voxel_ml(labels) for points in femurs]
+    volumes = [femur.voxels * _voxel_ml(labels) for femur in femurs]
     sides = {}
     if len(femurs) == 2:
-        sides = {"side_ratio": min(volumes) / max(volumes), "head_medial_mm": head_medial_mm(femurs)}
+        sides = {
+            "side_ratio": min(volumes) / max(volumes),
+            "head_medial_mm": head_medial_mm([f.positions_mm for f in femurs]),
+        }
     return {"smallest_volume_ml": min(volumes), "largest_volume_ml": max(volumes), **sides}
 
 
@@ -158,7 +174,7 @@ def head_medial_mm(femurs: Sequence[np.ndarray]) -> float:
     """How far the top quarter of a femur's height lies medial of the bottom quarter, in mm; the smaller of two femurs.
 
     Args:
-        femurs: two, of `femurs_of`.
+        femurs: positions of two, (n, 3) LPS mm.
     """
     middle = np.mean([points[:, 0].mean() for points in femurs])
     sides = [1 if points[:, 0].mean() > middle else -1 for points in femurs]  # +x is the patient's left

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from femur3d.inference import quality
+from femur3d.inference import postprocessing, quality
 from femur3d.volume import Volume
 
 SPACING = (10.0, 5.0, 2.0)  # x, y, z: a voxel is 0.1 ml
@@ -58,10 +58,23 @@ def test_femurs_whatever_their_labels(values):
     array = TWO.copy()
     array[LEFT] *= values[0]
     array[RIGHT] *= values[1]
-    right, left = sorted(quality.femurs_of(volume(array)), key=len)
-    assert (len(right), len(left)) == (12, 24)
-    assert left[:, 0].mean() == pytest.approx(-50 + 25 * 10)
-    assert right[:, 2].min() == pytest.approx(300 + 2 * 2)
+    right, left = sorted(quality.femurs_of(volume(array)), key=lambda femur: femur.voxels)
+    assert [(femur.voxels, len(femur.positions_mm)) for femur in (right, left)] == [(12, 12), (24, 24)]
+    assert left.positions_mm[:, 0].mean() == pytest.approx(-50 + 25 * 10)
+    assert right.positions_mm[:, 2].min() == pytest.approx(300 + 2 * 2)
+
+
+def test_of_a_huge_femur_a_part_of_the_positions_is_kept(monkeypatch):
+    """Where a network calls everything femur, the positions of all voxels took gigabytes."""
+    monkeypatch.setattr(postprocessing, "MOST_POSITIONS", 10_000)
+    array = np.zeros((40, 40, 40), np.uint8)
+    array[4:36, 4:36, 4:36] = 1
+    labels = volume(array)
+    (femur,) = quality.femurs_of(labels)
+    assert (len(femur.positions_mm), femur.voxels) == (32**3 // 4, 32**3)
+    centre = labels.world_mm((19.5, 19.5, 19.5))
+    np.testing.assert_allclose(femur.positions_mm.mean(axis=0), centre, atol=max(labels.spacing_mm) * 2)
+    assert quality.shape(labels, [femur])["largest_volume_ml"] == pytest.approx(32**3 * 0.1)
 
 
 def test_tiles_lie_in_the_upper_and_lower_half_of_each_femur():
