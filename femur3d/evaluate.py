@@ -75,7 +75,9 @@ def main(argv: Sequence[str]) -> int:
     output, references = Path(FLAGS.output), Path(FLAGS.references)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: is a file.\nExpected a folder to write to for -o.")
-    cases, names = _cases(references), evaluation.label_names(references)
+    cases, roles = _cases(references), evaluation.roles_beside(references)
+    if roles and roles.left_out:
+        print(f"No femur by dataset.json, so left out: {', '.join(roles.left_out)}")
     missing = [case.name for case in cases if case.prediction is None]
     present = [case for case in cases if case.prediction]
     cases = present if FLAGS.present_only else cases
@@ -83,13 +85,10 @@ def main(argv: Sequence[str]) -> int:
     unusable: list[InputError] = []
     pictures: list[Path] = []
     for case in tqdm(cases, desc="evaluate", unit="case", disable=None):
-        reference = evaluation.load_labels(case.reference)
-        try:
-            prediction = evaluation.load_prediction(case, reference)
-        except InputError as error:
-            unusable.append(error)
-            prediction = evaluation.empty_labels(reference)
-        rows += measure_case(case.name, reference, prediction, FLAGS.labels, names)
+        is_own = case.prediction is not None and bool(_summary(case.prediction))
+        reference, prediction, problem = evaluation.load_pair(case, roles, is_own)
+        unusable += [problem] if problem else []
+        rows += measure_case(case.name, reference, prediction, FLAGS.labels, evaluation.label_names(roles))
         pictures += _draw(case, reference, prediction, output)
     if unusable and len(unusable) == len(present):
         raise unusable[0]

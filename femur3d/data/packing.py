@@ -13,7 +13,6 @@ import numpy as np
 
 from femur3d.config import Experiment, Preprocessing
 from femur3d.data.augmentation import variant
-from femur3d.data.label_roles import LabelRoles, label_roles
 from femur3d.data.nnunet_dataset import (
     CasePaths,
     channels_left_out,
@@ -27,6 +26,7 @@ from femur3d.data.nnunet_dataset import (
 from femur3d.data.packed_dataset import Entry, PackedDataset, PackedWriter, create_packed_file
 from femur3d.data.preprocessing import Hip, prepare_case
 from femur3d.errors import InputError
+from femur3d.evaluation.label_roles import LabelRoles, label_roles
 from femur3d.io.atomic import TEMPORARY, replacing, writing_alone
 from femur3d.io.settings import to_dict
 
@@ -51,7 +51,7 @@ def pack_dataset(
         experiment: preprocessing and variants.
         progress: called with each case's name before it is worked on.
         fold: of the dataset's splits_final.json.
-        femur_labels: see `nnunet_dataset.label_roles`.
+        femur_labels: see `evaluation.label_roles`.
 
     Returns:
         The number of volumes packed.

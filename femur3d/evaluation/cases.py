@@ -16,13 +16,14 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from femur3d.config import IGNORED
 from femur3d.errors import InputError
+from femur3d.evaluation.label_roles import LabelRoles, roles_of_references
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
 from femur3d.io.integrity import read_json
 from femur3d.volume import Volume
 
 FIRST, SECOND = 1, 2  # left and right femur; or FIRST alone for any femur
-KNOWN_LABELS = (0, FIRST, SECOND)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,35 +76,70 @@ def _some(names: dict[str, Path]) -> str:
     return ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
 
 
-def label_names(references: Path) -> dict[int, str]:
-    """Label value → name from ../dataset.json beside the references; {} where there is no such file.
+def roles_beside(references: Path) -> LabelRoles | None:
+    """What the values of the references in a folder mean, by ../dataset.json; None where there is no such file.
 
-    Entries that are no single number (nnU-Net's ignore label and regions) are passed over.
+    Entries that are no single number (nnU-Net's regions) are passed over.
 
     Raises:
         InputError: the file is not JSON, or has no "labels" of the form {name: number}.
     """
     path = references.resolve().parent / "dataset.json"
     if not path.is_file():
-        return {}
+        return None
     try:
         labels = read_json(path)["labels"]
-        return {value: str(name) for name, value in labels.items() if isinstance(value, int) and value}
+        found = {str(name): value for name, value in labels.items() if isinstance(value, int) and 0 < value < 256}
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'{path}: cannot be read as a dataset description ({error!r}).\nExpected {{"labels": {{"femur": 1}}}}.'
         ) from error
+    return roles_of_references(found) if found else None
 
 
-def load_prediction(case: Case, reference: Volume) -> Volume:
-    """The prediction of a case as a uint8 label map on the reference's grid; a missing one is all background.
+def label_names(roles: LabelRoles | None) -> dict[int, str]:
+    """1 and 2 → the name that dataset.json gives this femur; none where several labels make one femur."""
+    sides = roles.sides() if roles else {}
+    named = zip(sides.values(), roles.names if roles else (), strict=True)
+    return {side: name for side, name in named if list(sides.values()).count(side) == 1}
+
+
+def load_pair(case: Case, roles: LabelRoles | None, is_own: bool) -> tuple[Volume, Volume, InputError | None]:
+    """Reference and prediction of a case on one grid; what the reference ignores is background in both.
+
+    Args:
+        case: with a reference.
+        roles: of `roles_beside`.
+        is_own: whether femur3d made the prediction. Another's prediction has the labels of the references' dataset.
+
+    Returns:
+        Label maps with 0, 1 and 2; and why a prediction is no use, which is all background then.
 
     Raises:
-        InputError: unreadable, another value than 0, 1, 2, or on another grid than the reference.
+        InputError: the reference cannot be used.
+    """
+    reference = load_labels(case.reference, roles)
+    try:
+        prediction, problem = load_prediction(case, reference, None if is_own else roles), None
+    except InputError as error:
+        prediction, problem = empty_labels(reference), error
+    return *without_ignored(reference, prediction), problem
+
+
+def load_prediction(case: Case, reference: Volume, roles: LabelRoles | None = None) -> Volume:
+    """The prediction of a case as a uint8 label map on the reference's grid; a missing one is all background.
+
+    Args:
+        case: its files.
+        reference: with its grid.
+        roles: what the prediction's values mean; None: 1 left, 2 right.
+
+    Raises:
+        InputError: unreadable, another value than these, or on another grid than the reference.
     """
     if case.prediction is None:
         return empty_labels(reference)
-    prediction = load_labels(case.prediction)
+    prediction = load_labels(case.prediction, roles)
     check_geometry(case.prediction, prediction, case.reference, reference)
     return prediction
 
@@ -113,17 +149,39 @@ def empty_labels(reference: Volume) -> Volume:
     return reference.with_array(np.zeros_like(reference.array))
 
 
-def load_labels(path: Path) -> Volume:
-    """A label map as uint8. Raises InputError where it is unreadable or holds another value than 0, 1 and 2."""
+def load_labels(path: Path, roles: LabelRoles | None = None) -> Volume:
+    """A label map with 0, 1 for the left femur or any, 2 for the right one, as uint8; IGNORED where nothing counts.
+
+    Args:
+        path: of the file.
+        roles: what its values mean; None: these, and none is ignored.
+
+    Raises:
+        InputError: it cannot be read or holds another value.
+    """
     volume = read_volume(path)
     values = np.unique(volume.array)
-    unknown = values[~np.isin(values, KNOWN_LABELS)]
+    known = roles.known() if roles else {0: "background", FIRST: "left femur, or any", SECOND: "right femur"}
+    unknown = values[~np.isin(values, list(known))]
     if unknown.size:
-        raise InputError(
-            f"{path}: unknown label values {unknown[:5].tolist()}.\n"
-            "Expected 0 background, 1 left femur, 2 right femur; or 0 background, 1 femur."
-        )
-    return volume.with_array(volume.array.astype(np.uint8))
+        expected = ", ".join(f"{value} {name}" for value, name in sorted(known.items()))
+        raise InputError(f"{path}: unknown label values {unknown[:5].tolist()}.\nExpected {expected}.")
+    array = volume.array.astype(np.uint8)
+    if roles:
+        meaning = np.zeros(256, np.uint8)
+        for value, side in {**roles.sides(), **({} if roles.ignored is None else {roles.ignored: IGNORED})}.items():
+            meaning[value] = side
+        array = meaning[array]
+    return volume.with_array(array)
+
+
+def without_ignored(reference: Volume, prediction: Volume) -> tuple[Volume, Volume]:
+    """Both with background where the reference says IGNORED, so that these voxels are neither right nor wrong."""
+    ignored = reference.array == IGNORED
+    if not ignored.any():
+        return reference, prediction
+    cut = [labels.with_array(np.where(ignored, np.uint8(0), labels.array)) for labels in (reference, prediction)]
+    return cut[0], cut[1]
 
 
 def check_geometry(path: Path, volume: Volume, reference_path: Path, reference: Volume) -> None:

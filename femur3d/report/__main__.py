@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from femur3d import cli
 from femur3d.errors import EXIT_SOME_FAILED, UsageError
-from femur3d.evaluation.cases import label_names
+from femur3d.evaluation.cases import label_names, roles_beside
 from femur3d.report.measure import measure
 from femur3d.report.page import write_report
 from femur3d.report.results import find_results
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("Nothing to write.\nExpected -o report.html, -o FOLDER, or --tables.")
     folder, references = Path(FLAGS.input), Path(FLAGS.references) if FLAGS.references else None
     results = find_results(folder, Path(FLAGS.images) if FLAGS.images else None, references)
-    names = label_names(references) if references else {}
+    names = label_names(roles_beside(references)) if references else {}
     results, rows, problems = measure(tqdm(results, desc="compare", unit="case", disable=None), names)
     if FLAGS.tables:
         print(*write_tables(results, rows, folder), sep="\n")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from femur3d.errors import InputError
-from femur3d.evaluation.cases import check_geometry, empty_labels, load_labels
+from femur3d.evaluation.cases import check_geometry, empty_labels, without_ignored
 from femur3d.evaluation.metrics import FemurMetrics, measure_case
 from femur3d.report.results import Result
 
@@ -35,9 +35,10 @@ def measure(
 
 
 def _rows(result: Result, names: Mapping[int, str]) -> list[FemurMetrics]:
-    if result.reference is None:
+    reference, labels = result.read_reference(), result.read_labels()
+    if reference is None or result.reference is None:
         return []
-    reference, labels = load_labels(result.reference), result.read_labels()
     if labels is not None and result.label_map is not None:
         check_geometry(result.label_map, labels, result.reference, reference)
-    return measure_case(result.name, reference, labels or empty_labels(reference), names=dict(names))
+    pair = without_ignored(reference, labels or empty_labels(reference))
+    return measure_case(result.name, *pair, names=dict(names))

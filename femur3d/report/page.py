@@ -18,7 +18,7 @@ from typing import Any
 
 import femur3d
 from femur3d.errors import InputError, UsageError
-from femur3d.evaluation.cases import empty_labels, load_labels, split_femurs
+from femur3d.evaluation.cases import empty_labels, split_femurs, without_ignored
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import valid_json
 from femur3d.io.atomic import replacing
@@ -119,11 +119,11 @@ def case_content(result: Result) -> tuple[bytes, Content]:
     Raises:
         InputError: the reference cannot be read.
     """
-    labels, reference = result.read_labels(), None
-    if result.reference is not None:
-        reference = load_labels(result.reference)
+    labels, reference = result.read_labels(), result.read_reference()
+    if reference is not None:
         if labels is None or labels.geometry_difference(reference):  # a failure: the reference shows what is missing
             labels = empty_labels(reference)
+        reference, labels = without_ignored(reference, labels)
     if labels is None:
         return b"", {"stack": None, "surfaces": []}
     meaning = result.labels

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.evaluation.cases import load_labels, scans_by_case
+from femur3d.evaluation.cases import load_labels, roles_beside, scans_by_case
+from femur3d.evaluation.label_roles import LabelRoles
 from femur3d.export.case_files import LABEL_MAPS
 from femur3d.export.case_results import read_summary
 from femur3d.inference.postprocessing import LABEL_NAMES, keep_femurs
@@ -76,11 +77,20 @@ class Result:
         return 10.0 if NO_FEMUR in self.flags else max(graded, (0.0, 0.0, 0.5, 1.0)[LEVELS.index(self.level)])
 
     def read_labels(self) -> Volume | None:
-        """The label map, uint8; None where there is no readable one."""
+        """The label map, uint8, see `evaluation.cases.load_labels`; None where there is no readable one."""
         try:
-            return load_labels(self.label_map) if self.label_map else None
+            return load_labels(self.label_map, None if self.summary else self.roles) if self.label_map else None
         except InputError:
             return None
+
+    def read_reference(self) -> Volume | None:
+        """The reference, uint8, IGNORED where nothing counts. Raises InputError where it cannot be read."""
+        return load_labels(self.reference, self.roles) if self.reference else None
+
+    @property
+    def roles(self) -> LabelRoles | None:
+        """What the dataset.json beside the reference's folder says that its values mean."""
+        return roles_beside(self.reference.parent) if self.reference else None
 
     def read_scan(self, grid: Volume) -> Volume | None:
         """The scan that was segmented; None where it is not there any more, was changed, or lies on another grid."""

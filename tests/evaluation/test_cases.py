@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from femur3d.errors import InputError
-from femur3d.evaluation.cases import find_cases, label_names, load_labels, load_prediction, split_femurs
+from femur3d.evaluation.cases import (
+    find_cases,
+    label_names,
+    load_labels,
+    load_pair,
+    load_prediction,
+    roles_beside,
+    split_femurs,
+)
 from femur3d.volume import Volume
 from tests.support.label_boxes import BOTH, LEFT, RIGHT, SPECK, label_volume, write
 
@@ -71,14 +79,14 @@ def test_unknown_labels_are_named(tmp_path: Path) -> None:
 def test_label_names_come_from_the_dataset(tmp_path: Path) -> None:
     references = tmp_path / "labelsTr"
     references.mkdir()
-    assert label_names(references) == {}
+    assert label_names(roles_beside(references)) == {}
     description = tmp_path / "dataset.json"
     description.write_text('{"labels": {"background": 0, "hip_l": 1, "hip_r": 2, "both": [1, 2]}}')
-    assert label_names(references) == {1: "hip_l", 2: "hip_r"}
+    assert label_names(roles_beside(references)) == {1: "hip_l", 2: "hip_r"}
     for broken in ("{", "[]", "{}", '{"labels": [1]}', "[" * 100_000, f'{{"labels": {"1" * 5000}}}'):
         description.write_text(broken)
         with pytest.raises(InputError, match=r"dataset\.json: (cannot be read|not JSON).*\n."):
-            label_names(references)
+            roles_beside(references)
 
 
 def test_a_missing_prediction_is_all_background(tmp_path: Path) -> None:
@@ -90,3 +98,34 @@ def test_a_missing_prediction_is_all_background(tmp_path: Path) -> None:
     prediction = load_prediction(case, reference)
     assert reference.array.any()
     assert not prediction.array.any()
+
+
+NAMED = '{"labels": {"background": 0, "femur_right": 1, "acetabulum": 2, "femur_left": 3, "ignore": 4}}'
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_labels_mean_what_the_dataset_calls_them(tmp_path: Path, is_own: bool) -> None:
+    """The speck is acetabulum, half of the left femur is ignored, and right comes before left."""
+    array = np.zeros(BOTH.array.shape, np.uint8)
+    array[RIGHT], array[SPECK], array[LEFT] = 1, 2, 3
+    array[:, :, LEFT[2]][:3][array[:, :, LEFT[2]][:3] == 3] = 4
+    write(tmp_path / "labelsTr" / "a.nii.gz", BOTH.with_array(array))
+    (tmp_path / "dataset.json").write_text(NAMED)
+    predicted = label_volume(l1=[LEFT], l2=[RIGHT]) if is_own else label_volume(l3=[LEFT], l1=[RIGHT], l2=[SPECK])
+    write(tmp_path / "predictions" / "a.nii.gz", predicted)
+    (case,) = find_cases(tmp_path / "labelsTr", tmp_path / "predictions")
+    roles = roles_beside(case.reference.parent)
+    assert label_names(roles) == {1: "femur_left", 2: "femur_right"}
+    reference, prediction, problem = load_pair(case, roles, is_own)
+    assert problem is None
+    assert set(np.unique(reference.array[array != 2])) == {0, 1, 2}
+    np.testing.assert_array_equal(reference.array, prediction.array)
+    assert np.count_nonzero(reference.array == 2) == np.count_nonzero(array == 1)
+    assert np.count_nonzero(reference.array == 1) == np.count_nonzero(array == 3) < np.count_nonzero(array >= 3)
+
+
+def test_a_value_that_the_dataset_does_not_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "labelsTr" / "a.nii.gz", label_volume(l1=[LEFT], l2=[RIGHT]))
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "femur": 1}}')
+    with pytest.raises(InputError, match=r"unknown label values \[2\]\.\nExpected 0 background, 1 femur\."):
+        load_labels(path, roles_beside(path.parent))
