@@ -37,6 +37,7 @@ setup(
         "protobuf>=5.28,<8",  # C3D's weight file
         "vtk>=9.4,<10",  # marching cubes and cell locators on meshes
         "matplotlib>=3.8,<4",  # figures
+        "contourpy>=1.2,<2",  # contours of a label map; Matplotlib needs it too
         "pillow>=10.3",  # small pictures of the report, with WebP
     ],
     extras_require={

@@ -34,7 +34,7 @@ from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputErr
 from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
-from femur3d.export.dicom_seg import require_highdicom
+from femur3d.export.dicom.source import require_highdicom
 from femur3d.export.femur_measures import write_femurs
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.mode import EXACT, FAST, Mode
@@ -67,6 +67,7 @@ flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contour
 flags.DEFINE_enum("surface", None, SURFACES, "write a smooth mesh of each femur, LPS millimetres, too")
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")
 flags.DEFINE_bool("dicom_seg", False, "write CASE.dcm, a DICOM segmentation, for a scan that comes as DICOM too")
+flags.DEFINE_bool("rtstruct", False, "write CASE_rtstruct.dcm, DICOM contours, for a scan that comes as DICOM too")
 flags.DEFINE_bool("report", False, "write report.html, a page of all results that works offline, too")
 flags.DEFINE_bool("morphometry", False, "measure head, neck, alpha angle and cam: CASE.json, a picture, femurs.csv")
 flags.DEFINE_bool("strict", False, "exit code 5 where a segmentation, written all the same, has a red quality flag")
@@ -183,7 +184,7 @@ def _wanted(scan: Scan) -> Wanted:
         extension = next((e for e in LABEL_MAPS if e == scan_extension(scan.path)), LABEL_MAPS[0])
     return Wanted(
         FLAGS.labels, extension, FLAGS.probability, FLAGS.preview, FLAGS.surface or "", FLAGS.segmentation,
-        FLAGS.dicom_seg and scan.dicom is not None, FLAGS.morphometry,
+        FLAGS.dicom_seg and scan.dicom is not None, FLAGS.rtstruct and scan.dicom is not None, FLAGS.morphometry,
     )  # fmt: skip
 
 
@@ -253,8 +254,9 @@ class _Run:
 
 
 def _notes(read: ScanFile) -> list[str]:
-    is_no_dicom = FLAGS.dicom_seg and read.dicom is None
-    return [*read.notes, *["no DICOM segmentation for a scan that does not come as DICOM"] * is_no_dicom]
+    asked = [("segmentation", FLAGS.dicom_seg), ("contours", FLAGS.rtstruct)]
+    lacking = [what for what, is_asked in asked if is_asked and read.dicom is None]
+    return [*read.notes, *(f"no DICOM {what} for a scan that does not come as DICOM" for what in lacking)]
 
 
 def _print_result(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:

@@ -229,13 +229,14 @@ def test_every_output_format(infer_main, tmp_path):
     series = tmp_path / "patient"
     scan, label = scan_and_label()
     write_scan(series, scan.with_array((10 * scan.array).astype(np.int16)))
-    words = ("--labels", "sides", "--surface", "stl", "--segmentation", "--dicom_seg", "--format", "nrrd")
+    words = ("--labels", "sides", "--surface", "stl", "--segmentation", "--dicom_seg", "--rtstruct", "--format", "nrrd")
     assert infer_main("-i", series, *words) == 0
     out = tmp_path / "out"
-    files = ["patient.nrrd", "patient_left.stl", "patient_right.stl", "patient.seg.nrrd", "patient.dcm"]
+    files = ["patient.nrrd", "patient_left.stl", "patient_right.stl", "patient.seg.nrrd"]
+    files += ["patient.dcm", "patient_rtstruct.dcm"]
     assert json.loads((out / "patient.json").read_text())["files"] == files
     assert sorted(p.name for p in out.iterdir()) == sorted([*files, "patient.json"])
-    wanted = case_files.Wanted("sides", ".nrrd", surface="stl", segmentation=True, dicom_seg=True)
+    wanted = case_files.Wanted("sides", ".nrrd", surface="stl", segmentation=True, dicom_seg=True, rtstruct=True)
     possible = case_files.possible_files(case_files.Case("patient", series, None, out), wanted)
     assert {p.name for p in possible} >= {*files, "patient.json"}
     assert {"numpy", "scipy", "simpleitk"} <= set(json.loads((out / "patient.json").read_text())["versions"])
@@ -251,8 +252,10 @@ def test_every_output_format(infer_main, tmp_path):
 def test_dicom_segmentation_of_a_scan_that_is_no_dicom_is_not_made_and_said_so(infer_main, tmp_path, capsys):
     pytest.importorskip("highdicom", reason="pip install '.[dicomseg]'")
     write_volume(scan_and_label()[0], tmp_path / "scan.nii.gz")
-    assert infer_main("-i", tmp_path / "scan.nii.gz", "--dicom_seg") == 0
-    assert "Note: no DICOM segmentation" in capsys.readouterr().out
+    assert infer_main("-i", tmp_path / "scan.nii.gz", "--dicom_seg", "--rtstruct") == 0
+    said = capsys.readouterr().out
+    assert "Note: no DICOM segmentation" in said
+    assert "Note: no DICOM contours" in said
     assert not list((tmp_path / "out").glob("*.dcm"))
 
 
@@ -261,7 +264,7 @@ def test_scan_without_femur_is_written_and_no_success(infer_main, tmp_path, caps
     scan, _ = scan_and_label()
     write_scan(tmp_path / "empty", scan.with_array((10 * scan.array).astype(np.int16)))
     monkeypatch.setattr(SlidingWindow, "look", SlidingWindow.count)
-    words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--preview")
+    words = ("--surface", "ply", "--segmentation", "--dicom_seg", "--rtstruct", "--preview")
     assert infer_main("-i", tmp_path / "empty", *words) == 4
     said = capsys.readouterr()
     assert "no femur found" in said.out

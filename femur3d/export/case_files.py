@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from femur3d.errors import InputError
-from femur3d.export.dicom_seg import write_dicom_seg
-from femur3d.export.dicom_sr import write_dicom_sr
+from femur3d.export.dicom.measures import write_dicom_sr
+from femur3d.export.dicom.segmentation import write_dicom_seg
+from femur3d.export.dicom.structure_set import write_rtstruct
 from femur3d.export.mesh import write_mesh
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.slicer import write_segment_nrrd
@@ -37,6 +38,7 @@ class Wanted:
         surface: one of SURFACES for a mesh of each femur; '' for none.
         segmentation: CASE.seg.nrrd for 3D Slicer.
         dicom_seg: CASE.dcm for a scan that came as DICOM.
+        rtstruct: CASE_rtstruct.dcm, contours, for a scan that came as DICOM.
         morphometry: what is measured on the femurs in CASE.json, CASE_morphometry.png, and for a scan that came as
             DICOM CASE_sr.dcm.
     """
@@ -48,6 +50,7 @@ class Wanted:
     surface: str = ""
     segmentation: bool = False
     dicom_seg: bool = False
+    rtstruct: bool = False
     morphometry: bool = False
 
 
@@ -83,6 +86,7 @@ def possible_files(case: Case, wanted: Wanted) -> list[Path]:
     endings += [f"_prob{wanted.format}"] * wanted.probability + ["_preview.png"] * wanted.preview
     endings += [f"{side}.{wanted.surface}" for side in ("", "_left", "_right") if wanted.surface]
     endings += [".seg.nrrd"] * wanted.segmentation + [".dcm"] * wanted.dicom_seg
+    endings += ["_rtstruct.dcm"] * wanted.rtstruct
     endings += ["_morphometry.png", "_sr.dcm"] * wanted.morphometry
     return [case.file(ending) for ending in endings]
 
@@ -152,12 +156,14 @@ def _writers(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, w
         yield f"{side}.{wanted.surface}", functools.partial(_write_surface, result, segment.value)
     if wanted.segmentation:
         yield ".seg.nrrd", lambda path: write_segment_nrrd(labels, path, wanted.labels)
-    if wanted.dicom_seg and scan.dicom and labels.array.any():
-        slices = scan.dicom.slices
+    slices = scan.dicom.slices if scan.dicom and labels.array.any() else ()
+    if wanted.dicom_seg and slices:
         yield (
             ".dcm",
             lambda path: write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256),
         )
+    if wanted.rtstruct and slices:
+        yield "_rtstruct.dcm", lambda path: write_rtstruct(labels, slices, path, wanted.labels)
 
 
 def _measure_writers(scan: ScanFile, case: Case, femurs: Sequence[Morphometry]) -> Iterator[Writer]:

@@ -41,8 +41,9 @@ LIBRARIES = ("keras", "numpy", "scipy", "SimpleITK")  # of the versions in a sum
 LOCK_SECONDS = 600.0  # how long to wait for another process that writes the same case: it takes seconds
 
 _WRITING = ".writing"  # ending of the hidden folder
+_LATER = {"morphometry": False, "rtstruct": False}  # options that earlier versions did not have
 _TEMPORARY = re.compile(r"\.writing-[a-z0-9_]{8}-(?P<name>.+)")  # of `io.atomic.replacing`
-_ENDINGS = (".", "_prob.", "_preview.", "_left.", "_right.", "_morphometry.", "_sr.")  # of a case's files
+_ENDINGS = (".", "_prob.", "_preview.", "_left.", "_right.", "_morphometry.", "_sr.", "_rtstruct.")  # of a case's files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +107,9 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     summary, known = read_summary(case.json), dataclasses.asdict(made_with)
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
         options["refine_above"] = options.pop("focus")
-    if isinstance(options, dict):  # earlier versions did not know it
-        known["options"] = {"morphometry": False, **known["options"]}
-        summary["options"] = {"morphometry": False, **options}
+    if isinstance(options, dict):
+        known["options"] = _LATER | known["options"]
+        summary["options"] = _LATER | options
     same = all(summary.get(name) == known[name] for name in ("input_sha256", "series", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])

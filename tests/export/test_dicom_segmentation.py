@@ -13,7 +13,8 @@ import pydicom
 import pytest
 
 from femur3d.errors import InputError, UsageError
-from femur3d.export.dicom_seg import require_highdicom, write_dicom_seg
+from femur3d.export.dicom.segmentation import write_dicom_seg
+from femur3d.export.dicom.source import require_highdicom
 from femur3d.io.images import list_series, read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
@@ -227,7 +228,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(tmp_path: Path, m
 
 
 def test_importing_the_module_does_not_import_highdicom() -> None:
-    code = "import sys, femur3d.export.dicom_seg; sys.exit('highdicom' in sys.modules)"
+    code = "import sys, femur3d.export.dicom.segmentation; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

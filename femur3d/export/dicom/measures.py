@@ -16,7 +16,7 @@ import pydicom
 
 import femur3d
 from femur3d.errors import InputError
-from femur3d.export.dicom_seg import (
+from femur3d.export.dicom.source import (
     MAY_BE_EMPTY,
     NEEDED,
     SERIES_OFFSET,
