@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11,<3.14",  # Keras 3.15 needs 3.11; 3.10 is past its end of life
     packages=[*find_packages(include=["femur3d", "femur3d.*"]), "femur3d.experiments"],
     package_dir={"femur3d.experiments": "experiments"},  # for `--experiment NAME` of an installed package
-    package_data={"femur3d": ["models/*/*", "report/template/*"]},  # the shipped model, the report's page
+    package_data={"femur3d": ["models/*/*", "report/template/*", "slicer_module/*.xml"]},  # models, the report's page
     entry_points={"console_scripts": ["femur3d = femur3d.__main__:main"]},
     install_requires=[
         "tensorflow>=2.20,<2.22",

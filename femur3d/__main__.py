@@ -14,12 +14,13 @@ COMMANDS = {
     "evaluate": "compare label maps with references",
     "report": "make a page of a folder of results",
     "train": "train a network",
+    "slicer_module": "make femur3d a module of 3D Slicer",
     "pack": "prepare a dataset for training",
 }
 USAGE = "\n".join(
     [
         "femur3d COMMAND [flags]; femur3d COMMAND --help tells of its flags.",
-        *(f"  {name:9} {what}" for name, what in COMMANDS.items()),
+        *(f"  {name:14} {what}" for name, what in COMMANDS.items()),
     ]
 )
 

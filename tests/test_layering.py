@@ -16,7 +16,7 @@ MOST_MODULES, MOST_LINES = 10, 320  # of a package, of a module
 # A package may import those above it, never those below: the modules of the root first, the commands last.
 ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "morphometry", "export",
-    "report", "phantom", "commands",
+    "report", "slicer_module", "phantom", "commands",
 )  # fmt: skip
 FOUNDATION = {"errors", "volume", "config"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
