@@ -102,12 +102,13 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.starting():  # as femur3d.infer does
         from femur3d.engines.backend import ENGINE
+        from femur3d.engines.choice import inference_engine
 
     import keras
 
     from benchmarks.wider_network import embed_in_wider_network
     from femur3d.inference.mode import EXACT, FAST, Mode
-    from femur3d.inference.saved_model import TrainedModel, load_model
+    from femur3d.inference.saved_model import TrainedModel, load_model, weights_of
     from femur3d.inference.segmenter import Segmenter
     from femur3d.network.unet import build_network
 
@@ -118,9 +119,9 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     network = embed_in_wider_network(trained.network, config) if trained else build_network(config)
     preprocessing = trained.preprocessing if trained else PATCHES
     patch = preprocessing.patch_size
-    model = TrainedModel(network, config, preprocessing, {}, "")
+    model = TrainedModel(weights_of(network), config, preprocessing, {}, "")
     array = functools.cache(lambda: volume_array(subject, preprocessing))  # not before the first tile, which is timed
-    segmenter = functools.cache(lambda mode: Segmenter(model, ENGINE, mode))
+    segmenter = functools.cache(lambda mode: Segmenter(model, inference_engine(fast=mode is FAST), mode))
 
     def first_tile(mode: Mode) -> Callable[[], tuple[int, ...]]:
         return lambda: segmenter(mode)._prepared.predict(np.zeros((1, *patch), np.float32)).shape

@@ -72,12 +72,14 @@ def femur3d_tasks(experiment: Experiment) -> Tasks:
 
     from femur3d.engines.backend import ENGINE
     from femur3d.inference.mode import EXACT
+    from femur3d.inference.saved_model import TrainedModel, weights_of
     from femur3d.network.unet import build_network
 
     tf.config.threading.set_inter_op_parallelism_threads(1)
     network = build_network(experiment.network)
     images, _ = draw_batch(experiment)
-    predict = ENGINE.prepare(network, EXACT).predict
+    model = TrainedModel(weights_of(network), experiment.network, experiment.preprocessing, {}, "")
+    predict = ENGINE.prepare(model, EXACT).predict
     return {
         "version": lambda: f"TensorFlow {tf.__version__}, Keras {keras.__version__}",
         "parameters": lambda: sum(int(np.prod(v.shape)) for v in network.trainable_variables),

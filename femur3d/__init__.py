@@ -3,7 +3,7 @@
     from femur3d import segment
     result = segment("scan.nii.gz")
 
-Importing the package imports no TensorFlow or JAX; `segment` and the modules that need one do so themselves.
+Importing the package imports no TensorFlow or JAX; `segment` does, where one of them computes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 def __getattr__(name: str) -> Any:
     if name not in ("segment", "segment_many"):
         raise AttributeError(f"module 'femur3d' has no attribute {name!r}")
-    from femur3d import cli
+    from femur3d import api
 
-    with cli.quiet_imports():
-        import femur3d.engines.backend  # noqa: F401  first: it says what is wrong with KERAS_BACKEND
-        from femur3d import api
     return getattr(api, name)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from femur3d.engines.backend import ENGINE  # first: it says what is wrong with KERAS_BACKEND
+from femur3d import cli
+from femur3d.engines import choice
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted
 from femur3d.export.case_results import MadeWith, summary_of, write_case
@@ -36,12 +37,15 @@ class Result(Segmentation):
         source: its path; '' for a scan that was never a file.
         mode: how it was computed.
         model: 'weights_sha256' and 'provenance' of the model.
+        engine: what computed, and `versions` of it.
     """
 
     scan: ScanFile | None = None
     source: str = ""
     mode: Mode = EXACT
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    engine: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> Literal["femur", "sides"]:
@@ -84,7 +88,9 @@ class Result(Segmentation):
         series = self.scan.dicom.number if self.scan.dicom else None
         options = {**dataclasses.asdict(self.mode), **dataclasses.asdict(files)}
         made_with = MadeWith(self.source, self.scan.sha256, series, options, self.model)
-        summary = summary_of(made_with, self, self.scan.notes, seconds=self.seconds)
+        summary = summary_of(
+            made_with, self, self.scan.notes, engine=self.engine, versions=self.versions, seconds=self.seconds
+        )
         return [case.folder / file for file in write_case(self, self.scan, case, files, summary)["files"]]
 
 
@@ -94,6 +100,7 @@ def segment(
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
+    engine: str = choice.AUTO,
     series: int | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -111,6 +118,7 @@ def segment(
         model: folder of a trained model, or the name of one that comes with femur3d: 'hip_t1' (the default), 'hip_mr'.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
         fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `segmentation.FAST`.
+        engine: 'tensorflow', 'jax', 'openvino', or 'auto' for the best there is.
         series: number of the series, where a DICOM folder has several.
         spacing_mm: of an array: voxel size along (x, y, z).
         origin_mm: of an array: world position (LPS) of its first voxel.
@@ -122,7 +130,7 @@ def segment(
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.
     """
-    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast)
+    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast, engine)
     return run(scan, _read(scan, series, spacing_mm, origin_mm, direction))
 
 
@@ -132,6 +140,7 @@ def segment_many(
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
+    engine: str = choice.AUTO,
 ) -> Iterator[tuple[str | os.PathLike[str], Result | InputError]]:
     """Segments scan after scan; the next one is read while this process is busy with one.
 
@@ -146,11 +155,12 @@ def segment_many(
         model: see `segment`.
         labels: see `segment`.
         fast: see `segment`.
+        engine: see `segment`.
 
     Yields:
         Each path with its result, or with the error that says why there is none.
     """
-    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast)
+    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast, engine)
     for reading in read_ahead(lambda scan: (scan, _read_or_error(scan)), scans):
         scan, read = reading.result()
         try:
@@ -169,23 +179,24 @@ def _read_or_error(scan: str | os.PathLike[str]) -> ScanFile | InputError:
 class _Run:
     """A model, ready for scans."""
 
-    def __init__(self, folder: Path, labels: Literal["femur", "sides"], fast: bool) -> None:
+    def __init__(self, folder: Path, labels: Literal["femur", "sides"], fast: bool, engine: str) -> None:
         config = read_config(folder)
         self._model = {"weights_sha256": str(config["weights_sha256"]), "provenance": config.get("provenance", {})}
-        self._segmenter = _segmenter(folder, str(config["weights_sha256"]), fast)
+        self._segmenter = _segmenter(folder, str(config["weights_sha256"]), fast, engine)
         self._labels, self._mode = labels, FAST if fast else EXACT
 
     def __call__(self, scan: Any, read: ScanFile) -> Result:
         """The result of a scan, as it was given and as it was read."""
         found = dataclasses.replace(self._segmenter(read.volume, self._labels), nifti=read.nifti)
         source = os.fspath(scan) if isinstance(scan, (str, os.PathLike)) else ""
-        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model)
+        made: dict[str, Any] = {"engine": self._segmenter.engine, "versions": self._segmenter.versions}
+        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model, **made)
 
 
 @functools.lru_cache(maxsize=2)
-def _segmenter(folder: Path, weights_sha256: str, fast: bool) -> Segmenter:
+def _segmenter(folder: Path, weights_sha256: str, fast: bool, engine: str) -> Segmenter:
     """The loaded model; the checksum makes a folder that was replaced another one."""
-    return Segmenter(load_model(folder), ENGINE, FAST if fast else EXACT)
+    return Segmenter(load_model(folder), cli.load_engine(engine, fast), FAST if fast else EXACT)
 
 
 def _read(

@@ -17,7 +17,9 @@ from pathlib import Path
 from absl import flags
 
 from femur3d.config import Experiment
+from femur3d.engines import choice
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
+from femur3d.inference.mode import Engine
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -65,29 +67,22 @@ def without(packages: Sequence[str]) -> Iterator[None]:
             del sys.modules[package]
 
 
-def _computes_with_jax() -> bool:
-    """Whether Keras will choose the JAX backend, by the environment or, where that is silent, by its file."""
-    if backend := os.environ.get("KERAS_BACKEND"):
-        return backend == "jax"
-    file = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
-    return file.is_file() and '"jax"' in file.read_text(encoding="utf-8", errors="replace")
-
-
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
-    """`quiet_imports` for what an entry point imports before `run`; a FemurError ends the process as it would there.
-
-    Without Matplotlib, which Keras imports for pictures that femur3d does not draw, and without JAX, which TensorFlow
-    imports for its mobile phones, unless JAX is to compute: these take up to a second and half a second.
-    """
-    idle = ["matplotlib"] if _computes_with_jax() else ["matplotlib", "jax"]
+    """`quiet_imports` for what an entry point imports before `run`; a FemurError ends the process as it would there."""
     try:
-        with quiet_imports(), without(idle):
+        with quiet_imports(), without(choice.idle_libraries()):
             yield
     except FemurError as error:
         sys.exit(_say(str(error), error.exit_code))
     except KeyboardInterrupt:
         sys.exit(_interrupted())
+
+
+def load_engine(name: str, fast: bool) -> Engine:
+    """`engines.choice.inference_engine`, imported in quiet."""
+    with quiet_imports(), without(choice.idle_libraries(name)):
+        return choice.inference_engine(name, fast)
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:

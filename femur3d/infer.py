@@ -21,15 +21,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from absl import flags
-
-from femur3d import cli
-
-with cli.starting():
-    from femur3d.engines.backend import ENGINE
-
 from filelock import FileLock
 from tqdm import tqdm
 
+from femur3d import cli
+from femur3d.engines import choice
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
 from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
@@ -55,6 +51,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or 1 for every femur")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
+flags.DEFINE_enum("engine", choice.AUTO, [choice.AUTO, *choice.NAMES], "what computes; auto: see docs/engines.md")
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_string("part", "", "k/n: only the k-th of n parts of the scans, by their names, for arrays of jobs")
@@ -97,9 +94,10 @@ def main(argv: Sequence[str]) -> int:
         check_folder(folder)
         case_results.tidy(cases)
         claims.tidy(cases)
-        ENGINE.make_repeatable(training=False)
+        engine = cli.load_engine(FLAGS.engine, FLAGS.fast)
+        engine.make_repeatable(training=False)
         model = load_model(find_model(FLAGS.model))
-        run = _Run(model, Segmenter(model, ENGINE, _mode()))
+        run = _Run(model, Segmenter(model, engine, _mode()), engine.device_name())
         print(f"Model {Path(FLAGS.model).name} on {run.device}", flush=True)
         if FLAGS["continue"].value:
             done = run.done(scans, cases)
@@ -204,7 +202,7 @@ class _Run:
 
     model: TrainedModel
     segmenter: Segmenter
-    device: str = dataclasses.field(default_factory=ENGINE.device_name)
+    device: str
 
     def made_with(self, scan: Scan, input_sha256: str) -> MadeWith:
         options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(scan))}
@@ -242,6 +240,7 @@ class _Run:
             self.made_with(scan, file.sha256),
             result,
             file.notes,
+            engine=self.segmenter.engine,
             device=self.device,
             versions=self.segmenter.versions,
             command=shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),

@@ -14,14 +14,15 @@ from absl import flags
 
 from femur3d import cli, infer
 from femur3d.config import Network, Preprocessing
-from femur3d.engines import coarse_to_fine, openvino_predictor
+from femur3d.engines import coarse_to_fine
 from femur3d.engines.backend import ENGINE
+from femur3d.engines.choice import inference_engine
 from femur3d.errors import InputError, UsageError
 from femur3d.export import case_files, case_results
 from femur3d.inference import quality
 from femur3d.inference.mode import FAST, Mode
 from femur3d.inference.quality_limits import Limit, write_limits
-from femur3d.inference.saved_model import TrainedModel, load_model
+from femur3d.inference.saved_model import TrainedModel, load_model, weights_of
 from femur3d.inference.segmenter import Segmenter
 from femur3d.inference.sliding_window import SlidingWindow
 from femur3d.io import images as volume_io
@@ -99,45 +100,26 @@ def test_progress_and_overlap(model):
     assert seen[-1] == (3 * 2 * 3, 18)
 
 
-@pytest.mark.parametrize("with_openvino", [True, False])
-def test_fast_mode_agrees_with_the_exact_one(model, segmenter, monkeypatch, with_openvino):
-    installed = openvino_predictor.is_installed() and with_openvino
-    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: installed)
+@pytest.mark.parametrize("name", ["tensorflow", "openvino"])
+def test_fast_mode_agrees_with_the_exact_one(model, segmenter, name):
     scan, _ = scan_and_label()
-    quick = Segmenter(load_model(model), ENGINE, FAST)
-    assert set(quick.versions) == {"tensorflow"} | ({"openvino"} if installed else set())
+    quick = Segmenter(load_model(model), inference_engine(name), FAST)
+    assert quick.engine == name
+    assert name in quick.versions
     exact, fast = (s(scan, "sides").labels.array for s in (segmenter, quick))
     for value in (1, 2):
         assert dice(exact == value, fast == value) > 0.99
 
 
-@pytest.mark.parametrize(
-    ("on_cpu", "with_openvino", "function"),
-    [
-        (True, False, ENGINE.make_function),
-        (True, True, openvino_predictor.make_function),
-        (False, True, None),
-    ],
-)
-def test_fast_mode_looks_at_a_patch_twice_on_cpus(model, monkeypatch, on_cpu, with_openvino, function):
+@pytest.mark.parametrize(("on_cpu", "any_shape", "looks"), [(True, True, 2), (False, True, 1), (True, False, 1)])
+def test_fast_mode_looks_at_a_patch_twice_on_cpus(model, monkeypatch, on_cpu, any_shape, looks):
+    """On JAX, whose functions know one shape, once."""
     monkeypatch.setattr(ENGINE, "on_cpu", lambda: on_cpu, raising=False)
-    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: with_openvino)
-    monkeypatch.setattr(openvino_predictor, "version", lambda: "2026.1.0")
-    made = []
-    monkeypatch.setattr(coarse_to_fine, "make_predict", lambda _, make_function: made.append(make_function))
-    trained = load_model(model)
-    Segmenter(trained, ENGINE)
-    assert made == []
-    Segmenter(trained, ENGINE, FAST)
-    assert made == ([function] if function else [])
-
-
-def test_fast_mode_without_functions_of_any_shape_looks_once(model, monkeypatch):
-    """As on JAX."""
-    monkeypatch.setattr(openvino_predictor, "is_installed", lambda: False)
-    monkeypatch.setattr(ENGINE, "takes_any_shape", False)
-    monkeypatch.setattr(ENGINE, "make_predict", lambda _: "once")
-    assert ENGINE.prepare(load_model(model).network, FAST).predict == "once"
+    monkeypatch.setattr(ENGINE, "takes_any_shape", any_shape)
+    monkeypatch.setattr(coarse_to_fine, "make_predict", lambda look, refine: 2)
+    monkeypatch.setattr(ENGINE, "make_predict", lambda _: 1)
+    assert ENGINE.prepare(load_model(model), FAST).predict == looks
+    assert ENGINE.prepare(load_model(model), Mode()).predict == 1
 
 
 def test_fast_mode_looks_closer_only_where_something_was_found(model):
@@ -189,7 +171,7 @@ def test_files_written(infer_main, tmp_path):
     summary = json.loads((out / "a.json").read_text())
     volumes = {"left": (written.array == 1).sum() * 0.125, "right": (written.array == 2).sum() * 0.125}
     assert summary["volumes_ml"] == pytest.approx(volumes)
-    assert summary["device"] == ENGINE.device_name()
+    assert (summary["engine"], summary["device"]) == (ENGINE.name, ENGINE.device_name())
     assert summary["model"]["provenance"] == {"experiment": "threshold"}
     assert summary["files"] == ["a.nii.gz", "a_prob.nii.gz", "a_preview.png"]
     assert summary["notes"] == []
@@ -659,7 +641,9 @@ def test_dicom_twins_give_the_same_segmentation(hips_dir):
     config = Network((2, 2, 2, 2), (2, 2, 2), initialisation="he")
     preprocessing = Preprocessing(spacing_mm=(4.0, 4.0, 4.0), patch_size=(32, 32, 32))
     twin = Segmenter(
-        TrainedModel(build_network(config, seed=1), config, preprocessing, {}, ""), ENGINE, Mode(overlap=0.0)
+        TrainedModel(weights_of(build_network(config, seed=1)), config, preprocessing, {}, ""),
+        ENGINE,
+        Mode(overlap=0.0),
     )
     for folder in sorted((hips_dir / "dicom").iterdir()):
         nifti = read_volume(hips_dir / "imagesTr" / f"{folder.name}_0000.nii.gz")

@@ -26,7 +26,7 @@ from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
 with cli.quiet_imports():
-    from femur3d.engines.backend import ENGINE
+    from femur3d.engines.choice import inference_engine
     from femur3d.inference.mode import EXACT, FAST
     from femur3d.inference.saved_model import load_model
     from femur3d.inference.segmenter import Segmentation, Segmenter
@@ -87,7 +87,7 @@ def format_table(found: dict[str, list[Agreement]], head: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> int:
     """Compares scan after scan, and prints the table."""
     model = load_model(Path(FLAGS.model))
-    exact, fast = Segmenter(model, ENGINE, EXACT), Segmenter(model, ENGINE, FAST)
+    exact, fast = (Segmenter(model, inference_engine(fast=mode is FAST), mode) for mode in (EXACT, FAST))
     found = dict[str, list[Agreement]]()
     with tqdm(unit="segmentation", disable=None) as bar:
         for number, path in enumerate([*FLAGS.input, *argv[1:]]):

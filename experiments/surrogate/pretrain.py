@@ -34,7 +34,7 @@ with cli.quiet_imports():
     import keras
 
     from femur3d.engines.fused_for_inference import fused_weights
-    from femur3d.network.blocks import BlockOptions, conv_block
+    from femur3d.network.keras_blocks import KerasBlocks
     from femur3d.training.checkpoint import restore_latest, save_checkpoint
 
 FILTERS = (64, 128, 256, 512, 512)  # C3D's five stages
@@ -55,15 +55,15 @@ def build_classifier(width: float, clip_shape: Sequence[int], classes: int, seed
     order of Caffe's fc6-1. C3D has no batch normalisation; here it stands behind each convolution, since without it
     three of four trainings stayed at chance, and `caffe_layers` folds it away.
     """
-    options = BlockOptions(Network(initialisation="he"), seed)
+    blocks = KerasBlocks(Network(initialisation="he"), seed)
     inputs = x = keras.Input(tuple(clip_shape), name="clip")
     for stage, names in enumerate(CONVOLUTIONS):
         for name in names:
-            x = conv_block(x, scaled(FILTERS[stage], width), name, options)
+            x = blocks.conv(x, scaled(FILTERS[stage], width), name)
         x = keras.layers.MaxPooling3D(2 if stage else (1, 2, 2), padding="same", name=f"pool{stage + 1}")(x)
     x = keras.layers.Flatten()(keras.layers.Permute((4, 1, 2, 3))(x))
     for number, name in enumerate(INNER_PRODUCTS[:2]):
-        units, kernels = scaled(HIDDEN, width), options.kernel_initializer(name)
+        units, kernels = scaled(HIDDEN, width), blocks.kernel_initializer(name)
         x = keras.layers.Dense(units, "relu", kernel_initializer=kernels, name=name.replace("-", "_"))(x)
         x = keras.layers.Dropout(0.5, seed=seed + number)(x)
     kernels = keras.initializers.GlorotUniform(seed=seed)

@@ -1,8 +1,8 @@
-"""Which engine computes: TensorFlow, the default and the reference, or JAX (`KERAS_BACKEND=jax`).
+"""The engine that trains: TensorFlow, the default and the reference, or JAX (`KERAS_BACKEND=jax`).
 
 It is picked here, once a process, by Keras's backend; training and inference are handed it and do not know which it
 is, and neither has to be installed for the other. Importing this module raises UsageError for a backend that is
-neither, or not installed. Where OpenVINO computes instead, see `KerasEngine.prepare`.
+neither, or not installed. Inference has one engine more, see `engines.choice`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def _backend() -> str:
         try:
             import keras
         except ModuleNotFoundError as error:
+            if error.name == "keras":
+                raise UsageError(
+                    "Keras and TensorFlow are not installed; training needs them, and --engine tensorflow.\n"
+                    "Install them: pip install 'femur3d[train]'"
+                ) from error
             if error.name not in INSTALL:
                 raise
             other = next(engine for engine in INSTALL if engine != error.name)

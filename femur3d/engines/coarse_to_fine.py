@@ -10,13 +10,10 @@ voxels in question.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import keras
 import numpy as np
 
 from femur3d.network.heads import probability
-from femur3d.network.unet import LOWER_FEATURES
 from femur3d.volume import bounding_box
 
 Function = Callable[..., list[np.ndarray]]
@@ -27,18 +24,13 @@ MARGIN = 8  # voxels around those that it is unsure about
 SCALE = 4  # voxels of the patch along an edge of one of the lower level's; boxes consist of whole ones of these
 
 
-def make_predict(
-    network: keras.Model, make_function: Callable[[list[Any], list[Any]], Function]
-) -> Callable[[np.ndarray], np.ndarray]:
+def make_predict(look: Function, refine: Function) -> Callable[[np.ndarray], np.ndarray]:
     """P(femur): float32 (batch, z, y, x) normalised patches → float32 (batch, z, y, x).
 
     Args:
-        network: of `fused_for_inference`, or another of `network.unet.build_network`.
-        make_function: of an engine. Its functions meet arrays of many shapes.
+        look: an image (1, z, y, x, 1) → LowerCls's logits and the features that they were made of; float32.
+        refine: a part of the image and the features that belong to it → UpperCls's logits. It meets many shapes.
     """
-    features, logits = network.get_layer(LOWER_FEATURES).output, network.output
-    look = make_function([network.input], [logits["lower"], features])
-    refine = make_function([network.input, features], [logits["upper"]])
 
     def predict_one(patch: np.ndarray) -> np.ndarray:
         """(z, y, x) → (z, y, x)."""

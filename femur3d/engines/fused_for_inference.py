@@ -1,9 +1,4 @@
-"""The network as inference runs it: every batch normalisation is fused into the convolution before it.
-
-At inference a batch normalisation is y = s·x + t with constants s and t for each channel, so it can be multiplied into
-the kernel and bias of the convolution before it: the same numbers in fewer passes over memory, and in bfloat16 nothing
-is left that would want float32.
-"""
+"""The network as Keras runs it at inference: every batch normalisation is folded into the convolution before it."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from femur3d.errors import InputError
+from femur3d.engines.folding import folded
 
 CONVOLUTIONS = (keras.layers.Conv3D, keras.layers.Conv3DTranspose)
 
@@ -49,21 +44,8 @@ def _call_without_normalisation(layer: keras.layers.Layer, *args: Any, **kwargs:
 def fused_weights(network: keras.Model, name: str) -> list[np.ndarray]:
     """Kernel and bias of the network's convolution `name` with the normalisation behind it. Raises InputError."""
     layer = network.get_layer(name)
-    kernel, bias = layer.get_weights()
     if not any(other.name == f"{name}_bn" for other in network.layers):
-        return [kernel, bias]  # a classifier
+        return layer.get_weights()  # a classifier
     normalisation = network.get_layer(f"{name}_bn")
-    gamma, beta, mean, variance = (w.astype(np.float64) for w in normalisation.get_weights())
-    if variance.min() < 0:
-        raise InputError(f"Layer {name}_bn has a negative variance, {variance.min():.3g}.\n{_EXPECTED}")
-    scale = gamma / np.sqrt(variance + normalisation.epsilon)
-    by_channel = scale[:, None] if isinstance(layer, keras.layers.Conv3DTranspose) else scale  # (…, out, in) is its
-    with np.errstate(over="ignore", invalid="ignore"):  # checked below
-        kernel = kernel * by_channel.astype(np.float32)  # in double precision it would take three times as long
-        bias = ((bias - mean) * scale + beta).astype(np.float32)
-    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
-        raise InputError(f"Layer {name} has weights that are beyond float32 at inference.\n{_EXPECTED}")
-    return [kernel, bias]
-
-
-_EXPECTED = "Expected the model of a sound training."
+    transposed = isinstance(layer, keras.layers.Conv3DTranspose)
+    return folded(name, layer.get_weights(), normalisation.get_weights(), normalisation.epsilon, transposed)

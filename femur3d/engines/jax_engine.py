@@ -15,7 +15,7 @@ import numpy as np
 from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.keras_engine import KerasEngine
-from femur3d.engines.matmul_deconv import with_matmul_deconv
+from femur3d.engines.layers.matmul_deconv import with_matmul_deconv
 from femur3d.io.read_ahead import read_ahead
 from femur3d.network.unet import upper_probability
 from femur3d.training.losses import total_loss
@@ -26,6 +26,7 @@ PREFETCH = 4  # batches
 class JaxEngine(KerasEngine):
     """See `KerasEngine`."""
 
+    name = "jax"
     errors = (jax.errors.JaxRuntimeError, OSError)  # OSError: of the packed file; tf.data makes an OpError of it
     versions: ClassVar[dict[str, str]] = {"jax": jax.__version__}
     takes_any_shape = False

@@ -12,23 +12,27 @@ import numpy as np
 
 from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
-from femur3d.engines import coarse_to_fine, openvino_predictor
+from femur3d.engines import coarse_to_fine
 from femur3d.engines.fused_for_inference import fuse_for_inference
-from femur3d.engines.matmul_deconv import with_matmul_deconv
-from femur3d.engines.winograd import with_winograd
+from femur3d.engines.hardware import cpu_has_bfloat16
+from femur3d.engines.layers.matmul_deconv import with_matmul_deconv
+from femur3d.engines.layers.winograd import with_winograd
 from femur3d.inference.mode import Mode, Prepared
-from femur3d.network.unet import head_probabilities
+from femur3d.inference.saved_model import TrainedModel
+from femur3d.network.unet import LOWER_FEATURES, head_probabilities
 
 
 class KerasEngine(abc.ABC):
     """An engine of training (`training.trainer.Engine`) and of inference (`inference.mode.Engine`).
 
     Attributes:
+        name: of `engines.choice.NAMES`.
         errors: what an update or a forward pass may raise that is neither a user's mistake nor ours.
         versions: of the engine, for the provenance of what it made.
         takes_any_shape: whether functions of `make_function` meet a new shape without being compiled anew.
     """
 
+    name: str
     errors: tuple[type[Exception], ...]
     versions: ClassVar[dict[str, str]]
     takes_any_shape: bool
@@ -76,18 +80,17 @@ class KerasEngine(abc.ABC):
         """Whether there is no GPU or TPU that the engine would compute on."""
         return all(device.startswith("cpu") for device in keras.distribution.list_devices())
 
-    def prepare(self, network: keras.Model, mode: Mode) -> Prepared:
+    def prepare(self, model: TrainedModel, mode: Mode) -> Prepared:
         """A trained network ready for scans, as fast as the mode allows. Raises InputError for unsound weights."""
-        fused = fuse_for_inference(network, mode.dtype)
+        dtype = mode.dtype if not self.on_cpu() or cpu_has_bfloat16() else "float32"
+        fused = fuse_for_inference(model.network, dtype)
         faster = with_winograd(fused)
-        by_openvino = mode.allow_openvino and self.on_cpu() and openvino_predictor.is_installed()
-        if mode.coarse_to_fine and self.on_cpu() and (by_openvino or self.takes_any_shape):
-            make_function = openvino_predictor.make_function if by_openvino else self.make_function
-            predict = coarse_to_fine.make_predict(fused, make_function)
-        elif by_openvino:
-            predict = openvino_predictor.make_predict(fused)
+        if mode.coarse_to_fine and self.on_cpu() and self.takes_any_shape:
+            features, logits = fused.get_layer(LOWER_FEATURES).output, fused.output
+            look = self.make_function([fused.input], [logits["lower"], features])
+            refine = self.make_function([fused.input, features], [logits["upper"]])
+            predict = coarse_to_fine.make_predict(look, refine)
         else:
             predict = self.make_predict(faster)
-        versions = {"openvino": openvino_predictor.version()} if by_openvino else {}
         predict_heads = functools.partial(head_probabilities, with_matmul_deconv(faster))
-        return Prepared(predict, predict_heads, {**self.versions, **versions}, self.errors)
+        return Prepared(predict, predict_heads, {**self.versions, "keras": keras.__version__}, self.errors)

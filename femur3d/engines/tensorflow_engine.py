@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,10 +12,11 @@ import tensorflow as tf
 
 from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
-from femur3d.engines.fused_batch_norm import with_fused_batch_norm
+from femur3d.engines.hardware import has_gpu
 from femur3d.engines.keras_engine import KerasEngine
-from femur3d.engines.matmul_deconv import with_matmul_deconv
-from femur3d.engines.winograd import with_winograd
+from femur3d.engines.layers.fused_batch_norm import with_fused_batch_norm
+from femur3d.engines.layers.matmul_deconv import with_matmul_deconv
+from femur3d.engines.layers.winograd import with_winograd
 from femur3d.network.unet import upper_probability
 from femur3d.training import train_step
 
@@ -26,6 +26,7 @@ PREFETCH = 4  # batches
 class TensorFlowEngine(KerasEngine):
     """See `KerasEngine`."""
 
+    name = "tensorflow"
     errors = (tf.errors.OpError,)
     versions: ClassVar[dict[str, str]] = {"tensorflow": tf.__version__}
     takes_any_shape = True
@@ -76,12 +77,6 @@ class TensorFlowEngine(KerasEngine):
     def make_function(self, inputs: list[Any], outputs: list[Any]) -> Callable[..., list[np.ndarray]]:
         """See `KerasEngine.make_function`."""
         return _make_function(with_matmul_deconv(with_winograd(keras.Model(inputs, outputs))))
-
-
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU and its driver, whatever TensorFlow makes of it."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # by the user's wish
-    return not hidden and (os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None)
 
 
 def _make_function(model: keras.Model) -> Callable[..., list[np.ndarray]]:

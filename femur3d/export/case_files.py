@@ -19,7 +19,7 @@ from femur3d.io.images import ScanFile, write_volume
 from femur3d.morphometry.implicit_surface import femur_mesh
 from femur3d.morphometry.measure import Morphometry
 
-if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
+if TYPE_CHECKING:  # what reads a summary does without it
     from femur3d.inference.segmenter import Segmentation
 
 LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")  # formats of the label map

@@ -33,11 +33,11 @@ from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
 from femur3d.morphometry.measure import as_json
 
-if TYPE_CHECKING:  # it imports Keras, which those who only read a summary do without
+if TYPE_CHECKING:  # what reads a summary does without it
     from femur3d.inference.segmenter import Segmentation
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
-LIBRARIES = ("keras", "numpy", "scipy", "SimpleITK")  # of the versions in a summary
+LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
 LOCK_SECONDS = 600.0  # how long to wait for another process that writes the same case: it takes seconds
 
 _WRITING = ".writing"  # ending of the hidden folder
@@ -108,6 +108,7 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
         options["refine_above"] = options.pop("focus")
     if isinstance(options, dict):
+        options.pop("allow_openvino", None)  # which earlier versions stored
         known["options"] = _LATER | known["options"]
         summary["options"] = _LATER | options
     same = all(summary.get(name) == known[name] for name in ("input_sha256", "series", "options", "model"))
@@ -152,6 +153,7 @@ def summary_of(
     result: Segmentation,
     notes: Iterable[str],
     *,
+    engine: str = "",
     device: str = "",
     versions: dict[str, str] | None = None,
     command: str = "",
@@ -163,7 +165,8 @@ def summary_of(
         made_with: of the case.
         result: of the scan.
         notes: of `ScanFile`.
-        device: what computed.
+        engine: what computed: 'tensorflow', 'jax' or 'openvino'.
+        device: on what.
         versions: of the engine; those of femur3d, Python and some libraries are added.
         command: that was given.
         seconds: of each stage.
@@ -173,6 +176,7 @@ def summary_of(
         "notes": list(notes),
         "volumes_ml": result.volumes_ml,
         "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
+        "engine": engine,
         "device": device,
         "versions": {
             "femur3d": femur3d.__version__,

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import keras
 import numpy as np
 
 from femur3d.config import OVERLAP
+from femur3d.inference.saved_model import TrainedModel
 from femur3d.inference.sliding_window import Predict
 
 
@@ -19,12 +19,11 @@ class Mode:
 
     Attributes:
         overlap: of neighbouring patches, 0 to less than 1; 0.5 is a stride of 32 voxels for 64³ **(ours)**.
-        dtype: the network computes in, 'float32' or 'bfloat16'.
+        dtype: the network computes in, 'float32', or 'bfloat16' where the processor has it.
         skip_air: whether patches that hold air only are passed over.
         refine_above: all overlapping patches are used only where fewer find more than this part femur; None:
             everywhere.
         coarse_to_fine: on a CPU, whether the decoder's finer levels see only what LowerCls is unsure about.
-        allow_openvino: whether OpenVINO computes where it is installed and the engine would be on a CPU.
     """
 
     overlap: float = OVERLAP
@@ -32,12 +31,11 @@ class Mode:
     skip_air: bool = False
     refine_above: float | None = None
     coarse_to_fine: bool = False
-    allow_openvino: bool = False
 
 
 EXACT = Mode()
 # Less overlap at the femurs would change them too much: with 0.375 the Dice against the exact mode is 0.984 to 0.993.
-FAST = Mode(dtype="bfloat16", skip_air=True, refine_above=0.005, coarse_to_fine=True, allow_openvino=True)
+FAST = Mode(dtype="bfloat16", skip_air=True, refine_above=0.005, coarse_to_fine=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +56,15 @@ class Prepared:
 
 
 class Engine(Protocol):
-    """What computes: `femur3d.engines.backend.ENGINE`, or one of the reader's own."""
+    """What computes: see `engines.choice`, or one of the reader's own."""
 
-    def prepare(self, network: keras.Model, mode: Mode) -> Prepared:
-        """The network ready for scans, as fast as the mode allows."""
+    name: str
+
+    def make_repeatable(self, training: bool = True) -> None:
+        """Has the engine give the same bits every time; to be called before anything is computed."""
+
+    def device_name(self) -> str:
+        """What the engine computes on, for people: 'CPU, 2 cores', 'GPU: NVIDIA H100'."""
+
+    def prepare(self, model: TrainedModel, mode: Mode) -> Prepared:
+        """The model ready for scans, as fast as the mode allows. Raises InputError for unsound weights."""

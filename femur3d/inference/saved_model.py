@@ -1,22 +1,23 @@
 """A trained model as a folder: `config.json` and `model.weights.h5`. Nothing in it can run.
 
-The network is built in code from the configuration; the weights file is checked against it, name by name, before Keras
-opens it.
+The network is built in code from the configuration; the weights file is checked against it, name by name, before an
+array is read.
 """
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from femur3d.config import Network, Preprocessing
@@ -25,7 +26,10 @@ from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
 from femur3d.io.formats.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
 from femur3d.io.settings import current_name, from_dict, to_dict
-from femur3d.network.unet import build_network
+from femur3d.network.weights import layers_with_weights
+
+if TYPE_CHECKING:  # an engine without it reads models too
+    import keras
 
 FORMAT = "femur3d-model-1"
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -40,7 +44,7 @@ class TrainedModel:
     """A network and what must travel with it.
 
     Attributes:
-        network: built and loaded.
+        weights: of every layer by its name, see `network.weights`; float32.
         network_config: its filters.
         preprocessing: orientation, spacing and patch size that it was trained with.
         provenance: where it comes from: experiment, step, dataset, software; free of meaning to the code.
@@ -48,12 +52,27 @@ class TrainedModel:
         quality: limits of the quality measures, see `quality_flags`; {} where the folder has none.
     """
 
-    network: keras.Model
+    weights: dict[str, list[np.ndarray]]
     network_config: Network
     preprocessing: Preprocessing
     provenance: dict[str, Any]
     weights_sha256: str
     quality: dict[str, Limit] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def network(self) -> keras.Model:
+        """The network in Keras."""
+        from femur3d.network.unet import build_network
+
+        network = build_network(self.network_config, seed=None)
+        for name, arrays in self.weights.items():
+            network.get_layer(name).set_weights(arrays)
+        return network
+
+
+def weights_of(network: keras.Model) -> dict[str, list[np.ndarray]]:
+    """A Keras network's weights as `TrainedModel` has them."""
+    return {layer.name: layer.get_weights() for layer in network.layers if layer.weights}
 
 
 def save_model(
@@ -138,7 +157,7 @@ def recover_model(folder: Path) -> None:
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """Builds the network from `config.json` and loads its weights once they are seen to be just what it expects.
+    """Reads the weights once they are seen to be just what the network in `config.json` expects.
 
     Raises:
         InputError: a missing or damaged file, a checksum that differs, or weights of other names, shapes or types.
@@ -159,13 +178,12 @@ def load_model(folder: Path) -> TrainedModel:
             f"{folder / WEIGHTS}: SHA-256 {digest[:16]}…, but {CONFIG} says {str(config['weights_sha256'])[:16]}….\n"
             "Expected the two files of one training: copy the model folder again."
         )
-    network = build_network(network_config, seed=None)
     with reading_hdf5(folder / WEIGHTS):
-        check_weights(folder / WEIGHTS, network)
-        _load_weights(folder / WEIGHTS, network)
-    if not all(np.isfinite(w).all() for w in network.get_weights()):
+        check_weights(folder / WEIGHTS, network_config)
+        weights = _read_weights(folder / WEIGHTS, network_config)
+    if not all(np.isfinite(w).all() for layer in weights.values() for w in layer):
         raise InputError(f"{folder / WEIGHTS}: weights that are not finite.\nExpected the model of a sound training.")
-    return TrainedModel(network, network_config, preprocessing, config["provenance"], digest, limits)
+    return TrainedModel(weights, network_config, preprocessing, config["provenance"], digest, limits)
 
 
 def find_model(name: str) -> Path:
@@ -217,9 +235,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_weights(path: Path, network: keras.Model) -> None:
+def check_weights(path: Path, network: Network) -> None:
     """Raises InputError unless the file holds just the network's arrays, of the right shapes, float, in itself."""
-    expected = {name: tuple(variable.shape) for name, variable in _datasets(network).items()}
+    expected = {place: shape for layer in _places(network).values() for place, shape in layer}
     with open_hdf5(path) as file:
         found = {_current_path(name): info for name, info in plain_datasets(file, path).items()}
     for name in sorted(set(expected) ^ set(found)):
@@ -234,34 +252,30 @@ def check_weights(path: Path, network: keras.Model) -> None:
 _EXPECTED = f"Expected the weights of the network in {CONFIG}."
 
 
-# What Keras's weights file calls the layers that have weights; deconvolutions were of a class Deconv3D once.
-_KINDS = {"Conv3D": "conv3d", "Conv3DTranspose": "conv3d_transpose", "BatchNormalization": "batch_normalization"}
-
-
 def _current_path(name: str) -> str:
+    """The name of a dataset; deconvolutions were of a class Deconv3D once."""
     return name.replace("/deconv3d", "/conv3d_transpose")
 
 
-def _datasets(network: keras.Model) -> dict[str, keras.Variable]:
-    """The variable of every dataset of Keras's weights file: `layers/conv3d_1/vars/0`, numbered in layers' order."""
-    counts: dict[str, int] = {}
+def _places(network: Network) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+    """Of each layer the names of its datasets in Keras's weights file, such as `layers/conv3d_1/vars/0`, and shapes."""
+    counts: collections.Counter[str] = collections.Counter()
     found = {}
-    for layer in network.layers:
-        if not layer.weights:
-            continue
-        kind = _KINDS[type(layer).__name__]
-        counts[kind] = counts.get(kind, -1) + 1
-        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
-        found.update({f"layers/{name}/vars/{i}": variable for i, variable in enumerate(layer.weights)})
+    for name, (kind, shapes) in layers_with_weights(network).items():
+        number = f"_{counts[kind]}" if counts[kind] else ""
+        counts[kind] += 1
+        found[name] = [(f"layers/{kind}{number}/vars/{i}", shape) for i, shape in enumerate(shapes)]
     return found
 
 
-def _load_weights(path: Path, network: keras.Model) -> None:
-    """Sets the network's weights from a file that `check_weights` has seen to be sound."""
-    variables = _datasets(network)
+def _read_weights(path: Path, network: Network) -> dict[str, list[np.ndarray]]:
+    """The weights in a file that `check_weights` has seen to be sound."""
     with open_hdf5(path) as file:
-        for name in plain_datasets(file, path):
-            variables[_current_path(name)].assign(file[name][...])
+        stored = {_current_path(name): name for name in plain_datasets(file, path)}
+        return {
+            name: [file[stored[place]][...].astype(np.float32) for place, _ in places]
+            for name, places in _places(network).items()
+        }
 
 
 def _meaning_sha256(config: dict[str, Any]) -> str:

@@ -106,14 +106,15 @@ class Segmenter:
         batch_size: patches a forward pass.
 
     Attributes:
+        engine: name of what computes.
         versions: of what computes.
     """
 
     def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preprocessing = model.preprocessing
         self._limits = model.quality
-        self._prepared = engine.prepare(model.network, mode)
-        self.versions = self._prepared.versions
+        self._prepared = engine.prepare(model, mode)
+        self.engine, self.versions = engine.name, self._prepared.versions
         self._mode = mode
         self._batch_size = batch_size
 

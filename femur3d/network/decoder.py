@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
-
-from femur3d.network.blocks import BlockOptions, conv_block, deconv_block
+from femur3d.network.blocks import Blocks
 
 # Each level and the encoder feature of equal resolution that it is joined with.
 SKIPS = (("lower", "conv3b"), ("mid", "conv2a"), ("upper", "conv1a"))
 
 
-def decode(features: Mapping[str, Any], filters: Sequence[int], options: BlockOptions) -> dict[str, Any]:
+def decode(features: Mapping[str, Any], filters: Sequence[int], blocks: Blocks) -> dict[str, Any]:
     """Builds the decoder on the encoder's features.
 
     Args:
         features: what `encoder.encode` returns.
         filters: output channels of the lower, middle and upper level, e.g. (256, 128, 64).
-        options: what all blocks share.
+        blocks: what it is made of.
 
     Returns:
         `lower` at 1/4 of the input's resolution, `mid` at 1/2, `upper` at full; each (batch, z, y, x, filters).
@@ -27,9 +25,9 @@ def decode(features: Mapping[str, Any], filters: Sequence[int], options: BlockOp
     x = features["conv4b"]
     levels = {}
     for (level, skip), width in zip(SKIPS, filters, strict=True):
-        x = deconv_block(x, width, f"{level}_deconv", options)
-        x = keras.layers.Concatenate(name=f"{level}_concat")([x, features[skip]])
-        x = conv_block(x, width, f"{level}_conv_a", options)
-        x = conv_block(x, width, f"{level}_conv_b", options)
+        x = blocks.deconv(x, width, f"{level}_deconv")
+        x = blocks.concatenate([x, features[skip]], f"{level}_concat")
+        x = blocks.conv(x, width, f"{level}_conv_a")
+        x = blocks.conv(x, width, f"{level}_conv_b")
         levels[level] = x
     return levels

@@ -6,10 +6,9 @@ import keras
 import numpy as np
 
 from femur3d.config import Network
-from femur3d.network.blocks import BlockOptions
-from femur3d.network.decoder import decode
-from femur3d.network.encoder import encode
-from femur3d.network.heads import classify, probability
+from femur3d.network.architecture import logits_of
+from femur3d.network.heads import probability
+from femur3d.network.keras_blocks import KerasBlocks
 
 LOWER_FEATURES = "lower_conv_b_relu"  # the layer that the decoder's lower level ends in, see `decoder.decode`
 
@@ -26,15 +25,11 @@ def build_network(config: Network, seed: int | None = 0, precision: str = "float
         A model from (batch, z, y, x, 1), z, y, x any multiples of 8, to the logits `{'lower', 'mid', 'upper'}`,
         each (batch, z, y, x, 2), float32.
     """
-    options = BlockOptions(config, seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         image = keras.Input((None, None, None, 1), dtype="float32", name="image")
-        features = encode(image, config.encoder_filters, options)
-        levels = decode(features, config.decoder_filters, options)
-        logits = classify(levels, config.decoder_filters, options)
-        return keras.Model(image, logits, name="femur3d")
+        return keras.Model(image, logits_of(image, config, KerasBlocks(config, seed)), name="femur3d")
     finally:
         keras.config.set_dtype_policy(before)
 

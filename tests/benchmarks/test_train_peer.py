@@ -88,7 +88,6 @@ def test_segmentation_is_that_of_infer_but_for_the_network(tiny_experiment, norm
     """The Segmenter and the peer, both with brightness for a network: the same label map, voxel for voxel."""
     from femur3d.inference.saved_model import TrainedModel
     from femur3d.inference.segmenter import Segmenter
-    from femur3d.network.unet import build_network
     from tests.support.stand_in_engine import StandInEngine
 
     preprocessing = Preprocessing(spacing_mm=(5.0, 2.5, 1.7), patch_size=(16, 16, 16), normalisation=normalisation)
@@ -98,8 +97,7 @@ def test_segmentation_is_that_of_infer_but_for_the_network(tiny_experiment, norm
     def bright(patches):
         return 1 / (1 + np.exp(-np.asarray(patches, np.float32)))
 
-    network = build_network(tiny_experiment.network, 0)
-    segmenter = Segmenter(TrainedModel(network, tiny_experiment.network, preprocessing, {}, ""), StandInEngine(bright))
+    segmenter = Segmenter(TrainedModel({}, tiny_experiment.network, preprocessing, {}, ""), StandInEngine(bright))
     expected = segmenter(scan, labels="sides").labels
     found = train_peer.segment(scan, preprocessing, bright)
     np.testing.assert_array_equal(found.array, expected.array)

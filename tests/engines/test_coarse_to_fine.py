@@ -8,7 +8,7 @@ from femur3d.config import Network
 from femur3d.engines import coarse_to_fine
 from femur3d.engines.backend import ENGINE
 from femur3d.engines.fused_for_inference import fuse_for_inference
-from femur3d.network.unet import build_network, head_probabilities
+from femur3d.network.unet import LOWER_FEATURES, build_network, head_probabilities
 
 CONFIG = Network((4, 6, 8, 8), (8, 6, 4), initialisation="he")
 RNG = np.random.default_rng(0)
@@ -18,6 +18,13 @@ HEADS = ("lower_cls", "mid_cls", "upper_cls")
 @pytest.fixture
 def network() -> keras.Model:
     return fuse_for_inference(build_network(CONFIG))
+
+
+def functions(network: keras.Model) -> tuple[coarse_to_fine.Function, coarse_to_fine.Function]:
+    """What the engine makes of a network for both looks."""
+    features = network.get_layer(LOWER_FEATURES).output
+    look = ENGINE.make_function([network.input], [network.output["lower"], features])
+    return look, ENGINE.make_function([network.input, features], [network.output["upper"]])
 
 
 def set_background(network: keras.Model, logit: float, heads: tuple[str, ...] = HEADS) -> None:
@@ -31,7 +38,7 @@ def test_unsure_everywhere_is_the_upper_head(network: keras.Model) -> None:
     patches = RNG.normal(0, 0.1, (2, 16, 8, 24)).astype(np.float32)
     expected = head_probabilities(network, patches)
     assert all(((p > 0.1) & (p < 0.9)).all() for p in expected.values())
-    found = coarse_to_fine.make_predict(network, ENGINE.make_function)(patches)
+    found = coarse_to_fine.make_predict(*functions(network))(patches)
     assert (found.dtype, found.shape) == (np.float32, patches.shape)
     np.testing.assert_allclose(found, expected["upper"], atol=1e-6)
 
@@ -39,7 +46,7 @@ def test_unsure_everywhere_is_the_upper_head(network: keras.Model) -> None:
 def test_where_lower_cls_is_sure_it_has_the_last_word(network: keras.Model) -> None:
     set_background(network, 9.0)
     patches = RNG.normal(0, 0.1, (1, 16, 16, 16)).astype(np.float32)
-    found = coarse_to_fine.make_predict(network, ENGINE.make_function)(patches)
+    found = coarse_to_fine.make_predict(*functions(network))(patches)
     np.testing.assert_allclose(found, head_probabilities(network, patches)["lower"], atol=1e-6)
     assert found.max() < 0.1
 
@@ -60,8 +67,7 @@ def test_box_by_hand() -> None:
         calls.append((image.shape, image[0, 0, 0, 0, 0], features[0, 0, 0, 0].tolist(), features.shape))
         return [np.broadcast_to(np.array([0, 1], np.float32), (*image.shape[:4], 2))]
 
-    functions = iter([look, look_closer])
-    predict = coarse_to_fine.make_predict(build_network(CONFIG), lambda *_: next(functions))
+    predict = coarse_to_fine.make_predict(look, look_closer)
     patch = np.arange(64 * 16 * 64, dtype=np.float32).reshape(1, 64, 16, 64)
     found = predict(patch)[0]
 
@@ -98,16 +104,15 @@ def test_inside_a_wide_margin_the_box_changes_nothing(network: keras.Model, monk
     patch[0, 28:36, 28:36, 28:36] = np.random.default_rng(1).normal(0, 3, (8, 8, 8))
     sizes = []
 
-    def counting(inputs: list, outputs: list) -> coarse_to_fine.Function:
-        function = ENGINE.make_function(inputs, outputs)
-
+    def counting(function: coarse_to_fine.Function) -> coarse_to_fine.Function:
         def counted(*arrays: np.ndarray) -> list[np.ndarray]:
             sizes.append(arrays[0].size)
             return function(*arrays)
 
         return counted
 
-    found, heads = coarse_to_fine.make_predict(network, counting)(patch), head_probabilities(network, patch)
+    look, refine = map(counting, functions(network))
+    found, heads = coarse_to_fine.make_predict(look, refine)(patch), head_probabilities(network, patch)
     assert len(sizes) == 2
     assert sizes[0] == 64**3 > sizes[1]
     unsure = (heads["lower"] > 0.1) & (heads["lower"] < 0.9)

@@ -214,7 +214,7 @@ def test_engine_that_is_not_there_is_said_in_two_lines(on_engine, backend, block
 
 
 def test_python_interface_tells_it_too(on_engine):
-    said = on_engine("-c", "from femur3d import segment", backend="torch", blocked="torch", code=1).stderr
+    said = on_engine("-c", "from femur3d import segment; segment('x')", backend="torch", blocked="torch", code=1).stderr
     assert "UsageError: Keras backend torch" in said
 
 
@@ -230,9 +230,9 @@ def test_out_of_memory_is_a_memory_error(monkeypatch, message, error):
 
 @pytest.mark.parametrize(("hidden", "said"), [(None, "GPU that TensorFlow cannot use"), ("", ""), ("-1", "")])
 def test_a_gpu_that_is_not_used_is_told(monkeypatch, hidden, said):
-    from femur3d.engines import tensorflow_engine
+    from femur3d.engines import hardware, tensorflow_engine
 
-    monkeypatch.setattr(tensorflow_engine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(tensorflow_engine.tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:

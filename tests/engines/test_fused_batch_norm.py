@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from femur3d.config import Network
-from femur3d.engines.fused_batch_norm import FusedBatchNormalization, with_fused_batch_norm
+from femur3d.engines.layers.fused_batch_norm import FusedBatchNormalization, with_fused_batch_norm
 from femur3d.network.unet import build_network
 
 RNG = np.random.default_rng(0)

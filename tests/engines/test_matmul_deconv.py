@@ -2,7 +2,7 @@ import keras
 import numpy as np
 
 from femur3d.config import Network
-from femur3d.engines.matmul_deconv import MatmulDeconv3D, with_matmul_deconv
+from femur3d.engines.layers.matmul_deconv import MatmulDeconv3D, with_matmul_deconv
 from femur3d.network.unet import build_network
 
 RNG = np.random.default_rng(0)

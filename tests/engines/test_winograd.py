@@ -6,7 +6,14 @@ import pytest
 
 from femur3d.config import Network
 from femur3d.engines.fused_for_inference import fuse_for_inference
-from femur3d.engines.winograd import KERNEL, MIN_CHANNELS, WinogradConv3D, _input_factors, _outputs, with_winograd
+from femur3d.engines.layers.winograd import (
+    KERNEL,
+    MIN_CHANNELS,
+    WinogradConv3D,
+    _input_factors,
+    _outputs,
+    with_winograd,
+)
 from femur3d.network.unet import build_network
 
 RNG = np.random.default_rng(0)

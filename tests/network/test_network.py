@@ -4,6 +4,7 @@ import pytest
 
 from femur3d.config import Network
 from femur3d.network.unet import build_network, head_probabilities, upper_probability
+from femur3d.network.weights import layers_with_weights
 
 TINY = Network((2, 3, 4, 5), (4, 3, 2))
 
@@ -131,3 +132,17 @@ def test_network_can_be_written_as_its_configuration_and_built_from_it(tiny):
     twin.set_weights(tiny.get_weights())
     patch = np.random.default_rng(0).normal(size=(1, 8, 8, 16, 1)).astype(np.float32)
     np.testing.assert_array_equal(twin(patch)["mid"], tiny(patch)["mid"])
+
+
+def test_weights_are_known_without_keras():
+    """Kind and shapes of all weights, in the order of Keras's layers, which its weights files have."""
+    kinds = {"Conv3D": "conv3d", "Conv3DTranspose": "conv3d_transpose", "BatchNormalization": "batch_normalization"}
+    expected = [
+        (layer.name, kinds[type(layer).__name__], [tuple(weight.shape) for weight in layer.weights])
+        for layer in build_network(TINY).layers
+        if layer.weights
+    ]
+    found = [(name, kind, shapes) for name, (kind, shapes) in layers_with_weights(TINY).items()]
+    assert sorted(found) == sorted(expected)
+    for kind in kinds.values():
+        assert [name for name, k, _ in found if k == kind] == [name for name, k, _ in expected if k == kind]

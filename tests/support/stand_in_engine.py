@@ -12,6 +12,8 @@ from femur3d.inference.mode import Prepared
 class StandInEngine:
     """Predicts by `predict`, (batch, z, y, x) → (batch, z, y, x), for all heads."""
 
+    name = "stand-in"
+
     def __init__(self, predict: Callable[[np.ndarray], np.ndarray]) -> None:
         self.predict = predict
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import Loss, Network, Training
-from femur3d.engines.fused_batch_norm import with_fused_batch_norm
+from femur3d.engines.layers.fused_batch_norm import with_fused_batch_norm
 from femur3d.network.unet import build_network
 from femur3d.training.optimizer import make_optimizer
 from femur3d.training.train_step import make_train_step

@@ -1,0 +1,24 @@
+"""What this machine has, found out without any library that would compute on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux calls it on x86 and on ARM
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU and its driver, whatever an engine makes of it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # by the user's wish
+    return not hidden and (os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None)
+
+
+def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor computes in bfloat16, as others do far slower than in float32; True where unknown."""
+    if not cpuinfo.is_file():
+        return True
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return bool(BFLOAT16 & set(features.split()))
