@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
 from femur3d.io.read_ahead import read_ahead
-from femur3d.morphometry.measure import Morphometry
 from femur3d.volume import IDENTITY, Volume
+
+if TYPE_CHECKING:
+    from femur3d.morphometry.measure import Morphometry
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -20,6 +20,7 @@ from femur3d.config import Experiment
 from femur3d.engines import choice
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
 from femur3d.inference.mode import Engine
+from femur3d.io.formats.optional import without
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -52,19 +53,6 @@ def quiet_imports() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-@contextlib.contextmanager
-def without(packages: Sequence[str]) -> Iterator[None]:
-    """Imports in here find no such packages, but for those that have been imported before."""
-    hidden = [package for package in packages if package not in sys.modules]
-    for package in hidden:
-        sys.modules[package] = None  # type: ignore[assignment]  # so Python documents it (reference, 5.3.1)
-    try:
-        yield
-    finally:
-        for package in hidden:
-            del sys.modules[package]
 
 
 @contextlib.contextmanager

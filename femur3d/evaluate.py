@@ -66,7 +66,7 @@ flags.DEFINE_enum(
 )
 
 
-LIBRARIES = ("numpy", "scipy", "SimpleITK", "vtk")
+LIBRARIES = ("numpy", "scipy", "SimpleITK", "libigl")
 
 
 def main(argv: Sequence[str]) -> int:

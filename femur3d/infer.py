@@ -30,7 +30,6 @@ from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputErr
 from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
-from femur3d.export.dicom.source import require_highdicom
 from femur3d.export.femur_measures import write_femurs
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.mode import EXACT, FAST, Mode
@@ -75,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
     """Parses, loads the model once, segments scan after scan."""
     paths, folder = [Path(p) for p in [*(FLAGS.input or []), *argv[1:]]], Path(FLAGS.output)
     if FLAGS.dicom_seg:
+        from femur3d.export.dicom.source import require_highdicom  # here: pydicom
+
         require_highdicom()
     with open_sources(
         paths,

@@ -64,7 +64,7 @@ def test_command_line_says_where_the_numbers_come_from(tmp_path: Path) -> None:
     origin = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert origin["command"].startswith("python -m femur3d.evaluate --predictions ")
     assert origin["command"].endswith("--present-only")
-    assert set(origin["versions"]) == {"femur3d", "python", "numpy", "scipy", "SimpleITK", "vtk"}
+    assert set(origin["versions"]) == {"femur3d", "python", "numpy", "scipy", "SimpleITK", "libigl"}
     assert origin["models"] == [{"weights_sha256": "ab" * 32, "predictions": 2}]
     assert origin["predictions_of_unknown_model"] == 1
     assert (origin["cases"], origin["without_prediction"]) == (["a", "b", "c"], ["missing"])

@@ -11,22 +11,15 @@ deviation and percentile are those of the surface; dense random sampling of the 
 the in-plane outlines have many, and the mean comes out about a fifth lower. That pitfall is described by Reinke et al.
 2024 (Nature Methods 21:182) and with MeshMetrics (arXiv 2509.05670). The plain mean is kept as `vertex_mean_mm`: it is
 what femur3d 0.1 called the mean.
-
-Only single VTK modules are imported: `import vtk` would load its rendering libraries, which want OpenGL.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
+import igl
 import numpy as np
-from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
-from vtkmodules.vtkCommonCore import reference as vtk_reference
-from vtkmodules.vtkCommonCore import vtkPoints
-from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkGenericCell, vtkImageData, vtkPolyData, vtkStaticCellLocator
-from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
 from femur3d.volume import Volume, bounding_box
 
@@ -116,6 +109,9 @@ class SurfaceDistances:
         return float(np.concatenate([one.distances_mm[: one.vertices] for one in self.directed]).mean())
 
 
+# Corners (z, y, x) of a cell of voxel centres, in the order of libigl.
+CORNERS = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0)])
+
 Mesh = tuple[np.ndarray, np.ndarray]  # vertices (V, 3), mm; triangles (T, 3), indices of vertices
 
 
@@ -189,10 +185,7 @@ def mesh_from_mask(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
 
 
 def point_distances(points_mm: np.ndarray, vertices_mm: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Distance from each point to the nearest point of a mesh.
-
-    One call of the cell locator for each point: a third faster than VTK's vtkDistancePolyDataFilter and
-    vtkImplicitPolyDataDistance, which find the sign as well.
+    """Distance from each point to the nearest point of a mesh, found in a tree of boxes (libigl).
 
     Args:
         points_mm: shape (N, 3).
@@ -202,43 +195,26 @@ def point_distances(points_mm: np.ndarray, vertices_mm: np.ndarray, triangles: n
     Returns:
         shape (N,), float64, millimetres; all inf where the mesh has no triangles.
     """
-    distances_squared = np.full(len(points_mm), np.inf)
     if len(triangles) == 0:
-        return distances_squared
-    locator = vtkStaticCellLocator()
-    locator.SetDataSet(poly_data(vertices_mm, triangles))
-    locator.BuildLocator()
-    nearest, cell = [0.0, 0.0, 0.0], vtkGenericCell()
-    out: tuple[Any, Any, Any] = (vtk_reference(0), vtk_reference(0), vtk_reference(0.0))  # cell, part, squared distance
-    for index, point in enumerate(points_mm.tolist()):
-        locator.FindClosestPoint(point, nearest, cell, *out)
-        distances_squared[index] = out[2]
-    return np.sqrt(distances_squared)
+        return np.full(len(points_mm), np.inf)
+    mesh = np.ascontiguousarray(vertices_mm, np.float64), np.ascontiguousarray(triangles, np.int64)
+    return np.sqrt(igl.point_mesh_squared_distance(np.ascontiguousarray(points_mm, np.float64), *mesh)[0])
 
 
 def level_surface(array: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (N, 3), (x, y, z) in voxels, and triangles (M, 3) where `array` (z, y, x; uint8, float32) is `level`."""
-    image = vtkImageData()
-    image.SetDimensions(*array.shape[::-1])
-    scalars = np.ascontiguousarray(array).ravel()  # has to live until Update
-    image.GetPointData().SetScalars(numpy_to_vtk(scalars))
-    surface = vtkFlyingEdges3D()
-    surface.SetInputData(image)
-    surface.SetValue(0, level)
-    surface.ComputeNormalsOff()
-    surface.ComputeGradientsOff()
-    surface.ComputeScalarsOff()
-    surface.Update()
-    mesh = surface.GetOutput()
-    vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
-    return vertices, vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
+    """Vertices (N, 3), (x, y, z) in voxels, and triangles (M, 3) where `array` (z, y, x) is `level`.
 
-
-def poly_data(vertices_mm: np.ndarray, triangles: np.ndarray) -> vtkPolyData:
-    """A VTK mesh with float64 points: float32 would round world coordinates to about 1e-5 mm."""
-    points, cells, mesh = vtkPoints(), vtkCellArray(), vtkPolyData()
-    points.SetData(numpy_to_vtk(np.ascontiguousarray(vertices_mm, np.float64), deep=True))
-    cells.SetData(3, numpy_to_vtkIdTypeArray(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True))
-    mesh.SetPoints(points)
-    mesh.SetPolys(cells)
-    return mesh
+    Marching cubes (libigl) of those cells only which the surface cuts. Triangles are counter-clockwise seen from
+    where the array is less.
+    """
+    inside = array > level
+    seen = [inside[tuple(slice(c, n - 1 + c) for c, n in zip(corner, array.shape, strict=True))] for corner in CORNERS]
+    cut = np.argwhere(np.logical_or.reduce(seen) & ~np.logical_and.reduce(seen))
+    if not len(cut):
+        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
+    corners = np.ravel_multi_index((cut[:, None] + CORNERS).transpose(2, 0, 1), array.shape)
+    used, cells = np.unique(corners, return_inverse=True)
+    places = np.stack(np.unravel_index(used, array.shape)[::-1], axis=1).astype(np.float64)
+    values = array.ravel()[used].astype(np.float64)
+    vertices, triangles, _ = igl.marching_cubes(values, places, cells.reshape(-1, 8).astype(np.int64), level)
+    return vertices, np.ascontiguousarray(triangles[:, ::-1])

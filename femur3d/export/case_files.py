@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from femur3d.errors import InputError
-from femur3d.export.dicom.measures import write_dicom_sr
-from femur3d.export.dicom.segmentation import write_dicom_seg
-from femur3d.export.dicom.structure_set import write_rtstruct
 from femur3d.export.mesh import write_mesh
 from femur3d.export.segments import Labels, segments_of
 from femur3d.export.slicer import write_segment_nrrd
 from femur3d.io.images import ScanFile, write_volume
-from femur3d.morphometry.implicit_surface import femur_mesh
-from femur3d.morphometry.measure import Morphometry
+from femur3d.volume import Volume
 
 if TYPE_CHECKING:  # what reads a summary does without it
     from femur3d.inference.segmenter import Segmentation
+    from femur3d.io.dicom.slices import Slice
+    from femur3d.morphometry.measure import Morphometry
 
 LABEL_MAPS = (".nii.gz", ".nii", ".nrrd", ".mha")  # formats of the label map
 SURFACES = ("stl", "ply")
@@ -118,7 +116,9 @@ def write_files(
         InputError: the label map cannot be written.
     """
     label_map, *others = _writers(result, scan, case, wanted, weights_sha256)
-    others += _measure_writers(scan, case, [one for one in (measured or {}).values() if isinstance(one, Morphometry)])
+    others += _measure_writers(
+        scan, case, [one for one in (measured or {}).values() if not isinstance(one, InputError)]
+    )
     _write(label_map, case, folder)
     written, failed = [case.file(label_map[0]).name], {}
     for other in others:
@@ -158,20 +158,40 @@ def _writers(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, w
         yield ".seg.nrrd", lambda path: write_segment_nrrd(labels, path, wanted.labels)
     slices = scan.dicom.slices if scan.dicom and labels.array.any() else ()
     if wanted.dicom_seg and slices:
-        yield (
-            ".dcm",
-            lambda path: write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256),
-        )
+        yield ".dcm", lambda path: _write_dicom_seg(labels, slices, wanted, weights_sha256, path)
     if wanted.rtstruct and slices:
-        yield "_rtstruct.dcm", lambda path: write_rtstruct(labels, slices, path, wanted.labels)
+        yield "_rtstruct.dcm", lambda path: _write_rtstruct(labels, slices, wanted, path)
+
+
+# What only some outputs need is imported for these: libigl, Matplotlib and pydicom take half a second each.
 
 
 def _measure_writers(scan: ScanFile, case: Case, femurs: Sequence[Morphometry]) -> Iterator[Writer]:
     if femurs:
         yield "_morphometry.png", lambda path: _write_morphometry(femurs, path, case.name)
     if femurs and scan.dicom:
-        slices = scan.dicom.slices
-        yield "_sr.dcm", lambda path: write_dicom_sr(femurs, slices, path)
+        yield "_sr.dcm", lambda path: _write_dicom_sr(femurs, scan, path)
+
+
+def _write_dicom_seg(
+    labels: Volume, slices: Sequence[Slice], wanted: Wanted, weights_sha256: str, path: Path
+) -> None:
+    from femur3d.export.dicom.segmentation import write_dicom_seg
+
+    write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256)
+
+
+def _write_rtstruct(labels: Volume, slices: Sequence[Slice], wanted: Wanted, path: Path) -> None:
+    from femur3d.export.dicom.structure_set import write_rtstruct
+
+    write_rtstruct(labels, slices, path, wanted.labels)
+
+
+def _write_dicom_sr(femurs: Sequence[Morphometry], scan: ScanFile, path: Path) -> None:
+    from femur3d.export.dicom.measures import write_dicom_sr
+
+    assert scan.dicom is not None
+    write_dicom_sr(femurs, scan.dicom.slices, path)
 
 
 def _write_morphometry(femurs: Sequence[Morphometry], path: Path, title: str) -> None:
@@ -181,11 +201,13 @@ def _write_morphometry(femurs: Sequence[Morphometry], path: Path, title: str) ->
 
 
 def _write_preview(result: Segmentation, scan: ScanFile, case: Case, wanted: Wanted, path: Path) -> None:
-    from femur3d.export.pictures.preview import preview_figure  # here: Matplotlib takes half a second
+    from femur3d.export.pictures.preview import preview_figure
 
     preview_figure(scan.volume, result.labels, path, title=case.name, labels=wanted.labels)
 
 
 def _write_surface(result: Segmentation, value: int, path: Path) -> None:
+    from femur3d.morphometry.implicit_surface import femur_mesh
+
     mask = result.labels.with_array(result.labels.array == value)
     write_mesh(*femur_mesh(mask, result.probability), path)

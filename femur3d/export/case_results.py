@@ -31,7 +31,6 @@ from femur3d.export.femur_measures import measured
 from femur3d.inference.quality_limits import RED
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
-from femur3d.morphometry.measure import as_json
 
 if TYPE_CHECKING:  # what reads a summary does without it
     from femur3d.inference.segmenter import Segmentation
@@ -221,6 +220,8 @@ def write_case(
             seconds["total"] = round(seconds.get("total", 0.0) + writing, 3)
             summary = {**summary, "seconds": seconds, "files": files, **({"failed": failed} if failed else {})}
             if wanted.morphometry:
+                from femur3d.morphometry.measure import as_json  # here: only some want it
+
                 summary["morphometry"] = as_json(found)
             with replacing(folder / case.json.name) as temporary:
                 text = json.dumps(_valid(summary), indent=2, allow_nan=False)

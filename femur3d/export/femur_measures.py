@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import RED
 from femur3d.io.atomic import replacing
-from femur3d.morphometry.definitions import DEFINITIONS
-from femur3d.morphometry.measure import Morphometry, measure_labels
 
-if TYPE_CHECKING:  # it imports Keras
+if TYPE_CHECKING:  # what reads summaries does without
     from femur3d.inference.segmenter import Segmentation
+    from femur3d.morphometry.measure import Morphometry
 
 NAME = "femurs.csv"
 _CENTRE = ("x", "y", "z")
@@ -26,6 +25,8 @@ _CENTRE = ("x", "y", "z")
 
 def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
     """What is measured on the femurs of a segmentation; its red flags are in the gate."""
+    from femur3d.morphometry.measure import measure_labels  # here: only some want it
+
     red = [flag.sentence for flag in result.quality.values() if flag.level == RED]
     try:
         return measure_labels(result.labels, result.names, result.probability, red)
@@ -72,6 +73,8 @@ def columns_of(femur: dict[str, Any]) -> dict[str, Any]:
     row = {f"head_centre_{axis}_mm": value for axis, value in zip(_CENTRE, centre["value"], strict=True)}
     row |= {"head_centre_error_mm": centre["error"]}
     row |= {"head_centre_gate": centre["level"], "head_centre_reason": centre["reason"]}
+    from femur3d.morphometry.definitions import DEFINITIONS
+
     for name in [*DEFINITIONS, "version_deg"]:
         one = femur[name]
         row |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"]}

@@ -69,21 +69,16 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     path = Path(path)
     if path.suffix.lower() not in MESH_EXTENSIONS or not path.is_file():
         raise InputError(f"{path}: no surface file.\nExpected an STL or PLY file.")
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-    from vtkmodules.vtkCommonCore import vtkObject
-    from vtkmodules.vtkIOGeometry import vtkSTLReader  # loads VTK's rendering, which writing does without
-    from vtkmodules.vtkIOPLY import vtkPLYReader
+    import igl
 
-    reader = vtkSTLReader() if path.suffix.lower() == ".stl" else vtkPLYReader()
-    reader.SetFileName(str(path))
-    vtkObject.GlobalWarningDisplayOff()  # it writes on standard error what the next lines find out
-    reader.Update()
-    vtkObject.GlobalWarningDisplayOn()
-    mesh = reader.GetOutput()
-    if not mesh.GetNumberOfCells() or mesh.GetPolys().GetNumberOfConnectivityIds() != 3 * mesh.GetNumberOfPolys():
-        raise InputError(f"{path}: not a surface of triangles.\nExport it again as STL or PLY.")
-    vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
-    triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
+    try:
+        corners, faces = igl.read_triangle_mesh(str(path))
+    except Exception as error:  # of many kinds
+        raise _not_triangles(path) from error
+    if not faces.size or faces.shape[1] != 3 or not np.isfinite(corners).all():
+        raise _not_triangles(path)
+    vertices, number = np.unique(corners, axis=0, return_inverse=True)  # STL has every corner of its own
+    triangles = number.ravel()[faces].astype(np.int64)
     edges = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
     _, counts = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
     if (counts == 1).mean() > _OPEN:
@@ -91,3 +86,7 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     corners = vertices[triangles]
     inside_out = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0
     return vertices, triangles[:, ::-1] if inside_out else triangles
+
+
+def _not_triangles(path: Path) -> InputError:
+    return InputError(f"{path}: not a surface of triangles.\nExport it again as STL or PLY.")

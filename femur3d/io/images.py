@@ -7,12 +7,12 @@ import errno
 import gzip
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io.dicom.series import Series, SeriesFolder, list_series, read_series, series_files, series_folder
 from femur3d.io.formats.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
 from femur3d.io.formats.text_headers import data_files, read_text_headed
 from femur3d.io.formats.voxels import Files, file_state, sha256_of
@@ -32,13 +32,14 @@ from femur3d.io.integrity import (
 )
 from femur3d.volume import Volume
 
+if TYPE_CHECKING:  # pydicom takes half a second, of which other files need nothing
+    from femur3d.io.dicom.series import Series, SeriesFolder
+
 __all__ = [
     "SCAN_EXTENSIONS",
     "Nifti1Header",
     "ScanFile",
-    "Series",
     "case_name",
-    "list_series",
     "read_scan",
     "read_volume",
     "scan_extension",
@@ -119,10 +120,10 @@ def read_scan(path: str | os.PathLike[str] | SeriesFolder, *, series: int | None
     Raises:
         InputError: as `read_volume`, and where all voxels have one value.
     """
-    if isinstance(path, SeriesFolder):
-        where, found = path.path, _put_right(path.path, _read_series(path, series))
-    else:
+    if isinstance(path, (str, os.PathLike)):
         where, found = Path(path), _read(Path(path), series)
+    else:
+        where, found = path.path, _put_right(path.path, _read_series(path, series))
     low, high = found.volume.array.min(), found.volume.array.max()
     if low == high:
         raise InputError(
@@ -143,7 +144,7 @@ def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> V
 
     Args:
         path: the file or folder.
-        series: which series of a DICOM folder that holds several, as numbered by `list_series`.
+        series: which series of a DICOM folder that holds several, as numbered by `dicom.series.list_series`.
 
     Returns:
         The volume, array (z, y, x), at least 2 voxels along every axis.
@@ -159,7 +160,11 @@ def scan_files(path: str | os.PathLike[str], series: int | None = None) -> list[
     """`ScanFile.files` of a scan, its voxels unread. Raises InputError where they cannot be found."""
     path = Path(path)
     check_regular(path)
-    return series_files(path, series) if path.is_dir() or _is_dicom(path) else [path, *data_files(path)]
+    if not (path.is_dir() or _is_dicom(path)):
+        return [path, *data_files(path)]
+    from femur3d.io.dicom.series import series_files
+
+    return series_files(path, series)
 
 
 def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
@@ -228,6 +233,8 @@ def _read(path: Path, series: int | None) -> ScanFile:
     check_name(path)
     check_regular(path)
     if path.is_dir() or _is_dicom(path):
+        from femur3d.io.dicom.series import series_folder
+
         return _put_right(path, _read_series(series_folder(path), series))
     return _put_right(path, _read_file(path))
 
@@ -247,6 +254,8 @@ def _put_right(path: Path, stored: ScanFile) -> ScanFile:
 
 def _read_series(folder: SeriesFolder, number: int | None) -> ScanFile:
     """A DICOM series, whose files must not change while they are read and hashed."""
+    from femur3d.io.dicom.series import read_series
+
     chosen = folder.choose(number)
     before = [file_state(file) for file in chosen.files]
     volume, notes = read_series(chosen)

@@ -15,16 +15,18 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from femur3d.errors import InputError, UsageError
 from femur3d.io.case_names import Wish, distinct
 from femur3d.io.channels import further_channels
-from femur3d.io.dicom.name_pattern import keywords, name_by_header
-from femur3d.io.dicom.series import SeriesFolder, series_folder, series_of
 from femur3d.io.formats.archives import unpacked
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
 from femur3d.io.integrity import printable
 from femur3d.io.search import FOLDER_DEPTH, Files, ResultsIn, Search
+
+if TYPE_CHECKING:  # pydicom takes half a second, of which other files need nothing
+    from femur3d.io.dicom.series import SeriesFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,8 @@ def open_sources(
     if not paths:
         raise UsageError("No input was given.\nExpected -i with a scan file, a folder or a .zip.")
     if pattern:
+        from femur3d.io.dicom.name_pattern import keywords
+
         keywords(pattern)
     with contextlib.ExitStack() as stack:
         places = [_opened(Path(path), Search(leave_out, results_in, follow_links), stack) for path in paths]
@@ -153,6 +157,10 @@ def _series_folders(places: Sequence[_Place]) -> dict[Path, SeriesFolder]:
             plain.update(others)
         else:
             trees.append(others)
+    if not any(trees):
+        return {}
+    from femur3d.io.dicom.series import series_of
+
     found = [one for tree in trees for one in series_of(tree) if not _is_doubtful(one)]
     return {folder: one for one in found for folder in one.folders}
 
@@ -185,6 +193,8 @@ def _scan_file(path: Path, series: int | None) -> Scan:
     """A file that was given itself; a DICOM one may hold several series."""
     dicom = None
     if not scan_extension(path) and os.path.isfile(path):
+        from femur3d.io.dicom.series import series_folder
+
         with contextlib.suppress(InputError):  # read_volume says what is wrong with it
             dicom = series_folder(path)
     name = _with_series(case_name(path), dicom, series)
@@ -221,6 +231,8 @@ def _named(scans: Sequence[Scan], pattern: str) -> list[Scan]:
     for scan in scans:
         wish, problem = Wish(scan.source, scan.name, scan.folders_in_name), scan.problem
         if pattern and scan.dicom and not problem:
+            from femur3d.io.dicom.name_pattern import name_by_header
+
             with contextlib.suppress(InputError):  # what cannot be chosen is refused when its turn comes
                 file = scan.dicom.choose(scan.series).files[0]
                 name, problem = name_by_header(pattern, file)
@@ -235,6 +247,8 @@ def _check_choice(scan: Scan) -> None:
     """InputError with the list of series where a DICOM folder has several, or not the one that was chosen."""
     if scan.dicom is None and (scan_extension(scan.path) or not os.path.exists(scan.path)):
         return
+    from femur3d.io.dicom.series import series_folder
+
     try:
         known = (scan.dicom or series_folder(scan.path)).series
     except InputError:

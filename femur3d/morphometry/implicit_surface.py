@@ -54,7 +54,7 @@ def femur_mesh(label: Volume, probability: Volume | None = None) -> tuple[np.nda
 
 def field_mesh(field: Volume) -> tuple[np.ndarray, np.ndarray]:
     """The zero surface of a field that is positive inside and negative at its border, as `femur_mesh` returns it."""
-    from femur3d.evaluation.surface_distance import level_surface  # VTK, which a preview does without
+    from femur3d.evaluation.surface_distance import level_surface  # libigl, which a preview does without
 
     vertices_xyz, triangles = level_surface(field.array.astype(np.float32, copy=False), 0.0)
     if np.linalg.det(field.affine[:3, :3]) < 0:  # a left-handed grid mirrors the mesh: turn the triangles back

@@ -10,10 +10,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkFiltersCore import vtkQuadricClustering
-
-from femur3d.evaluation.surface_distance import poly_data
 
 PLANES = 36  # half-planes of the clock: every 10°, three an hour
 
@@ -69,16 +65,13 @@ class Surface:
 
     def coarse(self, edge_mm: float) -> Surface:
         """About the same surface with edges of about such a length (clusters of vertices become one)."""
-        size = np.ptp(self.vertices, axis=0)
-        clusters = vtkQuadricClustering()
-        clusters.SetInputData(poly_data(self.vertices, self.triangles))
-        clusters.SetNumberOfDivisions(*np.maximum(size / edge_mm, 2).astype(int).tolist())
-        clusters.AutoAdjustNumberOfDivisionsOff()
-        clusters.Update()
-        mesh = clusters.GetOutput()
-        vertices = vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64)
-        corners = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
-        return Surface(vertices, corners)
+        cells = np.floor((self.vertices - self.vertices.min(axis=0)) / edge_mm).astype(np.int64)
+        found, cluster, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+        cluster = cluster.ravel()
+        sums = [np.bincount(cluster, part, minlength=len(found)) for part in self.vertices.T]
+        corners = cluster[self.triangles]
+        apart = (corners != np.roll(corners, 1, axis=1)).all(axis=1)
+        return Surface(np.stack(sums, axis=1) / counts[:, None], corners[apart])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

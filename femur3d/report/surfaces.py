@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import igl
 import numpy as np
 from scipy import ndimage
-from vtkmodules.util.numpy_support import vtk_to_numpy
-from vtkmodules.vtkFiltersCore import vtkQuadricDecimation
 
-from femur3d.evaluation.surface_distance import point_distances, poly_data
+from femur3d.evaluation.surface_distance import point_distances
 from femur3d.morphometry.implicit_surface import field_mesh, implicit_surface
 from femur3d.report.slices import packed_bytes
 from femur3d.volume import Volume
@@ -110,15 +109,9 @@ def decimated(vertices_mm: np.ndarray, triangles: np.ndarray, count: int) -> tup
     """
     if len(triangles) <= count:
         return vertices_mm, triangles
-    middle = vertices_mm.mean(axis=0)  # VTK's quadrics lose digits far from the origin
-    decimation = vtkQuadricDecimation()
-    decimation.SetInputData(poly_data(vertices_mm - middle, triangles))
-    decimation.SetTargetReduction(1 - count / len(triangles))
-    decimation.VolumePreservationOn()
-    decimation.Update()
-    mesh = decimation.GetOutput()
-    corners = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64).reshape(-1, 3)
-    return vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float64) + middle, corners
+    mesh = np.asfortranarray(vertices_mm), np.asfortranarray(triangles, np.int32)
+    vertices, corners, *_ = igl.qslim(*mesh, count)
+    return np.ascontiguousarray(vertices), np.ascontiguousarray(corners)
 
 
 def _large(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from femur3d.inference.postprocessing import LABEL_NAMES
 from femur3d.inference.quality_limits import Flag
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.images import ScanFile, read_volume
+from femur3d.morphometry import implicit_surface
 from femur3d.volume import Volume
 
 MADE_WITH = MadeWith("scan.mha", "ab12", None, {"overlap": 0.5}, {"weights_sha256": "cd34", "provenance": {}})
@@ -103,7 +104,7 @@ def test_an_output_that_fails_is_listed_and_the_rest_is_written(tmp_path: Path, 
     def fail(*_: object) -> None:
         raise ValueError("two\nlines")
 
-    monkeypatch.setattr(case_files, "femur_mesh", fail)
+    monkeypatch.setattr(implicit_surface, "femur_mesh", fail)
     (tmp_path / "a.seg.nrrd").mkdir()
     summary = write(tmp_path, EVERYTHING)
     assert summary["failed"]["a_left.stl"] == summary["failed"]["a_right.stl"] == "ValueError: two lines"

@@ -15,7 +15,8 @@ import pytest
 from femur3d.errors import InputError, UsageError
 from femur3d.export.dicom.segmentation import write_dicom_seg
 from femur3d.export.dicom.source import require_highdicom
-from femur3d.io.images import list_series, read_volume
+from femur3d.io.dicom.series import list_series
+from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
 from tests.support.enhanced_mr import ENHANCED_MR, enhanced, frames_of, save

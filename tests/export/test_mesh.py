@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -298,12 +296,3 @@ def test_mesh_files_that_cannot_be_written(tmp_path: Path) -> None:
         assert str(caught.value).startswith(str(tmp_path / path))
         assert len(str(caught.value).splitlines()) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_no_rendering_library_is_loaded() -> None:
-    code = "import femur3d.export.mesh, femur3d.morphometry.surface; print(open('/proc/self/maps').read())"
-    maps = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
-    assert "libvtkFiltersCore" in maps
-    assert "libGL" not in maps
-    assert "libvtkRendering" not in maps

@@ -28,8 +28,8 @@ from pydicom.uid import (
 from femur3d.errors import InputError
 from femur3d.io.dicom import slices
 from femur3d.io.dicom.headers import read_header
-from femur3d.io.dicom.series import series_files, series_folder, series_of
-from femur3d.io.images import list_series, read_scan, read_volume
+from femur3d.io.dicom.series import list_series, series_files, series_folder, series_of
+from femur3d.io.images import read_scan, read_volume
 from femur3d.io.integrity import quiet_itk
 from femur3d.volume import Volume
 from tests.support.dicom_series import (

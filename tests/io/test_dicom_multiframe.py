@@ -19,7 +19,8 @@ from pydicom.uid import (
 )
 
 from femur3d.errors import InputError
-from femur3d.io.images import list_series, read_scan, read_volume
+from femur3d.io.dicom.series import list_series
+from femur3d.io.images import read_scan, read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan
 from tests.support.enhanced_mr import enhanced, frames_of, save

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vtkmodules.vtkCommonDataModel import vtkPolyData
 
-from femur3d.evaluation.surface_distance import poly_data
 from femur3d.export.mesh import read_mesh
 from femur3d.morphometry.femur import Femur, find_femur
 from femur3d.morphometry.implicit_surface import femur_mesh
@@ -64,12 +62,18 @@ def test_drawn_in_voxels(surface: Surface) -> None:
 
 def voxels(surface: Surface, spacing_mm: float) -> Volume:
     """The mask of a surface's inside."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+    from vtkmodules.vtkCommonCore import vtkPoints
+    from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
     from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToImageStencil
 
     low = surface.vertices.min(axis=0) - 3
     size = np.ceil((np.ptp(surface.vertices, axis=0) + 6) / spacing_mm).astype(int)
-    mesh: vtkPolyData = poly_data(surface.vertices, surface.triangles)
+    points, cells, mesh = vtkPoints(), vtkCellArray(), vtkPolyData()
+    points.SetData(numpy_to_vtk(surface.vertices, deep=True))
+    cells.SetData(3, numpy_to_vtkIdTypeArray(surface.triangles.ravel(), deep=True))
+    mesh.SetPoints(points)
+    mesh.SetPolys(cells)
     stencil = vtkPolyDataToImageStencil()
     stencil.SetInputData(mesh)
     stencil.SetOutputSpacing(*[spacing_mm] * 3)

@@ -15,16 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
-from scipy.spatial.transform import Rotation
 
 from femur3d.errors import InputError
+from femur3d.io.formats.optional import without
 from femur3d.io.formats.voxels import GZIP_MARK, Files, Layout, check_one_scan, read_voxels
 from femur3d.io.geometry import LIMIT_VOXELS, farthest_mm, orientation_unknown, orthogonal_affine
 from femur3d.io.integrity import damaged, reading
 from femur3d.volume import Volume
+
+with without(["pydicom"]):  # nibabel would import it for DICOM, which it is not asked for
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+    from nibabel.quaternions import quat2mat
+    from nibabel.spatialimages import HeaderDataError
 
 HEADER_BYTES = 540  # of NIfTI-2, the longer one
 _START_LIMIT = 2**31  # bytes of header and extensions before the first voxel
@@ -136,7 +139,7 @@ def lps_qform(header: Nifti1Header) -> np.ndarray | None:
     sizes = np.multiply(voxel_mm(header), (1, 1, -1 if header["pixdim"][0] < 0 else 1))
     affine = np.full((4, 4), np.nan)
     if np.isfinite(bcd).all():
-        affine[:3, :3] = Rotation.from_quat([*bcd, math.sqrt(max(1 - bcd @ bcd, 0.0))]).as_matrix() * sizes
+        affine[:3, :3] = quat2mat([math.sqrt(max(1 - bcd @ bcd, 0.0)), *bcd]) * sizes
     affine[:3, 3] = [float(header[f"qoffset_{axis}"]) * _unit_mm(header) for axis in "xyz"]
     affine[3] = (0, 0, 0, 1)
     return _LPS_FROM_RAS * affine
