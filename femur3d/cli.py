@@ -13,14 +13,17 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from femur3d.config import Experiment
 from femur3d.engines import choice
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
-from femur3d.inference.mode import Engine
 from femur3d.io.formats.optional import without
+
+if TYPE_CHECKING:
+    from femur3d.inference.mode import Engine
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143

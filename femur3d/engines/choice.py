@@ -10,10 +10,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from femur3d.engines.hardware import has_gpu
 from femur3d.errors import UsageError
-from femur3d.inference.mode import Engine
+
+if TYPE_CHECKING:  # commands that compute nothing ask here, too
+    from femur3d.inference.mode import Engine
 
 AUTO = "auto"
 NAMES = ("tensorflow", "jax", "openvino")

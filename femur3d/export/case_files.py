@@ -173,9 +173,7 @@ def _measure_writers(scan: ScanFile, case: Case, femurs: Sequence[Morphometry]) 
         yield "_sr.dcm", lambda path: _write_dicom_sr(femurs, scan, path)
 
 
-def _write_dicom_seg(
-    labels: Volume, slices: Sequence[Slice], wanted: Wanted, weights_sha256: str, path: Path
-) -> None:
+def _write_dicom_seg(labels: Volume, slices: Sequence[Slice], wanted: Wanted, weights_sha256: str, path: Path) -> None:
     from femur3d.export.dicom.segmentation import write_dicom_seg
 
     write_dicom_seg(labels, slices, path, wanted.labels, weights_sha256=weights_sha256)

@@ -20,20 +20,18 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 
 import femur3d
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted, write_files
-from femur3d.export.femur_measures import measured
+from femur3d.export.femur_measures import as_json, measured
 from femur3d.inference.quality_limits import RED
+from femur3d.inference.segmenter import Segmentation
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
-
-if TYPE_CHECKING:  # what reads a summary does without it
-    from femur3d.inference.segmenter import Segmentation
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
 LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
@@ -104,9 +102,9 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     A scan is the same by its content, wherever it lies now; one file may hold several series.
     """
     summary, known = read_summary(case.json), dataclasses.asdict(made_with)
-    if isinstance(options := summary.get("options"), dict) and "focus" in options:  # the name in earlier versions
-        options["refine_above"] = options.pop("focus")
-    if isinstance(options, dict):
+    if isinstance(options := summary.get("options"), dict):
+        if "focus" in options:  # the name in earlier versions
+            options["refine_above"] = options.pop("focus")
         options.pop("allow_openvino", None)  # which earlier versions stored
         known["options"] = _LATER | known["options"]
         summary["options"] = _LATER | options
@@ -164,8 +162,7 @@ def summary_of(
         made_with: of the case.
         result: of the scan.
         notes: of `ScanFile`.
-        engine: what computed: 'tensorflow', 'jax' or 'openvino'.
-        device: on what.
+        engine, device: what computed, 'tensorflow', 'jax' or 'openvino', and on what.
         versions: of the engine; those of femur3d, Python and some libraries are added.
         command: that was given.
         seconds: of each stage.
@@ -220,8 +217,6 @@ def write_case(
             seconds["total"] = round(seconds.get("total", 0.0) + writing, 3)
             summary = {**summary, "seconds": seconds, "files": files, **({"failed": failed} if failed else {})}
             if wanted.morphometry:
-                from femur3d.morphometry.measure import as_json  # here: only some want it
-
                 summary["morphometry"] = as_json(found)
             with replacing(folder / case.json.name) as temporary:
                 text = json.dumps(_valid(summary), indent=2, allow_nan=False)

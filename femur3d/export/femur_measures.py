@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,13 @@ def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
     except Exception as error:  # the segmentation is done: no measure is worth losing it
         reason = " ".join(str(error).split())[:300]
         return {"femur": InputError(f"It could not be measured ({type(error).__name__}: {reason}).")}
+
+
+def as_json(found: Mapping[str, Morphometry | InputError]) -> dict[str, Any]:
+    """What `measured` found, for CASE.json."""
+    from femur3d.morphometry import measure
+
+    return measure.as_json(found)
 
 
 def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
