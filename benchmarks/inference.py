@@ -102,7 +102,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
     """What the process of femur3d answers to; thread settings as in femur3d.infer."""
     with cli.starting():  # as femur3d.infer does
         from femur3d.engines.backend import ENGINE
-        from femur3d.engines.choice import inference_engine
+        from femur3d.engines.selection import inference_engine
 
     import keras
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from femur3d import cli
-from femur3d.engines import choice
+from femur3d.engines import selection
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted
 from femur3d.export.case_results import MadeWith, summary_of, write_case
@@ -39,15 +39,12 @@ class Result(Segmentation):
         source: its path; '' for a scan that was never a file.
         mode: how it was computed.
         model: 'weights_sha256' and 'provenance' of the model.
-        engine: what computed, and `versions` of it.
     """
 
     scan: ScanFile | None = None
     source: str = ""
     mode: Mode = EXACT
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
-    engine: str = ""
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> Literal["femur", "sides"]:
@@ -90,9 +87,7 @@ class Result(Segmentation):
         series = self.scan.dicom.number if self.scan.dicom else None
         options = {**dataclasses.asdict(self.mode), **dataclasses.asdict(files)}
         made_with = MadeWith(self.source, self.scan.sha256, series, options, self.model)
-        summary = summary_of(
-            made_with, self, self.scan.notes, engine=self.engine, versions=self.versions, seconds=self.seconds
-        )
+        summary = summary_of(made_with, self, self.scan.notes, seconds=self.seconds)
         return [case.folder / file for file in write_case(self, self.scan, case, files, summary)["files"]]
 
 
@@ -102,7 +97,7 @@ def segment(
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
-    engine: str = choice.AUTO,
+    engine: str = selection.AUTO,
     series: int | None = None,
     spacing_mm: tuple[float, float, float] | None = None,
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -142,7 +137,7 @@ def segment_many(
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
-    engine: str = choice.AUTO,
+    engine: str = selection.AUTO,
 ) -> Iterator[tuple[str | os.PathLike[str], Result | InputError]]:
     """Segments scan after scan; the next one is read while this process is busy with one.
 
@@ -191,8 +186,7 @@ class _Run:
         """The result of a scan, as it was given and as it was read."""
         found = dataclasses.replace(self._segmenter(read.volume, self._labels), nifti=read.nifti)
         source = os.fspath(scan) if isinstance(scan, (str, os.PathLike)) else ""
-        made: dict[str, Any] = {"engine": self._segmenter.engine, "versions": self._segmenter.versions}
-        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model, **made)
+        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model)
 
 
 @functools.lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from femur3d.config import Experiment
-from femur3d.engines import choice
+from femur3d.engines import selection
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
 from femur3d.io.formats.optional import without
 
@@ -62,7 +62,7 @@ def quiet_imports() -> Iterator[None]:
 def starting() -> Iterator[None]:
     """`quiet_imports` for what an entry point imports before `run`; a FemurError ends the process as it would there."""
     try:
-        with quiet_imports(), without(choice.idle_libraries()):
+        with quiet_imports(), without(selection.idle_libraries()):
             yield
     except FemurError as error:
         sys.exit(_say(str(error), error.exit_code))
@@ -71,9 +71,9 @@ def starting() -> Iterator[None]:
 
 
 def load_engine(name: str, fast: bool) -> Engine:
-    """`engines.choice.inference_engine`, imported in quiet."""
-    with quiet_imports(), without(choice.idle_libraries(name)):
-        return choice.inference_engine(name, fast)
+    """`engines.selection.inference_engine`, imported in quiet."""
+    with quiet_imports(), without(selection.idle_libraries(name)):
+        return selection.inference_engine(name, fast)
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:

@@ -25,7 +25,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.engines import choice
+from femur3d.engines import selection
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
 from femur3d.export import case_results, claims
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
@@ -50,7 +50,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or 1 for every femur")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
-flags.DEFINE_enum("engine", choice.AUTO, [choice.AUTO, *choice.NAMES], "what computes; auto: see docs/engines.md")
+flags.DEFINE_enum(
+    "engine", selection.AUTO, [selection.AUTO, *selection.NAMES], "what computes; auto: see docs/engines.md"
+)
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_string("part", "", "k/n: only the k-th of n parts of the scans, by their names, for arrays of jobs")
@@ -241,9 +243,7 @@ class _Run:
             self.made_with(scan, file.sha256),
             result,
             file.notes,
-            engine=self.segmenter.engine,
             device=self.device,
-            versions=self.segmenter.versions,
             command=shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
             seconds=seconds,
         )

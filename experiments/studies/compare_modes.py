@@ -26,7 +26,7 @@ from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 
 with cli.quiet_imports():
-    from femur3d.engines.choice import inference_engine
+    from femur3d.engines.selection import inference_engine
     from femur3d.inference.mode import EXACT, FAST
     from femur3d.inference.saved_model import load_model
     from femur3d.inference.segmenter import Segmentation, Segmenter

@@ -2,7 +2,7 @@
 
 It is picked here, once a process, by Keras's backend; training and inference are handed it and do not know which it
 is, and neither has to be installed for the other. Importing this module raises UsageError for a backend that is
-neither, or not installed. Inference has one engine more, see `engines.choice`.
+neither, or not installed. Inference has one engine more, see `engines.selection`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class KerasEngine(abc.ABC):
     """An engine of training (`training.trainer.Engine`) and of inference (`inference.mode.Engine`).
 
     Attributes:
-        name: of `engines.choice.NAMES`.
+        name: of `engines.selection.NAMES`.
         errors: what an update or a forward pass may raise that is neither a user's mistake nor ours.
         versions: of the engine, for the provenance of what it made.
         takes_any_shape: whether functions of `make_function` meet a new shape without being compiled anew.

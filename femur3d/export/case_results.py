@@ -150,9 +150,7 @@ def summary_of(
     result: Segmentation,
     notes: Iterable[str],
     *,
-    engine: str = "",
     device: str = "",
-    versions: dict[str, str] | None = None,
     command: str = "",
     seconds: dict[str, float] | None = None,
 ) -> dict[str, Any]:
@@ -162,8 +160,7 @@ def summary_of(
         made_with: of the case.
         result: of the scan.
         notes: of `ScanFile`.
-        engine, device: what computed, 'tensorflow', 'jax' or 'openvino', and on what.
-        versions: of the engine; those of femur3d, Python and some libraries are added.
+        device: what the engine computed on.
         command: that was given.
         seconds: of each stage.
     """
@@ -172,12 +169,12 @@ def summary_of(
         "notes": list(notes),
         "volumes_ml": result.volumes_ml,
         "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
-        "engine": engine,
+        "engine": result.engine,
         "device": device,
         "versions": {
             "femur3d": femur3d.__version__,
             **{name.lower(): importlib.metadata.version(name) for name in LIBRARIES},
-            **(versions or {}),
+            **result.versions,
             "python": platform.python_version(),
         },
         "command": command,

@@ -56,7 +56,7 @@ class Prepared:
 
 
 class Engine(Protocol):
-    """What computes: see `engines.choice`, or one of the reader's own."""
+    """What computes: see `engines.selection`, or one of the reader's own."""
 
     name: str
 

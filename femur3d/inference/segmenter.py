@@ -42,6 +42,7 @@ class Segmentation:
         probability: float32, P(femur).
         seconds: time of each stage.
         quality: every measure of `quality.NAMES` with its level by the model's limits and a sentence.
+        engine: name of what computed, and its `versions`.
         names: of the labels, by their values: left and right, or femur.
         nifti: geometry of the NIfTI file that the scan came from, where it came from one.
     """
@@ -52,6 +53,8 @@ class Segmentation:
     quality: dict[str, Flag] = dataclasses.field(default_factory=dict)
     names: Mapping[int, str] = dataclasses.field(default_factory=lambda: LABEL_NAMES["sides"])
     nifti: Nifti1Header | None = None
+    engine: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {ml:.1f} ml" for name, ml in self.volumes_ml.items()) or "no femur found"
@@ -107,14 +110,13 @@ class Segmenter:
 
     Attributes:
         engine: name of what computes.
-        versions: of what computes.
     """
 
     def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preprocessing = model.preprocessing
         self._limits = model.quality
         self._prepared = engine.prepare(model, mode)
-        self.engine, self.versions = engine.name, self._prepared.versions
+        self.engine = engine.name
         self._mode = mode
         self._batch_size = batch_size
 
@@ -152,7 +154,8 @@ class Segmenter:
         quality = flags(measure(result, probability, variance, heads), self._limits)
         marks.append(time.perf_counter())
         seconds = dict(zip(STAGES, np.diff(marks).round(3).tolist(), strict=True))
-        return Segmentation(result, probability, seconds, quality, LABEL_NAMES[labels])
+        names, versions = LABEL_NAMES[labels], self._prepared.versions
+        return Segmentation(result, probability, seconds, quality, names, engine=self.engine, versions=versions)
 
     def _heads(self, prepared: Volume, result: Volume, patch_size: tuple[int, ...]) -> dict[str, np.ndarray] | None:
         """What the three heads say in two patches of each femur; None without a femur or the memory for it."""

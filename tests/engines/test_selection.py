@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from femur3d.engines import choice, openvino_engine
+from femur3d.engines import openvino_engine, selection
 from femur3d.engines.hardware import cpu_has_bfloat16
 from femur3d.errors import UsageError
 
@@ -29,32 +29,32 @@ def test_the_best_there_is(monkeypatch, fast, tensorflow, openvino, gpu, best):
     )
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: openvino)
-    monkeypatch.setattr(choice, "has_gpu", lambda: gpu)
-    assert choice._best(fast) == best
+    monkeypatch.setattr(selection, "has_gpu", lambda: gpu)
+    assert selection._best(fast) == best
 
 
 def test_the_environment_and_the_users_word_come_first(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    monkeypatch.setattr(choice, "_best", lambda fast: "openvino")
-    assert choice.inference_engine(fast=True).name == "tensorflow"
-    assert choice.inference_engine("openvino").name == "openvino"
+    monkeypatch.setattr(selection, "_best", lambda fast: "openvino")
+    assert selection.inference_engine(fast=True).name == "tensorflow"
+    assert selection.inference_engine("openvino").name == "openvino"
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert choice.inference_engine().name == "openvino"
+    assert selection.inference_engine().name == "openvino"
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
-    assert choice._keras_backend() == "jax"
-    assert choice.idle_libraries() == ["matplotlib"]
-    assert choice.idle_libraries("tensorflow") == ["matplotlib", "jax"]
+    assert selection._keras_backend() == "jax"
+    assert selection.idle_libraries() == ["matplotlib"]
+    assert selection.idle_libraries("tensorflow") == ["matplotlib", "jax"]
 
 
 def test_an_engine_that_is_not_there_or_comes_too_late(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    assert choice.inference_engine().name == "tensorflow"
+    assert selection.inference_engine().name == "tensorflow"
     with pytest.raises(UsageError, match=r"with tensorflow already\.\n"):
-        choice.inference_engine("jax")
+        selection.inference_engine("jax")
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
     with pytest.raises(UsageError, match=r"\nInstall it: pip install openvino"):
-        choice.inference_engine("openvino")
+        selection.inference_engine("openvino")
 
 
 @pytest.mark.parametrize(
