@@ -14,7 +14,7 @@ With --size it is cut to that, or filled up with its mirror images: for times of
 it; how far the label maps agree on such bodies says little. With `--model random` the weights are random, the patches
 64³ and the phantom fills the volume: the fast mode then is unsure everywhere, its worst case.
 
-Close other programs first. `pip install '.[bench,openvino]'` installs the peer and the fast mode's engine. With
+Close other programs first. `pip install '.[train,bench]'` installs both sides. With
 KERAS_BACKEND=jax femur3d computes with JAX.
 """
 
@@ -135,7 +135,7 @@ def femur3d_tasks(config: Network, subject: Subject) -> Tasks:
         "volume": lambda: array().shape,
         "exact": lambda: segmenter(EXACT)._slide(array(), patch, None)[0].probability,
         "fast": lambda: segmenter(FAST)._slide(array(), patch, None)[0].probability,
-        "fast engine": lambda: segmenter(FAST).versions,
+        "fast engine": lambda: segmenter(FAST)._prepared.versions,
         "memory": lambda: (idle_mib, _peak_mib()),
     }
 
