@@ -72,13 +72,14 @@ def test_whole_path(trained):
 
 
 @pytest.mark.slow
-def test_training_says_what_it_will_do_and_goes_on(trained):
+def test_training_says_what_it_will_do_and_goes_on(trained, tmp_path):
     folder, train, done = trained
     assert "makes 200 updates" in done.stdout
     assert done.stdout.index("on this machine") < done.stdout.index("validation Dice")
     config = json.loads((folder / "run" / "config.json").read_text())
     assert config["name"] == "demo"
-    again = run(*train, "--set", "training.steps=205")
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
+    again = run(*train, "--run", tmp_path / "run", "--packed_cache", folder / ".packed", "--set", "training.steps=205")
     assert "goes on after step 200 to 205 updates" in again.stdout
     # What stands on standard error is the progress bar and nothing of TensorFlow's start.
     assert "WARNING" not in again.stderr

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from femur3d import segment
 from femur3d.errors import InputError
 from femur3d.export.mesh import read_mesh, write_mesh
-from tests.support.femurs import HEAD_MM, left_femur
+from tests.support.dicom_series import write_scan
+from tests.support.femurs import HEAD_MM, both_femurs, left_femur
 
 
 def test_a_surface_is_measured_and_a_missing_one_told(tmp_path: Path) -> None:
@@ -48,3 +50,25 @@ def test_surfaces_are_read_as_they_were_written_and_open_ones_refused(tmp_path: 
     (tmp_path / "text.stl").write_text("no surface")
     with pytest.raises(InputError, match="not a surface"):
         read_mesh(tmp_path / "text.stl")
+
+
+def test_infer_and_python_measure_what_they_segment(threshold_model: Path, tmp_path: Path) -> None:
+    """Two femurs that mirror each other, as a DICOM series: the same numbers, the heads 190 mm apart."""
+    labels = both_femurs()
+    write_scan(tmp_path / "hip", labels.with_array((labels.array > 0).astype(np.int16) * 100))
+    arguments = ["-i", str(tmp_path / "hip"), "-o", str(tmp_path / "out"), "--model", str(threshold_model)]
+    done = subprocess.run(
+        [sys.executable, "-m", "femur3d.infer", *arguments, "--morphometry"], capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "out/hip.json").read_text())["morphometry"]
+    left, right = (measured[side] for side in ("left", "right"))
+    assert left["head_radius_mm"]["value"] == pytest.approx(HEAD_MM, abs=1.5)  # voxels of 5 mm
+    assert left["head_radius_mm"]["value"] == pytest.approx(right["head_radius_mm"]["value"], abs=0.1)
+    with (tmp_path / "out/femurs.csv").open() as file:
+        assert [row["side"] for row in csv.DictReader(file)] == ["left", "right"]
+    assert {"hip_sr.dcm", "hip_morphometry.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    found = segment(tmp_path / "hip", str(threshold_model)).measure()
+    for side, one in found.items():
+        assert one.measures["head_radius_mm"].value == pytest.approx(measured[side]["head_radius_mm"]["value"])
+    assert found["left"].centre_mm[0] - found["right"].centre_mm[0] == pytest.approx(190, abs=2)

@@ -6,6 +6,7 @@ import numpy as np
 
 from femur3d.evaluation.surface_distance import level_surface
 from femur3d.morphometry.surface import Surface
+from femur3d.volume import Volume
 
 HEAD_MM, NECK_MM, SHAFT_MM = 24.0, 14.0, 13.0  # radii
 NECK_SHAFT_DEG = 125.0
@@ -31,6 +32,24 @@ def left_femur(
         bump: a cam as (hour of the clock, polar angle in degrees, height in mm): a ball of 8 mm that stands out so far.
         shaft_mm: how far the shaft reaches below the neck.
     """
+    field = np.pad(-_signed_distance(spacing_mm, bump, shaft_mm), 1, constant_values=-1).astype(np.float32)
+    vertices, triangles = level_surface(field, 0.0)
+    return Surface((vertices - 1) * spacing_mm + LOW, triangles)
+
+
+def both_femurs(spacing_mm: float = 5.0, apart_mm: float = 190.0) -> Volume:
+    """Label map of that femur, 1, and its mirror image, 2, their heads so far apart; a margin of two voxels around."""
+    left = np.pad(_signed_distance(spacing_mm, None, 100.0) < 0, 2).astype(np.uint8)
+    width = 2 * round((apart_mm / 2 + HIGH[0]) / spacing_mm) + 5
+    array = np.zeros((*left.shape[:2], width), np.uint8)
+    array[..., -left.shape[2] :] = left
+    array[..., : left.shape[2]] += 2 * left[..., ::-1]
+    origin = (-(width - 1) / 2 * spacing_mm, *(LOW[1:] - 2 * spacing_mm).tolist())
+    return Volume(array, (spacing_mm,) * 3, origin)
+
+
+def _signed_distance(spacing_mm: float, bump: tuple[float, float, float] | None, shaft_mm: float) -> np.ndarray:
+    """About the distance to the surface in mm, below 0 inside: (z, y, x) from LOW to HIGH."""
     z, y, x = (np.arange(low, high, spacing_mm) for low, high in zip(LOW[::-1], HIGH[::-1], strict=True))
     points = np.stack(np.meshgrid(z, y, x, indexing="ij"), axis=-1)[..., ::-1]
     axis = neck_axis()
@@ -46,9 +65,7 @@ def left_femur(
     if bump:
         hour, polar, height = bump
         parts.append(np.linalg.norm(points - (HEAD_MM + height - 8) * ray(hour, polar), axis=-1) - 8)
-    field = np.pad(-np.min(parts, axis=0), 1, constant_values=-1).astype(np.float32)
-    vertices, triangles = level_surface(field, 0.0)
-    return Surface((vertices - 1) * spacing_mm + LOW, triangles)
+    return np.min(parts, axis=0)
 
 
 def neck_axis() -> np.ndarray:

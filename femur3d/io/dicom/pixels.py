@@ -5,6 +5,7 @@ SimpleITK (GDCM) reads them, and unpacks every compression that hospitals use; p
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ _PIXEL_MODULE = (
     *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
+# What pydicom raises over damaged pixels.
+_DAMAGED = (*(AttributeError, ValueError, LookupError, TypeError), *(RuntimeError, EOFError, struct.error))
 
 
 def read_voxels(slices: Sequence[Slice]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -78,7 +81,7 @@ def _frames(path: Path, slices: Sequence[Slice]) -> list[np.ndarray]:
             is_deflated = slices[0].transfer_syntax == DeflatedExplicitVRLittleEndian
             source = pydicom.dcmread(path) if is_deflated else path
             return _in_order(iter_pixels(source, indices=sorted(wanted), raw=True), wanted)
-    except (AttributeError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise damaged(path, str(error).split("\n")[0][:200]) from error
 
 

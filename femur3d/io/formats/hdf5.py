@@ -27,7 +27,7 @@ OPENING_SECONDS = 120.0
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     """Opens a file for reading. Raises InputError where it is missing, empty or no HDF5 file."""
     if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file.\nCheck the path.")
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -36,7 +36,10 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
                 f"{path}: locked by another process, or on a file system that has no locks.\n"
                 "Wait for it, or set HDF5_USE_FILE_LOCKING=FALSE in the environment."
             ) from error
-        raise InputError(f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({error})") from error
+        raise InputError(
+            f"{path}: not a readable HDF5 file of {os.path.getsize(path)} bytes ({_first_line(error)}).\n"
+            "Copy or make the file again."
+        ) from error
 
 
 def open_in_child(path: str | os.PathLike[str]) -> None:
