@@ -18,8 +18,9 @@ from femur3d.export.case_files import Case, Wanted
 from femur3d.export.case_results import MadeWith, summary_of, write_case
 from femur3d.export.femur_measures import measured
 from femur3d.export.slicer import EXTENSION, write_segment_nrrd
+from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
-from femur3d.inference.saved_model import SHIPPED, find_model, load_model, read_config
+from femur3d.inference.saved_model import load_model, read_config
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
@@ -38,13 +39,11 @@ class Result(Segmentation):
         scan: as it was read.
         source: its path; '' for a scan that was never a file.
         mode: how it was computed.
-        model: 'weights_sha256' and 'provenance' of the model.
     """
 
     scan: ScanFile | None = None
     source: str = ""
     mode: Mode = EXACT
-    model: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> Literal["femur", "sides"]:
@@ -93,7 +92,7 @@ class Result(Segmentation):
 
 def segment(
     scan: str | os.PathLike[str] | Volume | np.ndarray | Any,
-    model: str | os.PathLike[str] = SHIPPED,
+    model: str | os.PathLike[str] = AUTO,
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
@@ -112,7 +111,8 @@ def segment(
     Args:
         scan: a scan file, a folder with a DICOM series, a SimpleITK image, a `Volume`, or an array (z, y, x) with its
             geometry in the last three arguments.
-        model: folder of a trained model, or the name of one that comes with femur3d: 'hip_t1' (the default), 'hip_mr'.
+        model: folder of a trained model, or the name of one that comes with femur3d, 'hip_t1' or 'hip_mr'; 'auto' is
+            hip_t1, and where its flags are red hip_mr, if that has fewer; `choice` of the result says which.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
         fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `segmentation.FAST`.
         engine: 'tensorflow', 'jax', 'openvino', or 'auto' for the best there is.
@@ -127,13 +127,13 @@ def segment(
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.
     """
-    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast, engine)
+    run = _Run(os.fspath(model), labels, fast, engine)
     return run(scan, _read(scan, series, spacing_mm, origin_mm, direction))
 
 
 def segment_many(
     scans: Iterable[str | os.PathLike[str]],
-    model: str | os.PathLike[str] = SHIPPED,
+    model: str | os.PathLike[str] = AUTO,
     *,
     labels: Literal["femur", "sides"] = "sides",
     fast: bool = False,
@@ -157,7 +157,7 @@ def segment_many(
     Yields:
         Each path with its result, or with the error that says why there is none.
     """
-    run = _Run(find_model(os.fspath(model)).resolve(), labels, fast, engine)
+    run = _Run(os.fspath(model), labels, fast, engine)
     for reading in read_ahead(lambda scan: (scan, _read_or_error(scan)), scans):
         scan, read = reading.result()
         try:
@@ -176,17 +176,16 @@ def _read_or_error(scan: str | os.PathLike[str]) -> ScanFile | InputError:
 class _Run:
     """A model, ready for scans."""
 
-    def __init__(self, folder: Path, labels: Literal["femur", "sides"], fast: bool, engine: str) -> None:
-        config = read_config(folder)
-        self._model = {"weights_sha256": str(config["weights_sha256"]), "provenance": config.get("provenance", {})}
-        self._segmenter = _segmenter(folder, str(config["weights_sha256"]), fast, engine)
+    def __init__(self, model: str, labels: Literal["femur", "sides"], fast: bool, engine: str) -> None:
+        folders = [folder.resolve() for folder in find_models(model)]
+        self._segment = Chooser(folders, lambda f: _segmenter(f, str(read_config(f)["weights_sha256"]), fast, engine))
         self._labels, self._mode = labels, FAST if fast else EXACT
 
     def __call__(self, scan: Any, read: ScanFile) -> Result:
         """The result of a scan, as it was given and as it was read."""
-        found = dataclasses.replace(self._segmenter(read.volume, self._labels), nifti=read.nifti)
+        found = dataclasses.replace(self._segment(read.volume, self._labels), nifti=read.nifti)
         source = os.fspath(scan) if isinstance(scan, (str, os.PathLike)) else ""
-        return Result(**vars(found), scan=read, source=source, mode=self._mode, model=self._model)
+        return Result(**vars(found), scan=read, source=source, mode=self._mode)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,10 +1,11 @@
 """Segments the femurs of hip MR scans with a trained model.
 
-    python -m femur3d.infer -i PATH [PATH ...] -o DIR [--model DIR] [--labels femur|sides] [--fast] [--continue] ...
+    python -m femur3d.infer -i PATH [PATH ...] -o DIR [--model MODEL] [--labels femur|sides] [--fast] [--continue] ...
 
 PATH is a scan file (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder with a DICOM series, a folder of these, or a zip
-of any of them. Without --model the model that comes with femur3d is used, femur3d/models/hip_t1. Writes
-DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; more on request. Nothing is sent anywhere.
+of any of them. Without --model the models that come with femur3d are used: hip_t1, and hip_mr where its flags are red.
+Writes DIR/CASE.nii.gz, a uint8 label map on the scan's own grid, and DIR/CASE.json; more on request. Nothing is sent
+anywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from filelock import FileLock
@@ -32,9 +34,10 @@ from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.femur_measures import write_femurs
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
+from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.quality_limits import RED, YELLOW
-from femur3d.inference.saved_model import SHIPPED, TrainedModel, find_model, load_model
+from femur3d.inference.saved_model import identity, load_model
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
@@ -46,7 +49,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
 flags.DEFINE_string(
-    "model", str(SHIPPED), "folder of a trained model, or a name of femur3d's own: hip_t1, the default, or hip_mr"
+    "model", AUTO, "hip_t1, hip_mr, the folder of a trained model, or auto: hip_t1, hip_mr where its flags are better"
 )
 flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "1 left and 2 right, or 1 for every femur")
 flags.DEFINE_bool("fast", False, "faster, not quite the same: bfloat16, and fewer patches where no femur is near")
@@ -99,9 +102,10 @@ def main(argv: Sequence[str]) -> int:
         claims.tidy(cases)
         engine = cli.load_engine(FLAGS.engine, FLAGS.fast)
         engine.make_repeatable(training=False)
-        model = load_model(find_model(FLAGS.model))
-        run = _Run(model, Segmenter(model, engine, _mode()), engine.device_name())
-        print(f"Model {Path(FLAGS.model).name} on {run.device}", flush=True)
+        folders, mode = find_models(FLAGS.model), _mode()
+        segmenter = Chooser(folders, lambda one: Segmenter(load_model(one), engine, mode))
+        run = _Run(tuple(map(identity, folders)), segmenter, engine.device_name())
+        print(f"Model {', or '.join(one.name for one in folders)} on {run.device}", flush=True)
         if FLAGS["continue"].value:
             done = run.done(scans, cases)
             cases = [one or case for one, case in zip(done, cases, strict=True)]
@@ -203,13 +207,12 @@ def _read(scan: Scan) -> ScanFile:
 class _Run:
     """What segments every scan of this command."""
 
-    model: TrainedModel
-    segmenter: Segmenter
+    models: tuple[dict[str, Any], ...]
+    segmenter: Chooser
     device: str
 
-    def made_with(self, scan: Scan, input_sha256: str) -> MadeWith:
+    def made_with(self, scan: Scan, input_sha256: str, model: dict[str, Any]) -> MadeWith:
         options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(scan))}
-        model = {"weights_sha256": self.model.weights_sha256, "provenance": self.model.provenance}
         return MadeWith(scan.source, input_sha256, scan.series, options, model)
 
     def done(self, scans: Sequence[Scan], cases: Sequence[Case]) -> list[Case | None]:
@@ -220,9 +223,16 @@ class _Run:
             names = [case.name, *(set(earlier.get(os.path.realpath(scan.source), ())) - taken)]
             there = [one for name in names if os.path.isfile((one := dataclasses.replace(case, name=name)).json)]
             sha256 = digest(scan) if there else ""
-            done = [one for one in there if case_results.is_done(one, self.made_with(scan, sha256))]
+            done = [one for one in there if self._is_done(one, scan, sha256)]
             found.append(done[0] if sha256 and done else None)
         return found
+
+    def _is_done(self, case: Case, scan: Scan, sha256: str) -> bool:
+        done = any(case_results.is_done(case, self.made_with(scan, sha256, model)) for model in self.models)
+        if len(self.models) == 1 or not done:
+            return done
+        summary = case_results.read_summary(case.json)  # of a choice, or of the first model, which would be kept
+        return "choice" in summary or (summary["model"] == self.models[0] and not case_results.has_red_flag(case))
 
     def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> None:
         """Segments one scan, writes what is wanted and prints what was found."""
@@ -240,7 +250,7 @@ class _Run:
             result = self.segmenter(file.volume, FLAGS.labels, progress)
         seconds = {"reading": waited, **result.seconds, "total": time.perf_counter() - start}
         summary = case_results.summary_of(
-            self.made_with(scan, file.sha256),
+            self.made_with(scan, file.sha256, result.model),
             result,
             file.notes,
             device=self.device,
@@ -262,6 +272,8 @@ def _notes(read: ScanFile) -> list[str]:
 def _print_result(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
     volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items()) or "no femur found"
     print(f"  {target}: {volumes} ({seconds['total']:.1f} s)", flush=True)
+    if ";" in result.choice.get("why", ""):
+        print(f"  Model {result.choice['taken']} was taken: {result.choice['why']}", flush=True)
     for flag in result.quality.values():
         if flag.level in (YELLOW, RED):
             print(f"  {flag.level.capitalize()} flag: {flag.sentence}", flush=True)

@@ -509,6 +509,44 @@ def test_a_second_series_does_not_replace_the_first(infer_main, tmp_path):
     assert (tmp_path / "out" / "A_series2.nii.gz").exists()
 
 
+@pytest.fixture
+def two_models(model, tmp_path, monkeypatch):
+    """Stand for 'auto': the first flags every femur red, the second none."""
+    folders = [shutil.copytree(model, tmp_path / name) for name in ("first", "second")]
+    for folder, red in zip(folders, (1e6, 0.0), strict=True):
+        write_limits(folder, {"smallest_volume_ml": Limit(3e6, 2e6, red)}, "made up")
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("config_sha256")
+        config["provenance"]["made"] = folder.name
+        (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(infer, "find_models", lambda name: folders if name == "auto" else [tmp_path / name])
+    return folders
+
+
+def test_where_the_first_models_flags_are_red_the_second_is_taken_and_it_is_said(
+    infer_main, two_models, tmp_path, capsys
+):
+    write_volume(scan_and_label()[0], tmp_path / "a.mha")
+    words = ("-i", tmp_path / "a.mha", "--model", "auto")
+    assert infer_main("-i", tmp_path / "a.mha", "--model", "first") == 0
+    assert infer_main(*words, "--continue") == 0  # the first model's alone is no choice
+    said = capsys.readouterr().out
+    assert "Model first, or second on" in said
+    assert "Model second was taken: first has 1 red and 0 yellow flags; second has 0 red and 1 yellow flags" in said
+    summary = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert summary["choice"]["taken"] == summary["model"]["provenance"]["made"] == "second"
+    assert infer_main(*words, "--continue") == 0
+    assert "1 of 1 scans are done already" in capsys.readouterr().out
+    assert infer_main("-i", tmp_path / "a.mha", "--model", "first", "--continue") == 0
+    summary = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert (summary["model"]["provenance"]["made"], summary.get("choice")) == ("first", None)
+    write_limits(two_models[0], {"smallest_volume_ml": Limit(3e6, 2e6, 0.0)}, "made up")
+    assert infer_main("-i", tmp_path / "a.mha", "--model", "first") == 0
+    capsys.readouterr()
+    assert infer_main(*words, "--continue") == 0  # as earlier versions wrote it: it would be kept
+    assert "1 of 1 scans are done already" in capsys.readouterr().out
+
+
 def test_continue_knows_scans_of_a_cohort_that_grew_was_split_or_had_other_names(infer_main, tmp_path, capsys):
     """Results keep the name that they have, if their scan is at its place and has its content."""
     scan, _ = scan_and_label()

@@ -1,10 +1,12 @@
 """Makes MR-like scans with femur labels from a CT of both hips, in nnU-Net's layout: examples of any contrast.
 
-    python tools/ct_to_mr.py --ct ct.nii.gz --heads=-96,-5,82,96,-2,83 -o data/ct_mr --cases 8 [--check label.nii.gz]
+    python tools/ct_to_mr.py --ct ct.nii.gz --heads=-96,-5,82,96,-2,83 -o data/ct_mr --cases 10
+        [--patients hips --validate hip_07,hip_19] [--check label.nii.gz]
 
 The label is made from the CT: a watershed between the femoral heads, whose centres `--heads` names roughly, and the
-pelvis. Every case gives air, fat, muscle, fluid, marrow and cortex a random intensity, the CT's texture, a direction
-and thickness of its slices. Below the CT the thighs go on as its lowest slices, mirrored.
+pelvis. Every case is bent and scaled another way, gives air, fat, muscle, fluid, marrow and cortex a random intensity,
+the CT's texture, a direction and thickness of its slices. Below the CT the thighs go on as its lowest slices, mirrored,
+to a random end. --patients links the cases of a dataset beside them, to be trained on together.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from absl import flags
 from scipy import ndimage
 
 from femur3d import cli
-from femur3d.data.preprocessing import orient, resample_image, resample_mask
+from femur3d.data.nnunet_dataset import find_cases, read_labels
+from femur3d.data.preprocessing import cut, orient, resample_image, resample_mask
 from femur3d.errors import UsageError
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.io.images import read_volume, write_volume
@@ -33,6 +36,8 @@ HEAD_RADII_MM = range(20, 30)
 BONE, CORTEX, SOFT = 90, 220, 0  # Hounsfield units: femur from here on; surely bone; surely none
 LATERAL_MM, MEDIAL_MM, ABOVE_MM, BELOW_MM = 110, 45, 40, 400  # the box about a head's centre that holds its femur
 REPEATED_MM = 12  # lowest slices that go on below the CT, mirrored
+KNOTS_MM, BENT_MM, SCALED = 60, 12.0, 0.12  # between the knots of a bend; displaced there (5 mm when smoothed); scaled
+GREY = 1 / 3  # of the random contrasts have marrow about as grey as the body's mean, and darker sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +67,23 @@ AXIAL_T2 = Contrast(0.02, 1.0, 0.22, 1.0, 0.5, 0.05, 0.0008, 0.08, 0.6)
 
 def random_contrast(rng: np.random.Generator) -> Contrast:
     """Any order of the tissues, but those like AXIAL_T2; air and cortex are dark."""
+    grey = rng.random() < GREY
     while True:
         fat, muscle, fluid, marrow = rng.uniform(0.1, 1.0, 4)
+        if grey:
+            marrow = (fat + muscle) / 2 * rng.uniform(0.8, 1.2)
         if abs(fat - marrow) < 0.08 and abs(fat - muscle) < 0.08:
             continue  # nothing to see
-        if not (muscle < 0.5 * fat and 0.4 * fat < marrow < 0.65 * fat):
+        if not is_held_out(fat, muscle, marrow):
             break
-    air, cortex, shading = rng.uniform(0, 0.04), rng.uniform(0, 0.12), rng.uniform(0, 0.5)
+    air, cortex, shading = rng.uniform(0, 0.04), rng.uniform(0, 0.12), rng.uniform(0.3 if grey else 0.0, 0.7)
     numbers = (air, fat, muscle, fluid, marrow, cortex, rng.uniform(0, 0.0015), rng.uniform(0, 0.25), shading)
     return Contrast(*(float(n) for n in numbers))
+
+
+def is_held_out(fat: float, muscle: float, marrow: float) -> bool:
+    """Whether a contrast is like AXIAL_T2: dark muscle, marrow half as bright as fat."""
+    return muscle < 0.35 * fat and 0.42 * fat < marrow < 0.58 * fat
 
 
 def label_femurs(ct: Volume, heads_mm: Sequence[Sequence[float]]) -> Volume:
@@ -149,6 +162,22 @@ def go_on_below(array: np.ndarray, slices: int) -> np.ndarray:
     return np.concatenate([more, array])
 
 
+def bend(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label (z, y, x), 1 mm, of a somewhat other body: scaled along each axis and smoothly displaced."""
+    knots = [n // KNOTS_MM + 4 for n in image.shape]
+    scales = 1 + rng.uniform(-SCALED, SCALED, 3)
+    places = np.empty((3, *image.shape), np.float32)
+    for axis, n in enumerate(image.shape):
+        field = ndimage.zoom((BENT_MM * rng.standard_normal(knots)).astype(np.float32), KNOTS_MM, order=1)
+        field = field[tuple(slice(0, m) for m in image.shape)]
+        for a in range(3):
+            field = ndimage.uniform_filter1d(field, KNOTS_MM, axis=a)
+        line = (np.arange(n, dtype=np.float32) - n / 2) * np.float32(scales[axis]) + n / 2
+        places[axis] = field + line.reshape([-1 if a == axis else 1 for a in range(3)])
+    bent = ndimage.map_coordinates(image, places, order=1, mode="nearest")
+    return bent, ndimage.map_coordinates(label, places, order=0, mode="nearest")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tissues:
     """Shares (z, y, x), float32, of each voxel, and the CT's texture in Hounsfield units."""
@@ -208,7 +237,7 @@ def random_spacing(rng: np.random.Generator) -> tuple[float, ...]:
     """Voxels (x, y, z) in mm: about cubic in one case of three, else slices across one of the axes."""
     spacing = np.full(3, rng.uniform(1.0, 1.8))
     if rng.random() > 1 / 3:
-        spacing[rng.integers(3)] = rng.uniform(2.0, 5.2)
+        spacing[rng.integers(3)] = rng.uniform(2.0, 6.0)
     return tuple(np.round(spacing, 2).tolist())
 
 
@@ -239,15 +268,37 @@ def main(argv: Sequence[str]) -> int:
         rng = np.random.Generator(np.random.Philox(FLAGS.seed + number))
         contrast = AXIAL_T2 if FLAGS.held_out else random_contrast(rng)
         spacing = (1.7, 1.7, 1.6) if FLAGS.held_out else random_spacing(rng)
-        image, labels = acquire(ct.with_array(paint(tissues, contrast, rng)), label, spacing)
+        pair = (paint(tissues, contrast, rng), label.array)
+        if not FLAGS.held_out:
+            pair = bend(*pair, rng)
+        seen = (slice(0 if FLAGS.held_out else int(rng.integers(below + 1)), None), slice(0, None), slice(0, None))
+        image, labels = acquire(*(cut(ct.with_array(array), seen) for array in pair), spacing)
         write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
         write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
         print(f"{name}: voxels of {spacing} mm, {contrast}", flush=True)
+    patients = link_patients(Path(FLAGS.patients), folder) if FLAGS.patients else []
+    if unknown := sorted(set(FLAGS.validate) - set(names + patients)):
+        raise UsageError(f"--validate: no case {', '.join(unknown)}.\nExpected some of {', '.join(names + patients)}.")
+    trained = [name for name in names + patients if name not in FLAGS.validate]
     dataset = {"name": "ct_mr", "channel_names": {"0": "made of CT"}, "labels": LABELS, "file_ending": ".nii.gz"}
-    splits = [{"train": names, "val": []}]
-    for file, contents in (("dataset.json", {**dataset, "numTraining": len(names)}), ("splits_final.json", splits)):
+    splits = [{"train": trained, "val": list(FLAGS.validate)}]
+    count = {"numTraining": len(names + patients)}
+    for file, contents in (("dataset.json", {**dataset, **count}), ("splits_final.json", splits)):
         (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def link_patients(dataset: Path, folder: Path) -> list[str]:
+    """Links images and labels (1 left, 2 right) of a dataset into another's folders; returns the cases' names."""
+    if read_labels(dataset) != LABELS:
+        raise UsageError(f"--patients: {dataset} has labels {read_labels(dataset)}.\nExpected {LABELS}.")
+    cases = find_cases(dataset)
+    for case in cases:
+        for file, inside in ((case.image, "imagesTr"), (case.label, "labelsTr")):
+            link = folder / inside / file.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(file.resolve())
+    return [case.name for case in cases]
 
 
 def _define_flags() -> None:
@@ -258,7 +309,9 @@ def _define_flags() -> None:
     flags.DEFINE_string("output", None, "folder of the dataset", short_name="o", required=True)
     flags.DEFINE_integer("cases", 8, "how many contrasts", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of the first case; the next ones count on from it", lower_bound=0)
-    flags.DEFINE_float("extend_mm", 60.0, "how far the thighs go on below the CT", lower_bound=0)
+    flags.DEFINE_float("extend_mm", 100.0, "how far the thighs go on below the CT, at most", lower_bound=0)
+    flags.DEFINE_string("patients", None, "dataset in nnU-Net's layout, with the same labels, to link beside the cases")
+    flags.DEFINE_list("validate", [], "cases that are not trained on but validate")
     flags.DEFINE_bool("held_out", False, "the contrast and voxels that are kept out of training, to test with")
     flags.DEFINE_string("check", None, "a label map (1 left, 2 right) to compare the label with")
 

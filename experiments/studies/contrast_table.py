@@ -1,17 +1,26 @@
-"""How good is a model on the same patients in other contrasts, slice directions and voxel sizes?
+"""How good are models on the same patients in other contrasts, slice directions and voxel sizes, and where is no hip?
 
-    python -m experiments.studies.contrast_table --dataset hips [--model DIR] [--fold 0] [-o table.txt]
+    python -m experiments.studies.contrast_table --dataset hips --cache runs/contrast.jsonl [-o table.txt]
+        [--model hip_t1 --model hip_mr] [--fold 0 | --all] [--quality DIR]
 
 The fold's validation scans are changed in every way of CONTRASTS and GRIDS, segmented (fast mode), taken back to their
 own grid and compared with the references there. Nothing of this is the training's code (`data/random_transforms.py`).
-The Dice is the mean over the femurs; a femur that is not found counts as 0. A femur is flagged where its scan has a red
-flag or no femur.
+The grid NO_HIP cuts away the hips and what is below: no femur or a red flag is right then. Each scan counts once for
+each of its femurs. The Dice is the mean over the femurs; one that is not found counts as 0; 'flagged' are those whose
+scan has a red flag or no femur. Of two models the table also has what `--model auto` of femur3d.infer would take.
+
+--quality learns the limits of the last model's flags from its good results (every Dice at least GOOD_DICE) and writes
+them to that model's folder; the table's flags are by the limits that then lie there. The same command goes on where it
+was stopped: what is in the cache is not segmented again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +32,24 @@ from tqdm import tqdm
 from experiments.studies.corruption import top_box
 from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
-from femur3d.data.nnunet_dataset import find_cases, load_case, read_labels, read_split
+from femur3d.data.nnunet_dataset import CasePaths, find_cases, load_case, read_labels, read_split
 from femur3d.data.preprocessing import cut
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
+from femur3d.inference.quality_limits import Limit, learn_limits, read_limits, write_limits
+from femur3d.inference.quality_limits import flags as flags_of
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume
 
 with cli.quiet_imports():
     from femur3d import segment
-    from femur3d.inference.saved_model import SHIPPED
+    from femur3d.inference.choice import NAMES, concern
+    from femur3d.inference.saved_model import find_model, read_config
 
 FLAGS = flags.FLAGS
 ABOVE_MM = 10.0
+NO_HIP = "above hips"
+GOOD_DICE = 0.80  # limits are learnt from results as good as this
 BODY = 0.08  # of the 99.5th percentile: what is darker is air
 PRESSED = 0.12  # what fat suppression leaves
 
@@ -69,6 +83,7 @@ GRIDS: dict[str, tuple[float, float, float] | None] = {  # voxels (right-left, f
     "axial 3 mm": (1.0, 1.0, 3.0),
     "sagittal 4 mm": (4.0, 1.0, 1.0),
     "1.5 mm cubes": (1.5, 1.5, 1.5),
+    NO_HIP: None,
 }
 
 
@@ -100,12 +115,40 @@ def on_grid_of(labels: Volume, scan: Volume, value: int) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.Resample(mask, like, sitk.Transform(), sitk.sitkLinear, 0.0)) > 0.5
 
 
-def measure(scan: Volume, reference: Volume, model: str | Path, contrast: str, grid: str) -> tuple[list[float], bool]:
-    """Dice of each femur of the reference, and whether a red flag was raised or nothing found."""
-    result = segment(regridded(recontrasted(scan, contrast), grid), model, fast=True)
-    found = {value: on_grid_of(result.labels, scan, value) for value in (LEFT, RIGHT)}
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One segmentation: of which scan, by which weights, the Dice of each femur there is, and `quality.measure`."""
+
+    weights: str
+    case: str
+    contrast: str
+    grid: str
+    dice: list[float]
+    measures: dict[str, float]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there are femurs and all were found well."""
+        return bool(self.dice) and min(self.dice) >= GOOD_DICE
+
+    def concern(self, limits: Mapping[str, Limit]) -> tuple[bool, int, int]:
+        """See `inference.choice.concern`."""
+        return concern("smallest_volume_ml" not in self.measures, flags_of(self.measures, limits))
+
+    def is_flagged(self, limits: Mapping[str, Limit]) -> bool:
+        """Whether nothing was found or a flag is red."""
+        return self.concern(limits)[:2] != (False, 0)
+
+
+def measure(scan: Volume, reference: Volume, model: str | Path, contrast: str, grid: str) -> tuple[list[float], dict]:
+    """Dice of each femur of the reference, none where the hips are cut away, and the measures of quality."""
+    if grid == NO_HIP:
+        found = segment(recontrasted(without_hips(scan, reference), contrast), model, fast=True)
+        return [], {name: flag.value for name, flag in found.quality.items()}
+    found = segment(regridded(recontrasted(scan, contrast), grid), model, fast=True)
     sides = [value for value in (LEFT, RIGHT) if (reference.array == value).any()]
-    return [dice(count_overlap(reference.array == v, found[v])) for v in sides], result.needs_a_look
+    pairs = [(reference.array == value, on_grid_of(found.labels, scan, value)) for value in sides]
+    return [dice(count_overlap(*pair)) for pair in pairs], {name: flag.value for name, flag in found.quality.items()}
 
 
 def without_hips(scan: Volume, reference: Volume) -> Volume:
@@ -115,48 +158,106 @@ def without_hips(scan: Volume, reference: Volume) -> Volume:
     return cut(scan, top_box(scan, float(corners.max() - heights.max()) - ABOVE_MM, keep=True))
 
 
-def format_table(found: dict[tuple[str, str], tuple[list[float], int]], head: Sequence[str]) -> str:
-    """A line for each contrast and grid."""
-    lines = [*head, "", f"{'Contrast':<16}{'Grid':<16}{'Femurs':>8}{'Dice':>9}{'Smallest':>10}{'Flagged':>9}"]
-    for (contrast, grid), (values, flagged) in found.items():
-        mean, least = np.mean(values), min(values)
-        lines.append(f"{contrast:<16}{grid:<16}{len(values):>8}{mean:>9.4f}{least:>10.4f}{flagged:>9}")
+def chosen(results: Sequence[Result], limits: Sequence[Mapping[str, Limit]]) -> int:
+    """Which model's result `--model auto` takes of a scan: the number of the first one not flagged, or the best."""
+    best = 0
+    for number in range(1, len(results)):
+        if not results[best].is_flagged(limits[best]):
+            break
+        if results[number].concern(limits[number]) < results[best].concern(limits[best]):
+            best = number
+    return best
+
+
+def format_table(
+    found: Mapping[tuple[str, str], Sequence[Sequence[Result]]],
+    names: Sequence[str],
+    limits: Sequence[Mapping[str, Limit]],
+    head: Sequence[str],
+) -> str:
+    """A line for each contrast and grid; of each model, then of the choice: Dice, the smallest one, flagged.
+
+    Args:
+        found: by contrast and grid; of each scan the results of all models.
+        names: of the models.
+        limits: of the models.
+        head: lines above.
+    """
+    columns = [*names, "auto"] if len(names) > 1 else list(names)
+    title = f"{'Contrast':<16}{'Grid':<16}{'Count':>6}" + f"{'Dice':>12}{'Smallest':>10}{'Flagged':>9}" * len(columns)
+    lines = [*head, "", " " * 38 + "".join(f"{name:>31}" for name in columns), title]
+    for (contrast, grid), scans in found.items():
+        taken = [chosen(results, limits) for results in scans]
+        picks = [[n] * len(scans) for n in range(len(names))] + ([taken] if len(names) > 1 else [])
+        cells = "".join(_cells(scans, pick, limits) for pick in picks)
+        count = sum(max(len(results[0].dice), 1) for results in scans)
+        note = f"   {names[1]} taken: {sum(map(bool, taken))} of {len(scans)} scans" if len(names) == 2 else ""
+        lines.append(f"{contrast:<16}{grid:<16}{count:>6}{cells}{note}")
     return "\n".join(lines) + "\n"
+
+
+def _cells(scans: Sequence[Sequence[Result]], pick: Sequence[int], limits: Sequence[Mapping[str, Limit]]) -> str:
+    results = [(models[n], limits[n]) for models, n in zip(scans, pick, strict=True)]
+    values = [value for result, _ in results for value in result.dice]
+    flagged = sum(result.is_flagged(of_model) * max(len(result.dice), 1) for result, of_model in results)
+    scores = f"{np.mean(values):>12.4f}{min(values):>10.4f}" if values else f"{'-':>12}{'-':>10}"
+    return f"{scores}{flagged:>9}"
+
+
+def read_cache(path: Path) -> dict[tuple[str, str, str, str], Result]:
+    """What was done before; a line that was cut off is passed over."""
+    results = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError):
+            result = Result(**json.loads(line))
+            results[result.weights, result.case, result.contrast, result.grid] = result
+    return results
 
 
 def _define_flags() -> None:
     """Not at import: tests use the functions above."""
-    flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout, labels 1 left and 2 right", required=True)
+    flags.DEFINE_multi_string("dataset", None, "folder in nnU-Net's layout, labels 1 left and 2 right", required=True)
     flags.DEFINE_integer("fold", 0, "whose validation cases are taken", lower_bound=0)
     flags.DEFINE_bool("all", False, "take every case")
-    flags.DEFINE_bool("negatives", False, "also the part of each scan above the hips: no femur or a red flag is right")
     flags.DEFINE_multi_enum("contrast", list(CONTRASTS), list(CONTRASTS), "repeatable; by default all")
     flags.DEFINE_multi_enum("grid", list(GRIDS), list(GRIDS), "repeatable; by default all")
-    flags.DEFINE_string("model", str(SHIPPED), "folder of a trained model; by default the one that comes with femur3d")
+    flags.DEFINE_multi_string("model", list(NAMES), "name or folder of a model; in the order of the choice")
+    flags.DEFINE_string("cache", None, "file of what is segmented already", required=True)
+    flags.DEFINE_string("quality", None, "write quality.json of the last model into this folder")
     flags.DEFINE_string("output", None, "write the table to this file too", short_name="o")
 
 
 def main(argv: Sequence[str]) -> int:
     """Measures case after case, and prints the table."""
     cli.no_arguments(argv)
-    names = set(read_split(FLAGS.dataset, FLAGS.fold).val)
-    cases = [case for case in find_cases(FLAGS.dataset) if FLAGS.all or case.name in names]
-    ways = list(itertools.product(FLAGS.contrast, FLAGS.grid))
-    found: dict[tuple[str, str], tuple[list[float], int]] = {}
-    for case, way in tqdm(list(itertools.product(cases, ways)), unit="segmentation", disable=None):
-        values, flagged = measure(*load_case(case, read_labels(FLAGS.dataset)), FLAGS.model, *way)
-        before, count = found.get(way, ([], 0))
-        found[way] = (before + values, count + flagged * len(values))
-    table = format_table(found, [command_line(__file__)])
-    if FLAGS.negatives:
-        parts = [without_hips(*load_case(case, read_labels(FLAGS.dataset))) for case in cases]
-        told = {
-            c: [segment(recontrasted(p, c), FLAGS.model, fast=True).needs_a_look for p in parts] for c in FLAGS.contrast
-        }
-        lines = [f"{c:<32}{len(seen):>8}{sum(seen):>9}" for c, seen in told.items()]
-        table += "\n".join(["", f"{'Cut above the hips':<32}{'Scans':>8}{'Flagged':>9}", *lines, ""])
-    output_table(table, FLAGS.output)
+    folders = [find_model(name) for name in FLAGS.model]
+    weights = [read_config(folder)["weights_sha256"] for folder in folders]
+    cases = [(case, dataset) for dataset in FLAGS.dataset for case in _cases(dataset)]
+    done, ways = read_cache(Path(FLAGS.cache)), list(itertools.product(FLAGS.contrast, FLAGS.grid))
+    found: dict[tuple[str, str], list[list[Result]]] = {way: [] for way in ways}
+    with Path(FLAGS.cache).open("a", encoding="utf-8") as lines:
+        for (case, dataset), way in tqdm(list(itertools.product(cases, ways)), unit="scan", disable=None):
+            results = []
+            for folder, sha256 in zip(folders, weights, strict=True):
+                key = (sha256, case.name, *way)
+                if key not in done:
+                    done[key] = Result(*key, *measure(*load_case(case, read_labels(dataset)), folder, *way))
+                    lines.write(json.dumps(dataclasses.asdict(done[key])) + "\n")
+                    lines.flush()
+                results.append(done[key])
+            found[way].append(results)
+    if FLAGS.quality:
+        good = [results[-1] for scans in found.values() for results in scans if results[-1].is_good]
+        told = f"{len(good)} good results of {len({result.case for result in good})} scans in other contrasts and grids"
+        write_limits(Path(FLAGS.quality), learn_limits(result.measures for result in good), told)
+    names, limits = [folder.name for folder in folders], [read_limits(folder) for folder in folders]
+    output_table(format_table(found, names, limits, [command_line(__file__)]), FLAGS.output)
     return 0
+
+
+def _cases(dataset: str) -> list[CasePaths]:
+    cases = find_cases(dataset)
+    return cases if FLAGS.all else [case for case in cases if case.name in read_split(dataset, FLAGS.fold).val]
 
 
 if __name__ == "__main__":

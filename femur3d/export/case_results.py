@@ -168,6 +168,7 @@ def summary_of(
         **dataclasses.asdict(made_with),
         "notes": list(notes),
         "volumes_ml": result.volumes_ml,
+        **({"choice": result.choice} if result.choice else {}),
         "quality": {name: dataclasses.asdict(flag) for name, flag in result.quality.items()},
         "engine": result.engine,
         "device": device,

@@ -36,7 +36,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 CLASSES = ("background", "femur")
 MAX_CONFIG_BYTES = 1_000_000
 ROOM = 1 << 20  # bytes for HDF5's own
-SHIPPED = Path(__file__).parents[1] / "models" / "hip_t1"  # what `infer` and `segment` use where no other is named
+SHIPPED = Path(__file__).parents[1] / "models" / "hip_t1"  # what `infer` and `segment` try first
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,6 +213,11 @@ def start_from(folder: Path, network: keras.Model, network_config: Network) -> d
     model = load_model(folder)
     network.set_weights(model.network.get_weights())
     return {"name": folder.name, "weights_sha256": model.weights_sha256, "provenance": model.provenance}
+
+
+def identity(folder: Path) -> dict[str, Any]:
+    """'weights_sha256' and 'provenance' of a model, by its configuration. Raises InputError."""
+    return {name: read_config(folder)[name] for name in ("weights_sha256", "provenance")}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

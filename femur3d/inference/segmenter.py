@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Segmentation:
         engine: name of what computed, and its `versions`.
         names: of the labels, by their values: left and right, or femur.
         nifti: geometry of the NIfTI file that the scan came from, where it came from one.
+        model: 'weights_sha256' and 'provenance' of the model.
+        choice: 'taken', its name, and 'why', where there was more than one; see `inference.choice`.
     """
 
     labels: Volume
@@ -55,6 +57,8 @@ class Segmentation:
     nifti: Nifti1Header | None = None
     engine: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    choice: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {ml:.1f} ml" for name, ml in self.volumes_ml.items()) or "no femur found"
@@ -115,6 +119,7 @@ class Segmenter:
     def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT, batch_size: int = 1) -> None:
         self._preprocessing = model.preprocessing
         self._limits = model.quality
+        self._model = {"weights_sha256": model.weights_sha256, "provenance": model.provenance}
         self._prepared = engine.prepare(model, mode)
         self.engine = engine.name
         self._mode = mode
@@ -155,7 +160,9 @@ class Segmenter:
         marks.append(time.perf_counter())
         seconds = dict(zip(STAGES, np.diff(marks).round(3).tolist(), strict=True))
         names, versions = LABEL_NAMES[labels], self._prepared.versions
-        return Segmentation(result, probability, seconds, quality, names, engine=self.engine, versions=versions)
+        return Segmentation(
+            result, probability, seconds, quality, names, engine=self.engine, versions=versions, model=self._model
+        )
 
     def _heads(self, prepared: Volume, result: Volume, patch_size: tuple[int, ...]) -> dict[str, np.ndarray] | None:
         """What the three heads say in two patches of each femur; None without a femur or the memory for it."""

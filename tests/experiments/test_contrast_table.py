@@ -1,8 +1,13 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from experiments.studies import contrast_table
+from experiments.studies.contrast_table import Result
 from femur3d.data.preprocessing import orient
+from femur3d.inference.quality_limits import Limit
 from femur3d.volume import Volume
 from tests.support.ellipsoids import scan_and_label
 
@@ -42,17 +47,42 @@ def test_a_femur_comes_back_from_every_grid(code):
 
 def test_threshold_model_finds_bright_femurs_and_no_dark_ones(threshold_model):
     scan, label = scan_and_label()
-    values, _ = contrast_table.measure(scan, label, threshold_model, "as it is", "as acquired")
+    values, measures = contrast_table.measure(scan, label, threshold_model, "as it is", "as acquired")
     assert min(values) > 0.99
-    values, flagged = contrast_table.measure(scan, label, threshold_model, "inverted", "as acquired")
-    assert max(values) < 0.2 or flagged
+    assert measures["missing_femurs"] == 0
+    values, _ = contrast_table.measure(scan, label, threshold_model, "inverted", "as acquired")
+    assert max(values) < 0.2
+    assert contrast_table.measure(scan, label, threshold_model, "as it is", contrast_table.NO_HIP)[0] == []
 
 
-def test_table_has_a_line_for_each_way():
-    found = {("as it is", "axial 3 mm"): ([0.9, 0.8], 0), ("inverted", "axial 3 mm"): ([0.0, 0.5], 2)}
-    lines = contrast_table.format_table(found, ["$ command"]).splitlines()
-    assert lines[-1].split() == ["inverted", "axial", "3", "mm", "2", "0.2500", "0.0000", "2"]
-    assert len(lines) == 5
+LIMITS = {"fragments": Limit(0, 1, 2), "smallest_volume_ml": Limit(100, 80, 60)}
+
+
+def result_of(dice, volume_ml=100.0, fragments=0.0):
+    measures = {"fragments": fragments} | ({"smallest_volume_ml": volume_ml} if volume_ml else {})
+    return Result("", "", "", "", dice, measures)
+
+
+def test_table_has_a_line_for_each_way_and_the_choice_of_auto():
+    found = {
+        ("as it is", "axial 3 mm"): [
+            [result_of([0.9, 0.8]), result_of([0.7, 0.7])],  # good: the other is not asked
+            [result_of([0.1, 0.3], fragments=3), result_of([0.6, 0.5], volume_ml=70)],  # red; yellow
+        ],
+        ("inverted", "above hips"): [[result_of([], None), result_of([])], [result_of([], 50), result_of([], None)]],
+    }
+    lines = contrast_table.format_table(found, ["hip_t1", "hip_mr"], [LIMITS] * 2, ["$ command"]).splitlines()
+    assert lines[2].split() == ["hip_t1", "hip_mr", "auto"]
+    first, second = (line.split() for line in lines[4:])
+    assert first[6:16] == ["4", "0.5250", "0.1000", "2", "0.6250", "0.5000", "0", "0.7000", "0.5000", "0"]
+    assert lines[4].endswith("hip_mr taken: 1 of 2 scans")
+    assert second[3:13] == ["2", "-", "-", "2", "-", "-", "1", "-", "-", "1"]  # a femur where none is, and no flag
+
+
+def test_cache_passes_over_a_line_that_was_cut_off(tmp_path):
+    whole = json.dumps(dataclasses.asdict(result_of([0.9])))
+    (tmp_path / "cache.jsonl").write_text(f"{whole}\n{whole[:20]}")
+    assert list(contrast_table.read_cache(tmp_path / "cache.jsonl").values()) == [result_of([0.9])]
 
 
 @pytest.mark.parametrize("code", ["LPS", "PIR", "RAI"])
