@@ -75,7 +75,9 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     from it along the patient's left-right axis, the largest is the other femur.
 
     Components hang together by faces (6 neighbours): what touches a femur only along an edge or at a corner is more
-    often a leak across the joint space than bone. A cavity that is open to the field of view's border is not a hole.
+    often a leak across the joint space than bone. A hole is also what a femur encloses in a slice across the patient's
+    height: the marrow of a shaft that is open above, below or through a gap in its wall. Towards the patient's sides,
+    front and back, a cavity that is open to the field of view's border is not a hole.
     """
     components, count = ndimage.label(mask.array)
     if count == 0:
@@ -83,7 +85,7 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     boxes = ndimage.find_objects(components)
     sizes = component_sizes(components, count)
     # All voxels have one volume, so sizes in voxels compare like millilitres.
-    axis = _left_right_axis(mask)
+    axis, height = _axis_along(mask, 0), _axis_along(mask, 2)
     is_cut = np.array([box[axis].start == 0 or box[axis].stop == mask.array.shape[axis] for box in boxes])
     least = np.where(is_cut, CUT_FEMUR_VOLUME_FRACTION, SECOND_FEMUR_VOLUME_FRACTION)
     large = np.flatnonzero(sizes >= least * sizes.max())
@@ -94,12 +96,12 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
 
     first_x_mm = x_mm(first)
     far = (other for other in others if abs(x_mm(other) - first_x_mm) >= SECOND_FEMUR_DISTANCE_MM)
-    return [_solid(components, i + 1, boxes[i]) for i in (first, *itertools.islice(far, 1))]
+    return [_solid(components, i + 1, boxes[i], height) for i in (first, *itertools.islice(far, 1))]
 
 
-def _left_right_axis(grid: Volume) -> int:
-    """The array axis (0 is z) that runs nearest to the patient's left-right axis."""
-    return 2 - int(np.argmax(np.abs(np.reshape(grid.direction, (3, 3))[0])))
+def _axis_along(grid: Volume, world: int) -> int:
+    """The array axis (0 is z) that runs nearest to a world axis: 0 from right to left, 2 upwards."""
+    return 2 - int(np.argmax(np.abs(np.reshape(grid.direction, (3, 3))[world])))
 
 
 def component_sizes(components: np.ndarray, count: int) -> np.ndarray:
@@ -166,8 +168,10 @@ def _centroid_x_mm(mask: np.ndarray, grid: Volume, start: Sequence[int] = (0, 0,
     return float(grid.world_mm(np.add(centroid, start))[0])
 
 
-def _solid(components: np.ndarray, value: int, box: tuple[slice, ...]) -> np.ndarray:
-    """Mask, bool (z, y, x), of one component with its holes filled; only its bounding box is worked on."""
+def _solid(components: np.ndarray, value: int, box: tuple[slice, ...], height: int) -> np.ndarray:
+    """Mask, bool (z, y, x), of one component; its holes in the slices across array axis `height` are filled."""
     mask = np.zeros(components.shape, bool)
-    mask[box] = ndimage.binary_fill_holes(components[box] == value)
+    in_slice = ndimage.generate_binary_structure(3, 1)
+    np.moveaxis(in_slice, height, 0)[[0, 2]] = False
+    mask[box] = ndimage.binary_fill_holes(components[box] == value, in_slice)
     return mask

@@ -107,10 +107,10 @@ def test_side_of_a_single_femur(axes: tuple[int, ...], flips: tuple[bool, ...], 
     np.testing.assert_array_equal(result.array, body.array * side)
 
 
-def test_femurs_at_the_border_stay_and_cavities_open_to_it_stay_open() -> None:
+def test_femurs_at_the_border_stay_and_cavities_open_to_its_sides_stay_open() -> None:
     array = np.zeros((5, 5, 16), np.float32)
     array[:, :, :5] = array[:, :, 11:] = 1
-    array[0:3, 2, 2] = 0  # open to the border at z = 0
+    array[2, 2, 0:3] = 0  # open to the border at x = 0
     array[1:3, 2, 13] = 0  # closed
     expected = array.copy()
     expected[1:3, 2, 13] = 1
@@ -155,6 +155,19 @@ def test_a_fragment_beside_a_femur_goes_and_the_largest_far_component_is_the_oth
     first, second = keep_femurs(volume(array))
     np.testing.assert_array_equal(first, array & (np.arange(20) < 3))
     np.testing.assert_array_equal(second, array & (np.arange(20) == 17))
+
+
+@pytest.mark.parametrize(("axes", "flips"), STORAGES)
+def test_the_marrow_of_a_shaft_that_the_field_of_view_cuts_is_filled(axes, flips) -> None:
+    array = np.zeros((8, 5, 5), bool)
+    array[:, 1:4, 1:4] = True
+    array[:6, 2, 2] = False  # open below, and through a gap in one slice
+    array[3, 2, 1] = False
+    shaft, *none = keep_femurs(stored(volume(array), axes, flips))
+    filled = array.copy()
+    filled[[0, 1, 2, 4, 5], 2, 2] = True  # in the slice of the gap it is no hole
+    assert none == []
+    np.testing.assert_array_equal(shaft, stored(volume(filled), axes, flips).array)
 
 
 def test_distance_counts_only_along_the_patients_left_right_axis() -> None:
