@@ -168,8 +168,9 @@ def bend(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tupl
     scales = 1 + rng.uniform(-SCALED, SCALED, 3)
     places = np.empty((3, *image.shape), np.float32)
     for axis, n in enumerate(image.shape):
-        field = ndimage.zoom((BENT_MM * rng.standard_normal(knots)).astype(np.float32), KNOTS_MM, order=1)
-        field = field[tuple(slice(0, m) for m in image.shape)]
+        heights = (BENT_MM * rng.standard_normal(knots)).astype(np.float32)
+        steps = [(k - 1) / (KNOTS_MM * k - 1) for k in knots]  # as of ndimage.zoom
+        field = ndimage.affine_transform(heights, steps, output_shape=image.shape, order=1)
         for a in range(3):
             field = ndimage.uniform_filter1d(field, KNOTS_MM, axis=a)
         line = (np.arange(n, dtype=np.float32) - n / 2) * np.float32(scales[axis]) + n / 2
@@ -241,6 +242,30 @@ def random_spacing(rng: np.random.Generator) -> tuple[float, ...]:
     return tuple(np.round(spacing, 2).tolist())
 
 
+def make_case(
+    label: Volume, tissues: Tissues, below: int, seed: int, held_out: bool = False
+) -> tuple[Volume, Volume, str]:
+    """An MR-like scan, its label map and what it is, at random but for the kind that is held out.
+
+    Args:
+        label: label map (z, y, x), 1 mm.
+        tissues: on the same grid.
+        below: slices, the lowest ones, of which a random number is not in view.
+        seed: names the case.
+    """
+    rng = np.random.Generator(np.random.Philox(seed))
+    contrast = AXIAL_T2 if held_out else random_contrast(rng)
+    spacing = (1.7, 1.7, 1.6) if held_out else random_spacing(rng)
+    image, labels = paint(tissues, contrast, rng), label.array
+    if not held_out:
+        image, labels = bend(image, labels, rng)
+    lowest = 0 if held_out else int(rng.integers(below + 1))
+    scan, truth = (
+        cut(label.with_array(array), (slice(lowest, None), slice(0, None), slice(0, None))) for array in (image, labels)
+    )
+    return *acquire(scan, truth, spacing), f"voxels of {spacing} mm, {contrast}"
+
+
 def main(argv: Sequence[str]) -> int:
     """Labels the CT, compares where asked to, writes the cases."""
     cli.no_arguments(argv)
@@ -265,17 +290,10 @@ def main(argv: Sequence[str]) -> int:
     tissues = find_tissues(ct.array, label.array > 0)
     names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
     for number, name in enumerate(names):
-        rng = np.random.Generator(np.random.Philox(FLAGS.seed + number))
-        contrast = AXIAL_T2 if FLAGS.held_out else random_contrast(rng)
-        spacing = (1.7, 1.7, 1.6) if FLAGS.held_out else random_spacing(rng)
-        pair = (paint(tissues, contrast, rng), label.array)
-        if not FLAGS.held_out:
-            pair = bend(*pair, rng)
-        seen = (slice(0 if FLAGS.held_out else int(rng.integers(below + 1)), None), slice(0, None), slice(0, None))
-        image, labels = acquire(*(cut(ct.with_array(array), seen) for array in pair), spacing)
+        image, labels, told = make_case(label, tissues, below, FLAGS.seed + number, FLAGS.held_out)
         write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
         write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
-        print(f"{name}: voxels of {spacing} mm, {contrast}", flush=True)
+        print(f"{name}: {told}", flush=True)
     patients = link_patients(Path(FLAGS.patients), folder) if FLAGS.patients else []
     if unknown := sorted(set(FLAGS.validate) - set(names + patients)):
         raise UsageError(f"--validate: no case {', '.join(unknown)}.\nExpected some of {', '.join(names + patients)}.")

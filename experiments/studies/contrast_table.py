@@ -239,9 +239,11 @@ def main(argv: Sequence[str]) -> int:
         for (case, dataset), way in tqdm(list(itertools.product(cases, ways)), unit="scan", disable=None):
             results = []
             for folder, sha256 in zip(folders, weights, strict=True):
-                key = (sha256, case.name, *way)
+                key = (str(sha256), case.name, *way)
                 if key not in done:
-                    done[key] = Result(*key, *measure(*load_case(case, read_labels(dataset)), folder, *way))
+                    scan, reference = load_case(case, read_labels(dataset))
+                    values, measures = measure(scan, reference, folder, *way)
+                    done[key] = Result(sha256, case.name, way[0], way[1], values, measures)
                     lines.write(json.dumps(dataclasses.asdict(done[key])) + "\n")
                     lines.flush()
                 results.append(done[key])
