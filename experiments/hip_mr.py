@@ -1,6 +1,6 @@
 """The recipe of `hip_mr`, for hip MR of any contrast, slice direction and voxel size; trains on two CPU cores.
 
-    python tools/ct_to_mr.py --ct ct_hip_01.nii.gz --heads=-92,-168,-454,92,-159,-453 -o data/mr --cases 10 \\
+    python -m tools.ct_to_mr --ct ct_hip_01.nii.gz --heads=-92,-168,-454,92,-159,-453 -o data/mr --cases 10 \\
         --patients hips --validate hip_07,hip_19
     python -m femur3d.train --experiment experiments/hip_mr.py --dataset data/mr --run runs/hip_mr
 

@@ -10,7 +10,7 @@ import pytest
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.io.images import read_volume, write_volume
 from femur3d.volume import Volume
-from tools import ct_to_mr
+from tools import ct_to_mr, label_ct
 
 HEADS = {1: (30, 40, 170), 2: (30, 40, 60)}  # (z, y, x); x grows to the patient's left
 
@@ -46,14 +46,14 @@ def heads_mm(volume, off=(0, 0, 0)):
 def test_head_is_found_near_the_point_that_is_named(ct):
     volume, _ = ct
     right = volume.array[:, :, :106].astype(np.float32)
-    centre, radius = ct_to_mr.find_head(right, np.add(HEADS[2], (5, -4, 3)))
+    centre, radius = label_ct.find_head(right, np.add(HEADS[2], (5, -4, 3)))
     assert np.abs(centre - HEADS[2]).max() <= 1
     assert 22 <= radius <= 25
 
 
 def test_label_has_head_neck_and_shaft_and_no_cup(ct):
     volume, truth = ct
-    label = ct_to_mr.label_femurs(volume, heads_mm(volume, off=(3, 2, -4)))
+    label = label_ct.label_femurs(volume, heads_mm(volume, off=(3, 2, -4)))
     for value in (1, 2):
         assert dice(count_overlap(truth.array == value, label.array == value)) > 0.9  # closed where neck and shaft meet
     cup = (volume.array > 400) & (truth.array == 0)
