@@ -11,7 +11,8 @@ from matplotlib.path import Path as Polygon
 
 from femur3d.errors import InputError
 from femur3d.export.dicom.structure_set import outlines, write_rtstruct
-from femur3d.io.images import list_series, read_volume
+from femur3d.io.dicom.series import list_series
+from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
 from tests.support.enhanced_mr import ENHANCED_MR, enhanced, frames_of, save
