@@ -31,6 +31,7 @@ KERAS = [
 ]
 TRAIN = ["tensorflow>=2.20,<2.22", *KERAS]
 JAX = ["jax>=0.10,<0.12", *KERAS]  # the other engine that trains; tested on a CPU with 0.10.2 and 0.11.2
+CLUSTER = ["dask>=2025.5", "distributed>=2025.5", "dask-jobqueue>=0.9,<1", "cryptography>=42"]  # infer --cluster
 
 setup(
     name="femur3d",
@@ -50,6 +51,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20,<2.22", *KERAS],
         "jax": JAX,
         "dicomseg": [HIGHDICOM],
+        "cluster": CLUSTER,
         "openvino": [],  # a name of earlier versions: it comes along
         "dev": [
             *TRAIN,
@@ -62,6 +64,7 @@ setup(
             "ruff>=0.9,<1",
             "mypy>=1.13,<3",
             "selenium>=4.20,<5",  # opens the report in Chromium
+            *CLUSTER,
             "vtk>=9.4,<10",  # reads the meshes that were written, as another program would
         ],
         "docs": ["mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2", "pymdown-extensions>=13,<14"],

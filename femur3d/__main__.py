@@ -1,4 +1,7 @@
-"""The command `femur3d`: `femur3d infer …` is `python -m femur3d.infer …`, and so for the other commands."""
+"""The command `femur3d`: `femur3d infer …` is `python -m femur3d.infer …`, and so for the other commands.
+
+Without a command, `femur3d -i …`, it is `infer`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ COMMANDS = {
 }
 USAGE = "\n".join(
     [
-        "femur3d COMMAND [flags]; femur3d COMMAND --help tells of its flags.",
+        "femur3d COMMAND [flags]; femur3d COMMAND --help tells of its flags. Without a command it is infer.",
         *(f"  {name:14} {what}" for name, what in COMMANDS.items()),
     ]
 )
@@ -32,8 +35,8 @@ def main() -> None:
         print(f"femur3d {femur3d.__version__}")
     elif word in ("--help", "-h", "help"):
         print(USAGE)
-    elif word in COMMANDS:
-        del sys.argv[1]
+    elif word in COMMANDS or word.startswith("-"):
+        word = sys.argv.pop(1) if word in COMMANDS else "infer"
         runpy.run_module(f"femur3d.{word}", run_name="__main__", alter_sys=True)
     else:
         print(f"femur3d: no command {word!r}.\nExpected {', '.join(COMMANDS)}, --version or --help.", file=sys.stderr)

@@ -138,7 +138,7 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
     try:
-        return main(flags.FLAGS([_with_underscores(word) for word in sys.argv]))
+        return main(parse(sys.argv))
     except flags.Error as error:
         return _say(f"{error}\nSee `{os.path.basename(sys.argv[0])} --help` for the flags.", EXIT_USAGE)
     except FemurError as error:
@@ -152,6 +152,11 @@ def _exit_code(main: Callable[[Sequence[str]], int]) -> int:
     except Exception:
         traceback.print_exc()
         return EXIT_INTERNAL
+
+
+def parse(words: Sequence[str]) -> list[str]:
+    """Sets the flags by the words of a command line, --follow-links like --follow_links; returns the others."""
+    return flags.FLAGS([_with_underscores(word) for word in words])
 
 
 def _with_underscores(word: str) -> str:

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from femur3d import cli
+from femur3d.cluster.hand_out import segment_all
 from femur3d.engines import selection
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
 from femur3d.export import case_results, claims
@@ -43,8 +44,6 @@ from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
 from femur3d.io.read_ahead import read_ahead
 
-REPORT_IN_ONE_FILE = 100  # cases; the page of more is a folder
-
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
 flags.DEFINE_string("output", None, "folder for the results", short_name="o", required=True)
@@ -59,6 +58,7 @@ flags.DEFINE_enum(
 flags.DEFINE_float("overlap", None, "share of a patch that its neighbour covers too; by default 0.5", 0.0, 0.9)
 flags.DEFINE_bool("continue", False, "skip the scans that this model has segmented with these flags already")
 flags.DEFINE_string("part", "", "k/n: only the k-th of n parts of the scans, by their names, for arrays of jobs")
+flags.DEFINE_string("cluster", "", "local:N, tcp://host:port or slurm.yaml: by workers of Dask, see docs/cluster.md")
 flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder has several")
 flags.DEFINE_string("name", "", "what results of DICOM scans are called, such as '{PatientID}_{SeriesNumber}'")
 flags.DEFINE_bool("follow_links", False, "follow links that lead out of a given folder, too")
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         pattern=FLAGS.name,
         say=lambda message: print(f"Note: {message}", flush=True),
     ) as all_scans:
-        scans = _part(all_scans)
+        scans = claims.part_of(all_scans, FLAGS.part)
         if not scans:
             return 0
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
@@ -100,12 +100,9 @@ def main(argv: Sequence[str]) -> int:
         check_folder(folder)
         case_results.tidy(cases)
         claims.tidy(cases)
-        engine = cli.load_engine(FLAGS.engine, FLAGS.fast)
-        engine.make_repeatable(training=False)
-        folders, mode = find_models(FLAGS.model), _mode()
-        segmenter = Chooser(folders, lambda one: Segmenter(load_model(one), engine, mode))
-        run = _Run(tuple(map(identity, folders)), segmenter, engine.device_name())
-        print(f"Model {', or '.join(one.name for one in folders)} on {run.device}", flush=True)
+        folders = find_models(FLAGS.model)
+        run = _Run(tuple(map(identity, folders))) if FLAGS.cluster else _load(folders)
+        print(f"Model {', or '.join(one.name for one in folders)} on {run.device or FLAGS.cluster}", flush=True)
         if FLAGS["continue"].value:
             done = run.done(scans, cases)
             cases = [one or case for one, case in zip(done, cases, strict=True)]
@@ -114,22 +111,35 @@ def main(argv: Sequence[str]) -> int:
         todo = [i for i, one in enumerate(done) if one is None]
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
-        failed, tried = _segment_all(run, scans, cases, todo)
+        if FLAGS.cluster and todo:
+            failed, tried = segment_all(FLAGS.cluster, sys.argv, scans, cases, todo)
+        else:
+            failed, tried = _segment_all(run, scans, cases, todo)
         if FLAGS.morphometry:
             write_femurs(folder, [case.json for case in cases])
         if FLAGS.report:
-            _write_report(scans, cases, folder)
+            from femur3d.report.page import write_report_of  # here: pictures and surfaces, which others do not wait for
+
+            write_report_of(cases, folder)
         return _outcome(cases, failed, tried)
 
 
-def _part(scans: list[Scan]) -> list[Scan]:
-    """The scans of the part that is asked for; all by default."""
-    if not FLAGS.part:
-        return scans
-    number, count = claims.parse_part(FLAGS.part)
-    mine = [scan for scan in scans if claims.is_in_part(scan.name, number, count)]
-    print(f"Part {number} of {count}: {len(mine)} of {len(scans)} scans", flush=True)
-    return mine
+def prepare(words: Sequence[str]) -> Callable[[Scan, Case], tuple[int, int]]:
+    """In a worker of a cluster: what segments a scan by these words and returns how many failed and were tried."""
+    for name in FLAGS:  # this worker may have served another command
+        FLAGS[name].unparse()
+    sys.argv = list(words)
+    cli.parse(words)
+    run = _load(find_models(FLAGS.model))
+    return lambda scan, case: _segment_all(run, [scan], [case], [0])
+
+
+def _load(folders: Sequence[Path]) -> _Run:
+    engine = cli.load_engine(FLAGS.engine, FLAGS.fast)
+    engine.make_repeatable(training=False)
+    mode = _mode()
+    segmenter = Chooser(folders, lambda one: Segmenter(load_model(one), engine, mode))
+    return _Run(tuple(map(identity, folders)), segmenter, engine.device_name())
 
 
 def _segment_all(run: _Run, scans: Sequence[Scan], cases: Sequence[Case], todo: Sequence[int]) -> tuple[int, int]:
@@ -167,17 +177,6 @@ def _segment_all(run: _Run, scans: Sequence[Scan], cases: Sequence[Case], todo: 
     return failed, tried
 
 
-def _write_report(scans: Sequence[Scan], cases: Sequence[Case], folder: Path) -> None:
-    """report.html, or for many cases the folder report/, of those that have results."""
-    from femur3d.report.page import write_report  # here: pictures and surfaces, which others do not wait for
-    from femur3d.report.results import result_of
-
-    found = [(case, scan, case_results.read_summary(case.json)) for case, scan in zip(cases, scans, strict=True)]
-    results = [result_of(case.folder, case.name, summary, scan.path) for case, scan, summary in found if summary]
-    if results:
-        print(write_report(results, folder / ("report.html" if len(results) <= REPORT_IN_ONE_FILE else "report")))
-
-
 def _mode() -> Mode:
     base = FAST if FLAGS.fast else EXACT
     return base if FLAGS.overlap is None else dataclasses.replace(base, overlap=FLAGS.overlap)
@@ -208,8 +207,8 @@ class _Run:
     """What segments every scan of this command."""
 
     models: tuple[dict[str, Any], ...]
-    segmenter: Chooser
-    device: str
+    segmenter: Chooser | None = None  # where others segment
+    device: str = ""
 
     def made_with(self, scan: Scan, input_sha256: str, model: dict[str, Any]) -> MadeWith:
         options = {**dataclasses.asdict(_mode()), **dataclasses.asdict(_wanted(scan))}
@@ -236,6 +235,7 @@ class _Run:
 
     def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> None:
         """Segments one scan, writes what is wanted and prints what was found."""
+        assert self.segmenter
         start = time.perf_counter()
         file = reading.result()
         waited = time.perf_counter() - start

@@ -16,7 +16,7 @@ MOST_MODULES, MOST_LINES = 10, 320  # of a package, of a module
 # A package may import those above it, never those below: the modules of the root first, the commands last.
 ORDER = (
     "foundation", "io", "network", "evaluation", "data", "inference", "training", "engines", "morphometry", "export",
-    "report", "slicer_module", "phantom", "commands",
+    "report", "cluster", "slicer_module", "phantom", "commands",
 )  # fmt: skip
 FOUNDATION = {"errors", "volume", "config"}
 LIBRARIES = {  # packages, or single modules of them, that may import a library
@@ -32,6 +32,7 @@ LIBRARIES = {  # packages, or single modules of them, that may import a library
     "igl": {"evaluation.surface_distance", "export.mesh", "report.surfaces"},
     "vtkmodules": set(),  # tests read with it what libigl wrote
     "matplotlib": {"evaluation.contour_figure", "export", "report.distance_figure"},
+    "distributed": {"cluster"},
     "PIL": {"report.slices"},
     "tensorboardX": {"training.tensorboard"},
 }

@@ -16,6 +16,7 @@ import filelock
 
 from femur3d.errors import UsageError
 from femur3d.export.case_files import Case
+from femur3d.io.inputs import Scan
 
 State = tuple[int, int, int] | None
 
@@ -51,6 +52,16 @@ def state(case: Case) -> State:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def part_of(scans: list[Scan], part: str) -> list[Scan]:
+    """The scans of a part, 'k/n'; all of them for ''. Says how many. Raises UsageError where it is no part."""
+    if not part:
+        return scans
+    number, count = parse_part(part)
+    mine = [scan for scan in scans if is_in_part(scan.name, number, count)]
+    print(f"Part {number} of {count}: {len(mine)} of {len(scans)} scans", flush=True)
+    return mine
 
 
 def parse_part(part: str) -> tuple[int, int]:

@@ -21,19 +21,30 @@ from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.cases import empty_labels, split_femurs, without_ignored
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import valid_json
+from femur3d.export.case_files import Case
+from femur3d.export.case_results import read_summary
 from femur3d.io.atomic import replacing
 from femur3d.report.cohort import cohort_of
-from femur3d.report.results import Result, femur_masks
+from femur3d.report.results import Result, femur_masks, result_of
 from femur3d.report.slices import packed_stack, stack_of, thumbnail
 from femur3d.report.surfaces import packed_surfaces, surfaces_of
 from femur3d.report.tables import side_of
 
 TEMPLATE = Path(__file__).with_name("template")
 SCRIPTS = ("page.js", "charts.js", "slices.js", "surface.js", "marks.js", "table.js", "app.js")
+CASES_IN_ONE_FILE = 100  # of `femur3d.infer`; the page of more is a folder
 INDEX, CASES = "index.html", "cases"  # of the folder form
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 Content = dict[str, Any]  # of a case page
+
+
+def write_report_of(cases: Iterable[Case], folder: Path) -> None:
+    """Writes report.html, or for many cases the folder report/, of those that have results; says where it is."""
+    found = [(case, read_summary(case.json)) for case in cases]
+    results = [result_of(case.folder, case.name, summary, case.path) for case, summary in found if summary]
+    if results:
+        print(write_report(results, folder / ("report.html" if len(results) <= CASES_IN_ONE_FILE else "report")))
 
 
 def write_report(
