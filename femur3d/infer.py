@@ -15,22 +15,20 @@ import os
 import shlex
 import sys
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from filelock import FileLock
 from tqdm import tqdm
 
 from femur3d import cli
-from femur3d.cluster.hand_out import segment_all
+from femur3d.cluster import hand_out
 from femur3d.engines import selection
 from femur3d.errors import EXIT_INPUT, EXIT_RED_FLAG, EXIT_SOME_FAILED, InputError
 from femur3d.export import case_results, claims
+from femur3d.export.batch import Finish, Steps, say, segment_all
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.femur_measures import write_femurs
@@ -42,7 +40,6 @@ from femur3d.inference.saved_model import identity, load_model
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
-from femur3d.io.read_ahead import read_ahead
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("input", None, "scan file, DICOM folder, folder or zip; more may follow", short_name="i")
@@ -112,9 +109,9 @@ def main(argv: Sequence[str]) -> int:
         if len(todo) < len(scans):
             print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
         if FLAGS.cluster and todo:
-            failed, tried = segment_all(FLAGS.cluster, sys.argv, scans, cases, todo)
+            failed, tried = hand_out.segment_all(FLAGS.cluster, sys.argv, scans, cases, todo)
         else:
-            failed, tried = _segment_all(run, scans, cases, todo)
+            failed, tried = segment_all(run.steps(), scans, cases, todo, FLAGS.verbose)
         if FLAGS.morphometry:
             write_femurs(folder, [case.json for case in cases])
         if FLAGS.report:
@@ -131,7 +128,7 @@ def prepare(words: Sequence[str]) -> Callable[[Scan, Case], tuple[int, int]]:
     sys.argv = list(words)
     cli.parse(words)
     run = _load(find_models(FLAGS.model))
-    return lambda scan, case: _segment_all(run, [scan], [case], [0])
+    return lambda scan, case: segment_all(run.steps(), [scan], [case], [0], FLAGS.verbose)
 
 
 def _load(folders: Sequence[Path]) -> _Run:
@@ -140,41 +137,6 @@ def _load(folders: Sequence[Path]) -> _Run:
     mode = _mode()
     segmenter = Chooser(folders, lambda one: Segmenter(load_model(one), engine, mode))
     return _Run(tuple(map(identity, folders)), segmenter, engine.device_name())
-
-
-def _segment_all(run: _Run, scans: Sequence[Scan], cases: Sequence[Case], todo: Sequence[int]) -> tuple[int, int]:
-    """Segments all that no other process is at, and then what these have left; returns how many failed and were tried.
-
-    What another process has made meanwhile, of the same scan with the same flags, is not made again.
-    """
-    before = {i: claims.state(cases[i]) for i in todo}
-    held: deque[tuple[int, FileLock]] = deque()
-    left: list[int] = []
-    failed = tried = 0
-
-    def mine(indices: Sequence[int]) -> Iterator[Scan]:
-        for i in indices:
-            if (lock := claims.take(cases[i])) is None:
-                left.append(i)
-            elif claims.state(cases[i]) != before[i] and run.done([scans[i]], [cases[i]])[0]:
-                claims.give_back(lock)
-            else:
-                held.append((i, lock))
-                yield scans[i]
-
-    for _ in range(2):
-        indices, left[:] = list(left) or todo, []
-        for reading in read_ahead(_read, mine(indices)):
-            i, lock = held.popleft()
-            tried += 1
-            print(f"[{tried}/{len(todo)}] {scans[i].source}", flush=True)
-            failed += not _attempt(run, scans[i], cases[i], reading)
-            claims.give_back(lock)
-        if not left:
-            break
-    if left:
-        print(f"{len(left)} scans are left to other processes that write to this folder", flush=True)
-    return failed, tried
 
 
 def _mode() -> Mode:
@@ -233,14 +195,16 @@ class _Run:
         summary = case_results.read_summary(case.json)  # of a choice, or of the first model, which would be kept
         return "choice" in summary or (summary["model"] == self.models[0] and not case_results.has_red_flag(case))
 
-    def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> None:
-        """Segments one scan, writes what is wanted and prints what was found."""
+    def steps(self) -> Steps:
+        """What `segment_all` does with a scan."""
+        return Steps(_read, self.segment, lambda scan, case: bool(self.done([scan], [case])[0]))
+
+    def segment(self, scan: Scan, case: Case, reading: Future[ScanFile]) -> Finish:
+        """Segments one scan; returns what writes all that is wanted and prints what was found."""
         assert self.segmenter
         start = time.perf_counter()
         file = reading.result()
         waited = time.perf_counter() - start
-        for note in _notes(file):
-            print(f"  Note: {note}", flush=True)
         with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
 
             def progress(done: int, total: int) -> None:
@@ -249,18 +213,20 @@ class _Run:
 
             result = self.segmenter(file.volume, FLAGS.labels, progress)
         seconds = {"reading": waited, **result.seconds, "total": time.perf_counter() - start}
+        return lambda: self._finish(scan, case, file, result, seconds)
+
+    def _finish(self, scan: Scan, case: Case, file: ScanFile, result: Segmentation, seconds: dict[str, float]) -> None:
+        for note in _notes(file):
+            say(f"  Note: {note}")
+        made_with = self.made_with(scan, file.sha256, result.model)
+        command = shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]])
         summary = case_results.summary_of(
-            self.made_with(scan, file.sha256, result.model),
-            result,
-            file.notes,
-            device=self.device,
-            command=shlex.join(["python", "-m", "femur3d.infer", *sys.argv[1:]]),
-            seconds=seconds,
+            made_with, result, file.notes, device=self.device, command=command, seconds=seconds
         )
         summary = case_results.write_case(result, file, case, _wanted(scan), summary)
         _print_result(result, case.folder / summary["files"][0], summary["seconds"])
         for name, reason in summary.get("failed", {}).items():
-            print(scan.with_given_paths(f"{case.folder / name}: not written. {reason}"), file=sys.stderr, flush=True)
+            say(scan.with_given_paths(f"{case.folder / name}: not written. {reason}"), sys.stderr)
 
 
 def _notes(read: ScanFile) -> list[str]:
@@ -271,30 +237,14 @@ def _notes(read: ScanFile) -> list[str]:
 
 def _print_result(result: Segmentation, target: Path, seconds: dict[str, float]) -> None:
     volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in result.volumes_ml.items()) or "no femur found"
-    print(f"  {target}: {volumes} ({seconds['total']:.1f} s)", flush=True)
+    say(f"  {target}: {volumes} ({seconds['total']:.1f} s)")
     if ";" in result.choice.get("why", ""):
-        print(f"  Model {result.choice['taken']} was taken: {result.choice['why']}", flush=True)
+        say(f"  Model {result.choice['taken']} was taken: {result.choice['why']}")
     for flag in result.quality.values():
         if flag.level in (YELLOW, RED):
-            print(f"  {flag.level.capitalize()} flag: {flag.sentence}", flush=True)
+            say(f"  {flag.level.capitalize()} flag: {flag.sentence}")
     if FLAGS.verbose:
-        print("  " + ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds.items()), flush=True)
-
-
-def _attempt(run: _Run, scan: Scan, case: Case, reading: Future[ScanFile]) -> bool:
-    """Segments one scan; prints on stderr what is wrong with it, or returns True."""
-    try:
-        run.segment(scan, case, reading)
-        return True
-    except InputError as error:
-        message = str(error) if str(case.path) in str(error) else f"{case.path}: {error}"
-    except Exception as error:  # one scan's failure must not end the batch
-        if FLAGS.verbose:
-            traceback.print_exc()
-        message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        message += "\nThis scan was left out; --verbose shows where it happened."
-    print(scan.with_given_paths(message), file=sys.stderr, flush=True)
-    return False
+        say("  " + ", ".join(f"{stage} {s:.2f} s" for stage, s in seconds.items()))
 
 
 def _outcome(cases: Sequence[Case], failed: int, tried: int) -> int:

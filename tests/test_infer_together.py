@@ -60,18 +60,18 @@ def test_what_another_process_is_at_is_left_to_it(infer_main, tmp_path, capsys):
 
 
 def test_what_another_process_has_made_meanwhile_is_not_made_again(infer_main, tmp_path, monkeypatch, capsys):
-    attempt, tried = infer._attempt, []
+    segment, tried = infer._Run.segment, []
 
     def with_another(run, scan, case, reading):
         if not tried:  # the other process has made d since this one began, which is at a now and b next
             earlier.replace(tmp_path / "out" / "d.json")
         tried.append(case.name)
-        return attempt(run, scan, case, reading)
+        return segment(run, scan, case, reading)
 
     assert infer_main() == 0
     earlier = tmp_path / "out" / "d.json"
     earlier = earlier.rename(tmp_path / "elsewhere.json")
-    monkeypatch.setattr(infer, "_attempt", with_another)
+    monkeypatch.setattr(infer._Run, "segment", with_another)
     assert infer_main() == 0
     assert tried == ["a", "b", "c"]
     assert "3 segmented, 1 skipped, 0 failed" in capsys.readouterr().out
