@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
@@ -29,15 +29,15 @@ from femur3d import cli
 from femur3d.data.nnunet_dataset import read_split
 from femur3d.errors import EXIT_SOME_FAILED, InputError, UsageError
 from femur3d.evaluation import cases as evaluation
-from femur3d.evaluation.contour_figure import contour_figure
 from femur3d.evaluation.metrics import LABEL_MODES, FemurMetrics, measure_case
 from femur3d.evaluation.tables import format_table, write_report
 from femur3d.export.case_results import read_summary
 from femur3d.io.images import read_volume, scan_extension
-from femur3d.report.distance_figure import distance_figure
-from femur3d.report.page import write_report as write_page
-from femur3d.report.results import Result
+from femur3d.io.read_ahead import read_ahead
 from femur3d.volume import Volume
+
+if TYPE_CHECKING:
+    from femur3d.report.results import Result
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("predictions", None, "Folder of predicted label maps.", required=True)
@@ -84,9 +84,14 @@ def main(argv: Sequence[str]) -> int:
     rows: list[FemurMetrics] = []
     unusable: list[InputError] = []
     pictures: list[Path] = []
-    for case in tqdm(cases, desc="evaluate", unit="case", disable=None):
+
+    def load(case: evaluation.Case) -> tuple[Volume, Volume, InputError | None]:
         is_own = case.prediction is not None and bool(_summary(case.prediction))
-        reference, prediction, problem = evaluation.load_pair(case, roles, is_own)
+        return evaluation.load_pair(case, roles, is_own)
+
+    loading = tqdm(read_ahead(load, cases), "evaluate", len(cases), unit="case", disable=None)
+    for case, loaded in zip(cases, loading, strict=True):
+        reference, prediction, problem = loaded.result()
         unusable += [problem] if problem else []
         rows += measure_case(case.name, reference, prediction, FLAGS.labels, evaluation.label_names(roles))
         pictures += _draw(case, reference, prediction, output)
@@ -95,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     print(format_table(rows))
     print(*write_report(rows, output, _origin(cases, missing, pictures)), *pictures, sep="\n")
     if FLAGS.report:
+        from femur3d.report.page import write_report as write_page  # here: pictures take a second to import
+
         print(write_page([_result(case) for case in cases], output / "report.html", rows))
     return _report_failures(missing, unusable, [case.name for case in cases if case.image is None])
 
@@ -125,15 +132,21 @@ def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: 
         image = read_volume(case.image)
         evaluation.check_geometry(case.image, image, case.reference, reference)
         pictures.append(output / f"{case.name}.png")
+        from femur3d.evaluation.contour_figure import contour_figure
+
         contour_figure(image, reference, prediction, pictures[-1])
     if FLAGS.figures:
         pictures.append(output / f"{case.name}_distance.png")
+        from femur3d.report.distance_figure import distance_figure
+
         distance_figure(image, reference, prediction, pictures[-1], case.name)
     return pictures
 
 
 def _result(case: evaluation.Case) -> Result:
     """What a report needs to know of a case, and what the CASE.json beside its prediction says of it."""
+    from femur3d.report.results import Result
+
     summary = _summary(case.prediction) if case.prediction else {}
     return Result(case.name, summary, case.prediction, case.image, case.reference)
 
