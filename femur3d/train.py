@@ -9,25 +9,23 @@ import dataclasses
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
-
-from femur3d import cli
-
-with cli.starting():
-    from femur3d.engines.backend import ENGINE
-
 from tqdm import tqdm
 
+from femur3d import cli
 from femur3d.cli import load_experiment
 from femur3d.config import Experiment, Preprocessing
 from femur3d.data.packed_dataset import PackedDataset
+from femur3d.engines.hardware import cpu_has_bfloat16
 from femur3d.errors import FemurError, InputError
 from femur3d.inference.saved_model import check_fits, find_model
 from femur3d.io.settings import from_dict, to_dict, with_settings
-from femur3d.network.encoder_weights import check_encoder_weights
 from femur3d.training.run_directory import RunDirectory, open_run_directory
-from femur3d.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from femur3d.engines.keras_engine import KerasEngine
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
@@ -43,38 +41,51 @@ flags.DEFINE_bool("keep_packed", True, "keep the packed volumes once the trainin
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 
+SLOW_BFLOAT16 = (
+    "  This processor computes in bfloat16 many times slower than in float32: stop, and start the run again with\n"
+    "  --set training.precision=float32"
+)
+
+
 def main(argv: Sequence[str]) -> int:
-    """Parses, prepares the data, trains."""
+    """Parses, prepares the data, trains. What can be seen without Keras is seen before it is loaded."""
     cli.no_arguments(argv)
     experiment = with_settings(load_experiment(FLAGS.experiment), FLAGS.set)
     if FLAGS.initial_weights:
         experiment = dataclasses.replace(experiment, initial_weights=FLAGS.initial_weights)
-    ENGINE.make_repeatable()
     begun = RunDirectory(Path(FLAGS.run))
     begun.check_experiment(experiment)
-    if experiment.encoder_weights and not begun.stored():
-        check_encoder_weights(experiment.encoder_weights)
     if experiment.initial_weights and not begun.stored():
         check_fits(find_model(experiment.initial_weights), experiment.network)
     if not Path(FLAGS.dataset).exists():
         raise InputError(
             f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
         )
+    with cli.starting():
+        from femur3d.engines.backend import ENGINE
+        from femur3d.network.encoder_weights import check_encoder_weights
+    ENGINE.make_repeatable()
+    if experiment.encoder_weights and not begun.stored():
+        check_encoder_weights(experiment.encoder_weights)
     with open_run_directory(Path(FLAGS.run)) as run:
         try:
-            finished = _train(experiment, run)
+            finished = _train(experiment, run, ENGINE)
         except FemurError:
             run.discard()
             raise
     return 0 if finished else cli.EXIT_INTERRUPTED
 
 
-def _train(experiment: Experiment, run: RunDirectory) -> bool:
+def _train(experiment: Experiment, run: RunDirectory, engine: KerasEngine) -> bool:
     """Trains in an open run directory; returns whether to the end."""
-    run.say(f"Training on {ENGINE.device_name()}")
+    from femur3d.training.trainer import Trainer
+
+    run.say(f"Training on {engine.device_name()}")
+    if experiment.training.precision == "mixed_bfloat16" and engine.on_cpu() and not cpu_has_bfloat16():
+        run.say(SLOW_BFLOAT16)
     with _open_packed(Path(FLAGS.dataset), run, experiment) as packed:
         _check_packed(packed, experiment)
-        trainer = Trainer(experiment, packed, run, ENGINE)
+        trainer = Trainer(experiment, packed, run, engine)
         signal.signal(signal.SIGINT, trainer.stop)
         signal.signal(signal.SIGTERM, trainer.stop)
         with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", disable=None) as bar:

@@ -64,11 +64,13 @@ def test_infer_and_python_measure_what_they_segment(threshold_model: Path, tmp_p
     measured = json.loads((tmp_path / "out/hip.json").read_text())["morphometry"]
     left, right = (measured[side] for side in ("left", "right"))
     assert left["head_radius_mm"]["value"] == pytest.approx(HEAD_MM, abs=1.5)  # voxels of 5 mm
-    assert left["head_radius_mm"]["value"] == pytest.approx(right["head_radius_mm"]["value"], abs=0.1)
+    assert left["head_radius_mm"]["value"] == pytest.approx(right["head_radius_mm"]["value"], abs=0.3)
     with (tmp_path / "out/femurs.csv").open() as file:
         assert [row["side"] for row in csv.DictReader(file)] == ["left", "right"]
     assert {"hip_sr.dcm", "hip_morphometry.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
     found = segment(tmp_path / "hip", str(threshold_model)).measure()
     for side, one in found.items():
-        assert one.measures["head_radius_mm"].value == pytest.approx(measured[side]["head_radius_mm"]["value"])
-    assert found["left"].centre_mm[0] - found["right"].centre_mm[0] == pytest.approx(190, abs=2)
+        assert one.measures["head_radius_mm"].value == pytest.approx(
+            measured[side]["head_radius_mm"]["value"], abs=1e-3
+        )
+    assert found["left"].centre_mm[0] - found["right"].centre_mm[0] == pytest.approx(190, abs=3)

@@ -207,8 +207,11 @@ def test_predictions_of_both_engines_agree(relay, on_engine, tmp_path):
         ("tensorflow", "tensorflow", "KERAS_BACKEND=jax"),
     ],
 )
-def test_engine_that_is_not_there_is_said_in_two_lines(on_engine, backend, blocked, message):
-    said = on_engine("-m", "femur3d.train", "--help", backend=backend, blocked=blocked, code=2).stderr
+def test_engine_that_is_not_there_is_said_in_two_lines(on_engine, backend, blocked, message, tmp_path):
+    (tmp_path / "data").mkdir()
+    words = ["--experiment", "demo", "--dataset", tmp_path / "data", "--run", tmp_path / "run"]
+    said = on_engine("-m", "femur3d.train", *words, backend=backend, blocked=blocked, code=2).stderr
+    assert not (tmp_path / "run").exists()
     assert message in said
     assert said.count("\n") == 2
 

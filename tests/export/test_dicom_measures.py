@@ -28,7 +28,7 @@ def femurs() -> list[Morphometry]:
 
 
 def write(tmp_path: Path, femurs: list[Morphometry]) -> Path:
-    write_scan(tmp_path / "scan", make_scan(), seed=1, PatientID="P7")
+    write_scan(tmp_path / "scan", make_scan(), seed=1, t0010_0020="P7")
     (series,) = list_series(tmp_path / "scan")
     write_dicom_sr(femurs, series.slices, tmp_path / "out" / "a_sr.dcm")
     return tmp_path / "out" / "a_sr.dcm"

@@ -40,7 +40,7 @@ def left_femur(
 def both_femurs(spacing_mm: float = 5.0, apart_mm: float = 190.0) -> Volume:
     """Label map of that femur, 1, and its mirror image, 2, their heads so far apart; a margin of two voxels around."""
     left = np.pad(_signed_distance(spacing_mm, None, 100.0) < 0, 2).astype(np.uint8)
-    width = 2 * round((apart_mm / 2 + HIGH[0]) / spacing_mm) + 5
+    width = 2 * round((apart_mm / 2 + HIGH[0]) / spacing_mm) + 3
     array = np.zeros((*left.shape[:2], width), np.uint8)
     array[..., -left.shape[2] :] = left
     array[..., : left.shape[2]] += 2 * left[..., ::-1]
