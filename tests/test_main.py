@@ -40,6 +40,12 @@ def test_subcommand_is_the_module(name, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_flags_alone_are_infer(tmp_path):
+    done = femur3d_command("-i", str(tmp_path / "none"), "-o", str(tmp_path / "out"))
+    assert done.returncode == 3, done.stderr
+    assert str(tmp_path / "none") in done.stderr
+
+
 def test_names_that_the_terminal_lacks_end_nothing(monkeypatch):
     """Windows, and output that is redirected there: cp1252 has no Japanese."""
     written = io.BytesIO()

@@ -49,7 +49,8 @@ def segment_all(
                     running[_submit(client, words, scans[i], cases[i])] = i
                 for future in _ended(running):
                     i, ended = running.pop(future), ended + 1
-                    seconds = (time.monotonic() - start) / ended * (len(todo) - ended)
+                    half_done = ended + len(running) / 2
+                    seconds = (time.monotonic() - start) / half_done * (len(todo) - half_done)
                     print(f"[{ended}/{len(todo)}, {_rounded(seconds)} left] {scans[i].source}", flush=True)
                     has_failed, was_tried = _report(future, scans[i], cases[i])
                     failed, tried = failed + has_failed, tried + was_tried

@@ -104,7 +104,7 @@ def start(threshold_model, tmp_path):
 
     def start(folder, *words):
         command = [sys.executable, "-m", "femur3d.infer", "--model", str(threshold_model), "-i", tmp_path / "scans"]
-        words = ["-o", str(tmp_path / folder), *words]
+        words = ["-o", str(tmp_path / folder), "--engine", "openvino", *words]
         return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
 
     return start
@@ -117,7 +117,6 @@ def wait_for_result(folder: Path) -> None:
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    """Processes that segment: those with TensorFlow."""
     import psutil
 
     return [
@@ -125,6 +124,11 @@ def workers_of(process: subprocess.Popen) -> list[int]:
         for child in psutil.Process(process.pid).children(recursive=True)
         if "spawn_main" in " ".join(child.cmdline())
     ]
+
+
+def complaints(text: str) -> list[str]:
+    """Lines of standard error, but for Python's own about the semaphores of processes that were killed."""
+    return [line for line in text.splitlines() if "resource_tracker" not in line]
 
 
 def assert_same(tmp_path: Path, start) -> None:
@@ -141,7 +145,7 @@ def test_killed_worker_loses_nothing(start, tmp_path):
     wait_for_result(tmp_path / "out")
     os.kill(workers_of(process)[0], signal.SIGKILL)
     out, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, complaints(err)) == (0, [])
     assert out.endswith("6 segmented, 0 skipped, 0 failed\n")
     assert_same(tmp_path, start)
 
@@ -154,6 +158,6 @@ def test_killed_scheduler_loses_nothing(start, tmp_path):
     process.communicate()
     again = start("out", "--cluster", "local:2", "--continue")
     out, err = again.communicate()
-    assert (again.returncode, err) == (0, "")
+    assert (again.returncode, complaints(err)) == (0, [])
     assert re.search(r"[1-5] of 6 scans are done already", out)
     assert_same(tmp_path, start)
