@@ -9,9 +9,9 @@ The grid NO_HIP cuts away the hips and what is below: no femur or a red flag is 
 each of its femurs. The Dice is the mean over the femurs; one that is not found counts as 0; 'flagged' are those whose
 scan has a red flag or no femur. Of two models the table also has what `--model auto` of femur3d.infer would take.
 
---quality learns the limits of the last model's flags from its good results (every Dice at least GOOD_DICE) and writes
-them to that model's folder; the table's flags are by the limits that then lie there. The same command goes on where it
-was stopped: what is in the cache is not segmented again.
+--quality learns the limits of the last model's flags from all its good results (every Dice at least GOOD_DICE) in the
+cache, of whatever dataset, and writes them to that model's folder; the table's flags are by the limits that then lie
+there. The same command goes on where it was stopped: what is in the cache is not segmented again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.data.nnunet_dataset import CasePaths, find_cases, load_case, read_labels, read_split
 from femur3d.data.preprocessing import cut
+from femur3d.errors import InputError
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
 from femur3d.inference.quality_limits import Limit, learn_limits, read_limits, write_limits
@@ -50,6 +51,7 @@ FLAGS = flags.FLAGS
 ABOVE_MM = 10.0
 NO_HIP = "above hips"
 GOOD_DICE = 0.80  # limits are learnt from results as good as this
+NO_LIMITS = ("largest_volume_ml",)  # it says how much of the thigh is in view
 BODY = 0.08  # of the 99.5th percentile: what is darker is air
 PRESSED = 0.12  # what fat suppression leaves
 
@@ -143,8 +145,10 @@ class Result:
 def measure(scan: Volume, reference: Volume, model: str | Path, contrast: str, grid: str) -> tuple[list[float], dict]:
     """Dice of each femur of the reference, none where the hips are cut away, and the measures of quality."""
     if grid == NO_HIP:
-        found = segment(recontrasted(without_hips(scan, reference), contrast), model, fast=True)
-        return [], {name: flag.value for name, flag in found.quality.items()}
+        with contextlib.suppress(InputError):  # too low a scan is refused: nothing is found
+            found = segment(recontrasted(without_hips(scan, reference), contrast), model, fast=True)
+            return [], {name: flag.value for name, flag in found.quality.items()}
+        return [], {}
     found = segment(regridded(recontrasted(scan, contrast), grid), model, fast=True)
     sides = [value for value in (LEFT, RIGHT) if (reference.array == value).any()]
     pairs = [(reference.array == value, on_grid_of(found.labels, scan, value)) for value in sides]
@@ -249,9 +253,10 @@ def main(argv: Sequence[str]) -> int:
                 results.append(done[key])
             found[way].append(results)
     if FLAGS.quality:
-        good = [results[-1] for scans in found.values() for results in scans if results[-1].is_good]
+        good = [result for result in done.values() if result.weights == weights[-1] and result.is_good]
         told = f"{len(good)} good results of {len({result.case for result in good})} scans in other contrasts and grids"
-        write_limits(Path(FLAGS.quality), learn_limits(result.measures for result in good), told)
+        learnt = learn_limits(result.measures for result in good)
+        write_limits(Path(FLAGS.quality), {n: limit for n, limit in learnt.items() if n not in NO_LIMITS}, told)
     names, limits = [folder.name for folder in folders], [read_limits(folder) for folder in folders]
     output_table(format_table(found, names, limits, [command_line(__file__)]), FLAGS.output)
     return 0
