@@ -5,7 +5,8 @@
     python -m femur3d.train --experiment experiments/hip_mr.py --dataset data/mr --run runs/hip_mr
 
 The first command puts MR-like scans of a CT beside ten patients. Starts from the weights of `hip_t1` and differs from
-`hip_t1.py` in what stands below, each with its reason. Score: `femur3d/models/hip_mr/README.md`.
+`hip_t1.py` in what stands below, each with its reason. The weights that are shipped are of an earlier form of it, see
+`femur3d/models/hip_mr/README.md`.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ def get_config() -> Experiment:
         initial_weights="hip_t1",
         training=dataclasses.replace(
             base.training,
-            steps=1_500,  # an hour on two cores
+            steps=1_500,  # half an hour on two idle cores
             schedule="halving",  # what was learnt by any update does not depend on how many follow
             halve_every=300,  # the network knows femurs already: the first updates teach it most
             warm_restarts=0,

@@ -10,8 +10,9 @@ each of its femurs. The Dice is the mean over the femurs; one that is not found 
 scan has a red flag or no femur. Of two models the table also has what `--model auto` of femur3d.infer would take.
 
 --quality learns the limits of the last model's flags from all its good results (every Dice at least GOOD_DICE) in the
-cache, of whatever dataset, and writes them to that model's folder; the table's flags are by the limits that then lie
-there. The same command goes on where it was stopped: what is in the cache is not segmented again.
+cache, of whatever dataset, none stricter than the first model's, and writes them to that model's folder; the table's
+flags are by the limits that then lie there. The same command goes on where it was stopped: what is in the cache is not
+segmented again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from femur3d.data.preprocessing import cut
 from femur3d.errors import InputError
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
-from femur3d.inference.quality_limits import Limit, learn_limits, read_limits, write_limits
+from femur3d.inference.quality_limits import Limit, excess, learn_limits, read_limits, write_limits
 from femur3d.inference.quality_limits import flags as flags_of
 from femur3d.io.images import sitk_from_volume, volume_from_sitk
 from femur3d.volume import Volume
@@ -133,13 +134,13 @@ class Result:
         """Whether there are femurs and all were found well."""
         return bool(self.dice) and min(self.dice) >= GOOD_DICE
 
-    def concern(self, limits: Mapping[str, Limit]) -> tuple[bool, int, int]:
+    def concern(self, limits: Mapping[str, Limit]) -> tuple[float, int, int]:
         """See `inference.choice.concern`."""
-        return concern("smallest_volume_ml" not in self.measures, flags_of(self.measures, limits))
+        return concern(flags_of(self.measures, limits))
 
     def is_flagged(self, limits: Mapping[str, Limit]) -> bool:
         """Whether nothing was found or a flag is red."""
-        return self.concern(limits)[:2] != (False, 0)
+        return "smallest_volume_ml" not in self.measures or self.concern(limits)[1] > 0
 
 
 def measure(scan: Volume, reference: Volume, model: str | Path, contrast: str, grid: str) -> tuple[list[float], dict]:
@@ -171,6 +172,12 @@ def chosen(results: Sequence[Result], limits: Sequence[Mapping[str, Limit]]) -> 
         if results[number].concern(limits[number]) < results[best].concern(limits[best]):
             best = number
     return best
+
+
+def laxer(limits: Mapping[str, Limit], others: Mapping[str, Limit]) -> dict[str, Limit]:
+    """Of each measure the limit whose red lies farther out: a handful of patients does not show how people differ."""
+    farther = {n: o for n, o in others.items() if n in limits and excess(n, o.red, limits[n].red) > 0}
+    return {**limits, **farther}
 
 
 def format_table(
@@ -256,6 +263,8 @@ def main(argv: Sequence[str]) -> int:
         good = [result for result in done.values() if result.weights == weights[-1] and result.is_good]
         told = f"{len(good)} good results of {len({result.case for result in good})} scans in other contrasts and grids"
         learnt = learn_limits(result.measures for result in good)
+        if len(folders) > 1:
+            learnt, told = laxer(learnt, read_limits(folders[0])), f"{told}; none is stricter than {folders[0].name}'s"
         write_limits(Path(FLAGS.quality), {n: limit for n, limit in learnt.items() if n not in NO_LIMITS}, told)
     names, limits = [folder.name for folder in folders], [read_limits(folder) for folder in folders]
     output_table(format_table(found, names, limits, [command_line(__file__)]), FLAGS.output)

@@ -57,21 +57,21 @@ class Chooser:
                 continue
             tried.append(f"{folder.name} {_told(other)}")
             seconds = {stage: round(s + other.seconds[stage], 3) for stage, s in seconds.items()}
-            if _concern(other) < _concern(best):
+            if concern(other.quality) < concern(best.quality):
                 name, best = folder.name, other
         return dataclasses.replace(best, seconds=seconds, choice={"taken": name, "why": "; ".join(tried)})
 
 
-def concern(is_empty: bool, quality: Mapping[str, Flag]) -> tuple[bool, int, int]:
-    """How little a segmentation is to be trusted: whether nothing was found, its red flags, its yellow ones."""
+def concern(quality: Mapping[str, Flag]) -> tuple[float, int, int]:
+    """How little a segmentation is to be trusted: femurs that are missing, red flags, yellow ones.
+
+    In this order: what was not found raises no flags.
+    """
     levels = [flag.level for flag in quality.values()]
-    return is_empty, levels.count(RED), levels.count(YELLOW)
-
-
-def _concern(result: Segmentation) -> tuple[bool, int, int]:
-    return concern(not result.labels.array.any(), result.quality)
+    missing = quality["missing_femurs"].value if "missing_femurs" in quality else 0.0
+    return missing, levels.count(RED), levels.count(YELLOW)
 
 
 def _told(result: Segmentation) -> str:
-    nothing, red, yellow = _concern(result)
-    return "found no femur" if nothing else f"has {red} red and {yellow} yellow flags"
+    _, red, yellow = concern(result.quality)
+    return f"has {red} red and {yellow} yellow flags" if result.labels.array.any() else "found no femur"

@@ -59,7 +59,9 @@ LIMITS = {"fragments": Limit(0, 1, 2), "smallest_volume_ml": Limit(100, 80, 60)}
 
 
 def result_of(dice, volume_ml=100.0, fragments=0.0):
-    measures = {"fragments": fragments} | ({"smallest_volume_ml": volume_ml} if volume_ml else {})
+    measures = {"fragments": fragments, "missing_femurs": 2.0 * (not volume_ml)} | (
+        {"smallest_volume_ml": volume_ml} if volume_ml else {}
+    )
     return Result("", "", "", "", dice, measures)
 
 
@@ -77,6 +79,12 @@ def test_table_has_a_line_for_each_way_and_the_choice_of_auto():
     assert first[6:16] == ["4", "0.5250", "0.1000", "2", "0.6250", "0.5000", "0", "0.7000", "0.5000", "0"]
     assert lines[4].endswith("hip_mr taken: 1 of 2 scans")
     assert second[3:13] == ["2", "-", "-", "2", "-", "-", "1", "-", "-", "1"]  # a femur where none is, and no flag
+
+
+def test_the_laxer_limit_is_kept():
+    others = {"fragments": Limit(0, 1, 3), "smallest_volume_ml": Limit(90, 80, 70), "side_ratio": Limit(1, 0.9, 0.8)}
+    expected = {"fragments": others["fragments"], "smallest_volume_ml": LIMITS["smallest_volume_ml"]}
+    assert contrast_table.laxer(LIMITS, others) == expected
 
 
 def test_cache_passes_over_a_line_that_was_cut_off(tmp_path):

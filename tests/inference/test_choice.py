@@ -19,6 +19,7 @@ def found(levels: str, femur: int = 1) -> Segmentation:
     """A segmentation with a flag a letter: g(reen), y(ellow), r(ed)."""
     names = {"g": "green", "y": "yellow", "r": "red"}
     quality = {str(number): Flag(0.0, names[letter], "") for number, letter in enumerate(levels)}
+    quality["missing_femurs"] = Flag(1.0 - femur, "unknown", "")
     labels = SCAN.with_array(np.full((2, 2, 2), femur, np.uint8))
     return Segmentation(labels, SCAN, dict.fromkeys(STAGES, 1.0), quality, model={"weights_sha256": levels})
 
