@@ -2,9 +2,11 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 
+from femur3d.inference.choice import find_models
 from femur3d.inference.quality_limits import Limit, write_limits
-from femur3d.inference.saved_model import SHIPPED, load_model
+from femur3d.inference.saved_model import load_model
 from tools import ship_model
 
 
@@ -29,13 +31,15 @@ def test_limits_of_the_quality_flags_are_shipped_too(threshold_model, tmp_path):
     assert load_model(tmp_path / "shipped").quality == {"fragments": Limit(0.0, 1.0, 2.0)}
 
 
-def test_model_of_this_version_is_sound_and_small():
-    """The one in femur3d/models: what everybody uses who names no other."""
-    model = load_model(SHIPPED)
+@pytest.mark.parametrize("folder", find_models("auto"), ids=lambda folder: folder.name)
+def test_models_of_this_version_are_sound_and_small(folder):
+    """Those in femur3d/models: what everybody uses who names no other."""
+    model = load_model(folder)
+    assert model.quality
     assert model.provenance["step"] > 0
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 10e6
-    card = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
     for word in ("research", "CC BY 3.0", "Dice", "not seen"):
         assert word in card
-    config = json.loads((SHIPPED / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert model.weights_sha256 == config["weights_sha256"]
