@@ -15,6 +15,12 @@ def has_gpu() -> bool:
     return not hidden and (os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None)
 
 
+def cpu_name() -> str:
+    """The processor for people: 'CPU, 2 cores', those that this process may use, such as a worker's share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"CPU, {cores} {'core' if cores == 1 else 'cores'}"
+
+
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor computes in bfloat16, as others do far slower than in float32; True where unknown."""
     if not cpuinfo.is_file():

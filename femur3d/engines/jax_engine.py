@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
+from femur3d.engines.hardware import cpu_name
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.layers.matmul_deconv import with_matmul_deconv
 from femur3d.io.read_ahead import read_ahead
@@ -37,7 +37,7 @@ class JaxEngine(KerasEngine):
     def device_name(self) -> str:
         """See `KerasEngine.device_name`."""
         names = [device.device_kind for device in jax.devices() if device.platform != "cpu"]
-        return f"GPU: {', '.join(names)}" if names else f"CPU, {os.cpu_count()} cores"
+        return f"GPU: {', '.join(names)}" if names else cpu_name()
 
     def patch_stream(
         self, sampler: PatchSampler, first_step: int, steps: int

@@ -7,7 +7,6 @@ Channels come second inside. OpenVINO's telemetry, part of its conversion tools,
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from femur3d.engines import coarse_to_fine
 from femur3d.engines.folding import all_folded
+from femur3d.engines.hardware import cpu_name
 from femur3d.inference.mode import Mode, Prepared
 from femur3d.inference.saved_model import TrainedModel
 from femur3d.network.architecture import logits_of
@@ -53,7 +53,7 @@ class OpenVinoEngine:
 
     def device_name(self) -> str:
         """See `inference.mode.Engine.device_name`."""
-        return f"CPU, {os.cpu_count()} cores"
+        return cpu_name()
 
     def prepare(self, model: TrainedModel, mode: Mode) -> Prepared:
         """See `inference.mode.Engine.prepare`; in bfloat16 only where the processor has it, otherwise in float32."""

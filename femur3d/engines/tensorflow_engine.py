@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from femur3d.config import Loss
 from femur3d.data.sampler import PatchSampler
-from femur3d.engines.hardware import has_gpu
+from femur3d.engines.hardware import cpu_name, has_gpu
 from femur3d.engines.keras_engine import KerasEngine
 from femur3d.engines.layers.fused_batch_norm import with_fused_batch_norm
 from femur3d.engines.layers.matmul_deconv import with_matmul_deconv
@@ -50,7 +49,7 @@ class TensorFlowEngine(KerasEngine):
         if names:
             return f"GPU: {', '.join(names)}"
         unused = " (there is an NVIDIA GPU that TensorFlow cannot use: pip install 'femur3d[gpu]')" if has_gpu() else ""
-        return f"CPU, {os.cpu_count()} cores{unused}"
+        return f"{cpu_name()}{unused}"
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
         """See `KerasEngine.patch_stream`."""
