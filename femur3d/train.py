@@ -18,7 +18,7 @@ from femur3d import cli
 from femur3d.cli import load_experiment
 from femur3d.config import Experiment, Preprocessing
 from femur3d.data.packed_dataset import PackedDataset
-from femur3d.engines.hardware import cpu_has_bfloat16
+from femur3d.engines.hardware import slow_precision
 from femur3d.errors import FemurError, InputError
 from femur3d.inference.saved_model import check_fits, find_model
 from femur3d.io.settings import from_dict, to_dict, with_settings
@@ -39,12 +39,6 @@ flags.DEFINE_string("initial_weights", "", "trained model to start from: a folde
 flags.DEFINE_string("packed_cache", "", "folder of packed volumes that runs share; by default .packed beside the run")
 flags.DEFINE_bool("keep_packed", True, "keep the packed volumes once the training has ended; others may use them")
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
-
-
-SLOW_BFLOAT16 = (
-    "  This processor computes in bfloat16 many times slower than in float32: stop, and start the run again with\n"
-    "  --set training.precision=float32"
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,8 +75,8 @@ def _train(experiment: Experiment, run: RunDirectory, engine: KerasEngine) -> bo
     from femur3d.training.trainer import Trainer
 
     run.say(f"Training on {engine.device_name()}")
-    if experiment.training.precision == "mixed_bfloat16" and engine.on_cpu() and not cpu_has_bfloat16():
-        run.say(SLOW_BFLOAT16)
+    if engine.on_cpu() and (warning := slow_precision(experiment.training.precision)):
+        run.say(warning)
     with _open_packed(Path(FLAGS.dataset), run, experiment) as packed:
         _check_packed(packed, experiment)
         trainer = Trainer(experiment, packed, run, engine)

@@ -28,3 +28,13 @@ def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return bool(BFLOAT16 & set(features.split()))
+
+
+def slow_precision(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What to tell of a training precision that this processor is slow in; '' where there is nothing to tell."""
+    if precision != "mixed_bfloat16" or cpu_has_bfloat16(cpuinfo):
+        return ""
+    return (
+        "  This processor computes in bfloat16 many times slower than in float32: stop, and start another run with\n"
+        "  --set training.precision=float32"
+    )
