@@ -185,7 +185,7 @@ def test_help(module):
             3,
             "no such dataset",
         ),
-        (["train", "--experiment", "experiments/transfer.py", "--dataset", "{}/no", "--run", "{}/r"], 3, "C3D"),
+        (["train", "--experiment", "experiments/transfer.py", "--dataset", "{}", "--run", "{}/r"], 3, "C3D"),
         (["train", "--experiment", "{}/e.py", "--dataset", "x", "--run", "{}/r"], 2, "no such experiment"),
         (["train", "--dataset", "x", "--run", "{}/r"], 2, "experiment"),
         (["pack", "--dataset", "{}/no", "-o", "{}/p.h5"], 3, "{}/no"),
