@@ -75,7 +75,7 @@ def _train(experiment: Experiment, run: RunDirectory, engine: KerasEngine) -> bo
     from femur3d.training.trainer import Trainer
 
     run.say(f"Training on {engine.device_name()}")
-    if engine.on_cpu() and (warning := slow_precision(experiment.training.precision)):
+    if (warning := slow_precision(experiment.training.precision)) and engine.on_cpu():
         run.say(warning)
     with _open_packed(Path(FLAGS.dataset), run, experiment) as packed:
         _check_packed(packed, experiment)

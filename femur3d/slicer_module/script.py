@@ -16,7 +16,7 @@ from pathlib import Path
 def main() -> int:
     """Segments one scan; the exit code of `femur3d.infer`, whose messages Slicer shows."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="hip_t1")
+    parser.add_argument("--model", default="auto")
     parser.add_argument("--fast", action="store_true")
     for own in ("--returnparameterfile", "--processinformationaddress"):  # Slicer adds these
         parser.add_argument(own)

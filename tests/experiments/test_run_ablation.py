@@ -603,9 +603,11 @@ def test_whole_ablation(whole):
 
     lines = (out / "report" / "table.txt").read_text(encoding="utf-8").splitlines()
     assert "\n".join(lines) in done.stdout
+    measured = []
     for arm, label in zip(ARMS, ("transfer (surrogate)", "scratch", "no deep supervision"), strict=True):
         rows = read_rows(out / f"{arm}_seed0" / "evaluation" / "metrics.csv")
         assert {row["case"] for row in rows} == {"phantom_002"}
+        measured += [(label, row["label"]) for row in rows]
         (ours,) = [line for line in lines if line.startswith(f"{label}, seed 0 ")]
         expected = [np.mean([float(row[name]) for row in rows]) for name in ("mean_mm", "dice", "recall")]
         shown = ours.removeprefix(f"{label}, seed 0").split()
@@ -614,8 +616,7 @@ def test_whole_ablation(whole):
     assert published.split()[-1] == "0.9712"
     assert [line for line in lines if "surrogate_weights, SHA-256" in line]
     femurs = read_rows(out / "report" / "femurs.csv")
-    arms = list(dict.fromkeys(row["arm"] for row in femurs))
-    assert arms == ["transfer (surrogate)", "scratch", "no deep supervision"]
+    assert [(row["arm"], row["label"]) for row in femurs] == measured
     assert (out / "report" / "curves.png").stat().st_size > 10_000
 
 

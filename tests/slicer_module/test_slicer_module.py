@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import femur3d
+from femur3d.inference.choice import AUTO, NAMES
 from femur3d.io.images import read_volume, write_volume
 from tests.support.ellipsoids import scan_and_label
 
@@ -45,8 +46,9 @@ def test_description_is_of_this_femur3d(module: Path) -> None:
     assert places == {"scan": "0", "femurs": "1"}
     assert {one.findtext("channel") for one in description.iterfind(".//image")} == {"input", "output"}
     assert [one.text for one in description.iterfind(".//longflag")] == ["model", "fast"]
-    models = Path(femur3d.__file__).parent / "models"
-    assert all((models / str(one.text) / "config.json").is_file() for one in description.iterfind(".//element"))
+    names = [str(one.text) for one in description.iterfind(".//element")]
+    assert names == [AUTO, *NAMES]
+    assert description.findtext(".//string-enumeration/default") == AUTO
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script with #!")

@@ -93,6 +93,7 @@ def main() -> None:
     backend.ENGINE = StandInEngine()
     sys.modules[backend.__name__] = backend
     module = importlib.import_module(f"femur3d.{sys.argv[1]}")  # one alone: both define flags of the same names
+    importlib.import_module("femur3d.training.trainer")  # once, and not in every child
     top, samples = Path(sys.argv[2]), int(sys.argv[3])
     unbroken = top / "unbroken"
     unbroken.mkdir()

@@ -1,7 +1,7 @@
 """A label map as a DICOM RT Structure Set: closed contours on the slices of the series that it was made from.
 
-rt-utils writes such files, too, but wants the whole series in one folder, reads its pixels, fills holes, and was last
-released in 2023; highdicom writes none.
+Written with pydicom: rt-utils, which writes such files too, wants the whole series alone in one folder and reads its
+pixels again.
 """
 
 from __future__ import annotations
