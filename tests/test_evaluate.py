@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.label_boxes import BOTH, LEFT, RIGHT, label_volume, write
+import numpy as np
+
+from femur3d.report.measure import measure
+from femur3d.report.results import find_results
+from tests.support.label_boxes import BOTH, LEFT, RIGHT, SPECK, label_volume, write
 
 
 def evaluate(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -136,3 +140,27 @@ def test_figures_and_report_show_every_case(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert '"femurs":6,"failures":4' in page
     assert ended.stdout.splitlines()[-1] == str(tmp_path / "out" / "report.html")
+
+
+def test_command_line_goes_by_the_names_of_the_references_labels(tmp_path: Path) -> None:
+    """Of a dataset that names the right femur first: one prediction of femur3d (left is 1), one of another program."""
+    mirrored = label_volume(l2=[LEFT], l1=[RIGHT], l3=[SPECK])
+    (tmp_path / "dataset.json").write_text(
+        '{"labels": {"background": 0, "femur_right": 1, "femur_left": 2, "acetabulum": 3}}'
+    )
+    for name in ("other", "own"):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", mirrored)
+    write(tmp_path / "predictions" / "other.nii.gz", mirrored)
+    write(tmp_path / "predictions" / "own.nii.gz", BOTH)
+    (tmp_path / "predictions" / "own.json").write_text(json.dumps({"model": {}, "files": ["own.nii.gz"]}))
+    ended = evaluate(tmp_path, "--report")
+    assert ended.returncode == 0, ended.stderr
+    assert "left out: acetabulum\n" in ended.stdout
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
+        rows = {(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)}
+    assert rows == {(case, f"femur_{side}"): 1.0 for case in ("other", "own") for side in ("left", "right")}
+    results = find_results(tmp_path / "predictions", references=tmp_path / "labelsTr")
+    assert [result.name for result in results] == ["own"]  # where there is a CASE.json, others are not results
+    measured, _, problems = measure(results, {1: "left", 2: "right"})
+    assert not problems
+    np.testing.assert_array_equal(results[0].read_labels().array, measured[0].read_reference().array)

@@ -276,3 +276,14 @@ def test_a_single_frame_is_no_scan(tmp_path: Path) -> None:
     dataset = enhanced(frames_of(make_scan())[:1])
     del dataset.NumberOfFrames
     refused(save(dataset, tmp_path / "a.dcm"), "one slice")
+
+
+def test_a_table_of_offsets_longer_than_the_file(tmp_path: Path) -> None:
+    """pydicom raises struct.error there."""
+    save(enhanced(frames_of(make_scan())), tmp_path / "a.dcm", RLELossless)
+    content = bytearray((tmp_path / "a.dcm").read_bytes())
+    table = content.index(b"\xfe\xff\x00\xe0", content.index(b"\xe0\x7f\x10\x00"))  # first item of the pixel data
+    content[table + 7] = 1  # the highest byte of its length
+    (tmp_path / "a.dcm").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.dcm: the file is damaged or incomplete.*\n."):
+        read_volume(tmp_path / "a.dcm")
