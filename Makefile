@@ -50,13 +50,13 @@ $(READY): setup.py pyproject.toml
 	@touch $@
 
 test: $(READY)  ## run the tests, but for the slow ones
-	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'
 
 test-all: $(READY)  ## run all tests, those of whole studies, benchmarks and killed processes included
 	@$(BIN)/python -m pytest -n $(WORKERS)
 
 coverage: $(READY)  ## run the tests as `make test` does, and print which lines of femur3d/ they miss
-	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --cov=femur3d --cov-report=term-missing:skip-covered
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' --cov=femur3d --cov-report=term-missing:skip-covered
 
 lint: $(READY)  ## ruff (rules and format) and mypy
 	@$(BIN)/ruff check .

@@ -27,7 +27,7 @@ def make_train_step(network: keras.Model, optimizer: keras.optimizers.Optimizer,
     """
     variables = network.trainable_variables
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = network(images, training=True)

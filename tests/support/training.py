@@ -1,7 +1,10 @@
 """Short trainings in this process, and what they write."""
 
 import csv
+from typing import ClassVar
 
+import keras
+import numpy as np
 from tqdm import tqdm
 
 from femur3d.data.packed_dataset import PackedDataset
@@ -10,11 +13,39 @@ from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import Trainer
 
 
-def train(experiment, packed_file, path, stop_after=None):
+class StandIn:
+    """An engine that trains in no time, for tests of the loop: an update depends on patches, weights and optimiser.
+
+    So a run that goes on has the bits of an unbroken one only where all of these are as they were.
+    """
+
+    errors = ()
+    versions: ClassVar[dict[str, str]] = {"stand-in": "1"}
+
+    def patch_stream(self, sampler, first_step, steps):
+        return map(sampler.batch, range(first_step, steps))
+
+    def make_train_step(self, network, optimizer, loss):
+        weights = network.trainable_variables
+
+        def step(images, labels):
+            inside = float(images[..., 0][labels > 0].sum()) / labels.size
+            terms = {"loss": 1 + inside, "ce_lower": inside, "ce_mid": 2.0, "ce_upper": images.std(), "l2_penalty": 0.5}
+            scalars = {**terms, "learning_rate": float(optimizer.learning_rate), "gradient_norm": abs(inside)}
+            optimizer.apply([keras.ops.full(v.shape, inside) for v in weights], weights)
+            return scalars
+
+        return step
+
+    def make_predict(self, network):
+        return lambda patches: (patches > np.mean(network.get_layer("conv1a").bias)).astype(np.float32)
+
+
+def train(experiment, packed_file, path, stop_after=None, engine=ENGINE):
     """Trains in a fresh run folder object, as a new process would; returns the trainer and whether it finished."""
     run = open_run_directory(path)
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
-        trainer = Trainer(experiment, packed, run, ENGINE)
+        trainer = Trainer(experiment, packed, run, engine)
         if stop_after is not None:
             inner = trainer.train_step
 

@@ -24,7 +24,7 @@ from femur3d.training.run_directory import open_run_directory
 from femur3d.training.trainer import Trainer, TrainingError
 from femur3d.training.validation import validate
 from tests.support.ellipsoids import write_dataset
-from tests.support.training import rows, train
+from tests.support.training import StandIn, rows, train
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,13 @@ def finished_run(tiny_experiment, packed_file, tmp_path_factory):
     trainer, finished = train(tiny_experiment, packed_file, path)
     assert finished
     return path, trainer
+
+
+@pytest.fixture(scope="module")
+def stand_in_run(tiny_experiment, packed_file, tmp_path_factory):
+    """The same loop, its updates not the network's: for tests that ask what the loop does with them."""
+    path = tmp_path_factory.mktemp("runs") / "stand_in"
+    return path, train(tiny_experiment, packed_file, path, engine=StandIn())[0]
 
 
 def test_run_directory(finished_run, tiny_experiment):
@@ -69,12 +76,12 @@ def test_validation_dice_is_that_of_the_trained_network(finished_run, packed_fil
     assert float(rows(path)[-1]["validation_dice"]) == pytest.approx(np.mean(found), abs=1e-4)
 
 
-@pytest.mark.parametrize("stop_after", [2, 3, 5])
-def test_resumed_run_gives_the_same_bits(finished_run, tiny_experiment, packed_file, tmp_path, stop_after):
-    _, unbroken = finished_run
-    _, finished = train(tiny_experiment, packed_file, tmp_path / "r", stop_after)
+@pytest.mark.parametrize(("stop_after", "engine"), [(2, StandIn()), (3, StandIn()), (5, StandIn()), (5, ENGINE)])
+def test_resumed_run_gives_the_same_bits(request, tiny_experiment, packed_file, tmp_path, stop_after, engine):
+    _, unbroken = request.getfixturevalue("finished_run" if engine is ENGINE else "stand_in_run")
+    _, finished = train(tiny_experiment, packed_file, tmp_path / "r", stop_after, engine)
     assert not finished
-    resumed, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    resumed, finished = train(tiny_experiment, packed_file, tmp_path / "r", engine=engine)
     assert finished
     state = [(t.network.variables, t.optimizer.variables) for t in (unbroken, resumed)]
     for part in range(2):
@@ -84,14 +91,14 @@ def test_resumed_run_gives_the_same_bits(finished_run, tiny_experiment, packed_f
     assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
 
 
-def test_killed_run_goes_on_from_its_last_checkpoint(finished_run, tiny_experiment, packed_file, tmp_path):
-    train(tiny_experiment, packed_file, tmp_path / "r", stop_after=5)
+def test_killed_run_goes_on_from_its_last_checkpoint(stand_in_run, tiny_experiment, packed_file, tmp_path):
+    train(tiny_experiment, packed_file, tmp_path / "r", stop_after=5, engine=StandIn())
     (tmp_path / "r" / "checkpoints" / "step_00000005.npz").unlink()  # as if killed before it was written
-    trainer, finished = train(tiny_experiment, packed_file, tmp_path / "r")
+    trainer, finished = train(tiny_experiment, packed_file, tmp_path / "r", engine=StandIn())
     assert finished
     assert trainer.step == 6
     assert [r["step"] for r in rows(tmp_path / "r")] == ["2", "4", "6"]
-    for a, b in zip(finished_run[1].network.get_weights(), trainer.network.get_weights(), strict=True):
+    for a, b in zip(stand_in_run[1].network.get_weights(), trainer.network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -116,7 +123,7 @@ def test_loss_that_is_not_finite_stops_the_run(tiny_experiment, packed_file, tmp
     run = open_run_directory(tmp_path / "r")
     experiment = with_settings(tiny_experiment, [f"training.multi_volume_batches={mixed}"])
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
-        trainer = Trainer(experiment, packed, run, ENGINE)
+        trainer = Trainer(experiment, packed, run, StandIn())
         inner = trainer.train_step
 
         def poisoned(images, labels):
@@ -163,7 +170,7 @@ def test_transfer_fills_the_encoder_and_is_recorded(tiny_experiment, packed_file
 
 def test_validation_does_not_wait_for_the_log(tiny_experiment, packed_file, tmp_path):
     experiment = with_settings(tiny_experiment, ["training.log_every=4", "training.validate_every=3"])
-    train(experiment, packed_file, tmp_path / "r")
+    train(experiment, packed_file, tmp_path / "r", engine=StandIn())
     found = {r["step"]: (bool(r["loss"]), bool(r["validation_dice"])) for r in rows(tmp_path / "r")}
     assert found == {"3": (False, True), "4": (True, False), "6": (True, True)}
 
@@ -171,7 +178,7 @@ def test_validation_does_not_wait_for_the_log(tiny_experiment, packed_file, tmp_
 def test_gradient_that_is_not_finite_stops_the_run_before_it_is_saved(tiny_experiment, packed_file, tmp_path):
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
         run = open_run_directory(tmp_path / "r")
-        trainer = Trainer(tiny_experiment, packed, run, ENGINE)
+        trainer = Trainer(tiny_experiment, packed, run, StandIn())
         inner = trainer.train_step
 
         def exploded(images, labels):
@@ -207,9 +214,9 @@ def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
                 file[f"{name}/{part}"] = np.asarray(getattr(network.get_layer(name), part))
         file.attrs.update(source_kind="surrogate")
     experiment = with_settings(tiny_experiment, [f"encoder_weights={path}"])
-    train(experiment, packed_file, tmp_path / "r", stop_after=2)
+    train(experiment, packed_file, tmp_path / "r", stop_after=2, engine=StandIn())
     path.unlink()
-    _, finished = train(experiment, packed_file, tmp_path / "r")
+    _, finished = train(experiment, packed_file, tmp_path / "r", engine=StandIn())
     assert finished
     model = load_model(tmp_path / "r" / "model")
     assert model.provenance["encoder_source"]["source_kind"] == "surrogate"
@@ -263,7 +270,7 @@ class Lazy:
 
 
 def test_scalars_are_fetched_with_the_log_and_the_means_are_those_of_every_update(
-    finished_run, tiny_experiment, packed_file, tmp_path
+    stand_in_run, tiny_experiment, packed_file, tmp_path
 ):
     """Rows of a window of six updates against the means of windows of one, and no scalar fetched in between."""
     settings = ["training.checkpoint_every=6", "training.validate_every=6"]
@@ -272,7 +279,7 @@ def test_scalars_are_fetched_with_the_log_and_the_means_are_those_of_every_updat
         experiment = with_settings(tiny_experiment, [*settings, f"training.log_every={every}"])
         with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
             run = open_run_directory(tmp_path / f"every_{every}")
-            trainer = Trainer(experiment, packed, run, ENGINE)
+            trainer = Trainer(experiment, packed, run, StandIn())
             inner = trainer.train_step
 
             def lazy(images, labels, inner=inner):
@@ -287,7 +294,7 @@ def test_scalars_are_fetched_with_the_log_and_the_means_are_those_of_every_updat
     (whole,), single = rows(tmp_path / "every_6"), rows(tmp_path / "every_1")
     for name in ("loss", "ce_lower", "ce_mid", "ce_upper", "l2_penalty", "gradient_norm", "learning_rate"):
         assert float(whole[name]) == pytest.approx(np.mean([float(row[name]) for row in single]), rel=1e-5)
-    assert whole["validation_dice"] == single[-1]["validation_dice"] == rows(finished_run[0])[-1]["validation_dice"]
+    assert whole["validation_dice"] == single[-1]["validation_dice"] == rows(stand_in_run[0])[-1]["validation_dice"]
 
 
 def test_loss_that_is_not_finite_is_never_saved(tiny_experiment, packed_file, tmp_path):
@@ -295,7 +302,7 @@ def test_loss_that_is_not_finite_is_never_saved(tiny_experiment, packed_file, tm
     experiment = with_settings(tiny_experiment, ["training.log_every=100", "training.validate_every=100"])
     with PackedDataset(packed_file) as packed, tqdm(disable=True) as bar:
         run = open_run_directory(tmp_path / "r")
-        trainer = Trainer(experiment, packed, run, ENGINE)
+        trainer = Trainer(experiment, packed, run, StandIn())
         trainer.train_step = lambda *_: {"loss": np.nan if trainer.step == 1 else 1.0, "gradient_norm": 1.0}
         with pytest.raises(TrainingError, match=r"Update 2 failed, the loss is nan; its patches come from case_"):
             trainer.train(bar)
