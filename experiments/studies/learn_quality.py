@@ -29,7 +29,7 @@ from experiments.studies.corruption import corrupt, top_box
 from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.data.nnunet_dataset import CasePaths, find_cases
-from femur3d.errors import UsageError
+from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.cases import split_femurs
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import keep_femurs
@@ -111,10 +111,16 @@ def examine(segmenter: Segmenter, scan: Volume, reference: Volume, kind: str, st
         reference: its label map.
         kind, strength: of `plan`.
         seed: of the corruption.
+
+    Raises:
+        InputError: the field of view ends so near the femurs that this corruption leaves nothing to segment.
     """
     top_mm = _above_femurs_mm(reference)
     amount = {"cropped head": top_mm + strength, "wrong body part": top_mm - ABOVE_MM}.get(kind, strength)
-    corrupted = scan if kind == AS_IT_IS else corrupt(scan, kind, amount, seed)
+    try:
+        corrupted = scan if kind == AS_IT_IS else corrupt(scan, kind, amount, seed)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     result = segmenter(corrupted, "sides")
     prediction = result.labels
     if kind in CORRUPT_LABELS_TOO:
@@ -269,13 +275,17 @@ def run_folds(folders: Sequence[Path], cases: Sequence[CasePaths], cache: Path, 
                 scan, reference = read_volume(case.image), without_specks(read_volume(case.label))
                 for kind, strength in plan(numbers[case.name], rounds):
                     key = (model.weights_sha256, case.name, kind, strength)
+                    bar.update()
                     if key not in done:
-                        found = examine(segmenter, scan, reference, kind, strength, numbers[case.name])
+                        try:
+                            found = examine(segmenter, scan, reference, kind, strength, numbers[case.name])
+                        except InputError as error:
+                            tqdm.write(f"{case.name}, {kind}: left out. {str(error).splitlines()[0]}")
+                            continue
                         done[key] = Result(model.weights_sha256, folder.parent.name, *key[1:], *found)
                         lines.write(json.dumps(dataclasses.asdict(done[key])) + "\n")
                         lines.flush()
                     results.append(done[key])
-                    bar.update()
     return results
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.studies import learn_quality
 from femur3d.engines.backend import ENGINE
-from femur3d.errors import UsageError
+from femur3d.errors import InputError, UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.inference.saved_model import load_model, save_model
 from femur3d.inference.segmenter import Segmenter
@@ -91,6 +91,29 @@ def test_corrupted_scans_are_compared_with_what_there_is_to_find(threshold_model
     assert measures["border_contact_cm2"] > 10
     nothing, _ = examine(segmenter, scan, label, "wrong body part", 0.0, 0)
     assert nothing in (0.0, None)
+    for above, reason in ((25.0, "a hip, not a part of one"), (10.0, "between 1 and")):  # mm of the field of view
+        cut = round((learn_quality._above_femurs_mm(label) - above) / 5.0)
+        low = [dataclasses.replace(v, array=v.array[:-cut]) for v in (scan, label)]
+        with pytest.raises(InputError, match=reason):
+            examine(segmenter, *low, "wrong body part", 0.0, 0)
+
+
+def test_corruptions_that_leave_nothing_to_segment_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(learn_quality, "STRENGTHS", {})
+    cases = learn_quality.find_cases(write_dataset(tmp_path / "data", cases=2))
+    cv = cross_validation(tmp_path / "cv", ["case_0", "case_1"])
+
+    def examine(segmenter, scan, reference, kind, strength, seed):
+        if kind == "wrong body part":
+            raise InputError("Too small.\nExpected more.")
+        return 0.9, {"fragments": 1.0}
+
+    monkeypatch.setattr(learn_quality, "examine", examine)
+    found = learn_quality.run_folds([cv / f"fold{i}" / "model" for i in (0, 1)], cases, cv / "quality.jsonl", 1)
+    assert [(r.case, r.kind) for r in found] == [
+        (case, kind) for case in ("case_0", "case_1") for kind in ("as it is", "upside down")
+    ]
+    assert "case_0, wrong body part: left out. Too small." in capsys.readouterr().out
 
 
 def test_limits_of_a_fold_come_from_the_others_good_results():
