@@ -73,11 +73,21 @@ def _is_surface(path: Path) -> bool:
 
 def _measure(path: Path) -> dict[str, Morphometry | InputError]:
     if not _is_surface(path):
-        return measure_labels(read_volume(path), NAMES[FLAGS.labels])
+        return _measured_labels(path)
     surface = Surface(*read_mesh(path))
     boundary = Boundary(_voxel_mm(), np.eye(3)) if FLAGS.voxel_mm else None
     one = measure_surface(surface, FLAGS.side, boundary=boundary)
     return {one.side: one}
+
+
+def _measured_labels(path: Path) -> dict[str, Morphometry | InputError]:
+    labels, names = read_volume(path), NAMES[FLAGS.labels]
+    found = measure_labels(labels, names)
+    if not found:
+        received = ", ".join(f"{value:g}" for value in np.unique(labels.array)[:6])
+        wanted = " or ".join(f"{value} ({name})" for value, name in names.items())
+        raise InputError(f"{path}: no femur in it; its values are {received}.\nExpected a label map with {wanted}.")
+    return found
 
 
 def _voxel_mm() -> np.ndarray:

@@ -14,6 +14,7 @@ import pytest
 from femur3d import segment
 from femur3d.errors import InputError
 from femur3d.export.mesh import read_mesh, write_mesh
+from femur3d.io.images import write_volume
 from tests.support.dicom_series import write_scan
 from tests.support.femurs import HEAD_MM, both_femurs, left_femur
 
@@ -21,10 +22,14 @@ from tests.support.femurs import HEAD_MM, both_femurs, left_femur
 def test_a_surface_is_measured_and_a_missing_one_told(tmp_path: Path) -> None:
     surface = left_femur(1.5)
     write_mesh(surface.vertices, surface.triangles, tmp_path / "one.stl")
+    empty = both_femurs(10.0)
+    write_volume(empty.with_array(empty.array * 0), tmp_path / "empty.nii.gz")
     arguments = ["-i", str(tmp_path / "one.stl"), "-i", str(tmp_path / "two.ply"), "-o", str(tmp_path / "out")]
+    arguments += ["-i", str(tmp_path / "empty.nii.gz")]
     done = subprocess.run([sys.executable, "-m", "femur3d.measure", *arguments], capture_output=True, encoding="utf-8")
     assert done.returncode == 4, done.stderr
     assert "two.ply: no surface file" in done.stderr
+    assert "empty.nii.gz: no femur in it; its values are 0." in done.stderr
     found = json.loads((tmp_path / "out/one.json").read_text())["morphometry"]["left"]
     assert found["head_radius_mm"]["value"] == pytest.approx(HEAD_MM, abs=0.1)
     assert found["version_deg"]["level"] == "not measurable"

@@ -17,6 +17,7 @@ from femur3d.morphometry.sphere import Sphere
 from femur3d.morphometry.surface import PLANES, Contour
 
 LEAVES = 0.03  # of the radius: what is farther out has left the sphere **(ours)**
+STAYS_DEG = 10.0  # for so long at least: a ridge of less than 4 mm along the outline has not **(ours)**
 MOST_BACK_DEG = 3.0  # from there back to the sphere itself
 FROM_DEG, TO_DEG = 100.0, 20.0  # where along an outline it is looked for, from the articular surface to the neck
 CAM_DEG = 55.0  # a larger alpha angle is a cam's (Nötzli et al. 2002 and after)
@@ -47,9 +48,10 @@ def _heights(line: Contour, radius: float) -> np.ndarray:
 def alpha_degrees(heights_mm: np.ndarray, radius_mm: float, leaves: float = LEAVES) -> np.ndarray:
     """The alpha angle in every half-plane: (PLANES,), degrees; NaN where the outline does not leave the sphere.
 
-    An outline of voxels strays from the best sphere by some tenths of a millimetre. So the first place farther out by
-    3% of the radius is looked for, and from it a line parallel to the neck's axis goes back to the sphere, by 3° at
-    most. On a ball with a cylinder as its neck this is asin(cylinder's radius / ball's radius), as it should be.
+    An outline of voxels strays from the best sphere by some tenths of a millimetre. So the first place is looked for
+    from which on 10° are farther out by 3% of the radius, and from it a line parallel to the neck's axis goes back to
+    the sphere, by 3° at most. On a ball with a cylinder as its neck this is asin(cylinder's radius / ball's radius),
+    as it should be.
 
     Args:
         heights_mm: of `heights`.
@@ -61,16 +63,23 @@ def alpha_degrees(heights_mm: np.ndarray, radius_mm: float, leaves: float = LEAV
 
 def _alpha(row: np.ndarray, radius: float, leaves: float) -> float:
     angles, level = polar_degrees(), leaves * radius
-    out = np.flatnonzero(row > level)
+    out = np.flatnonzero((row > level) & _stays(~(row <= level)))
     if not out.size:
         return np.nan
     first = int(out[0])
-    if first == 0:
-        return float(angles[0])
+    if first == 0 or not np.isfinite(row[first - 1]):
+        return float(angles[first])
     share = (level - row[first - 1]) / (row[first] - row[first - 1])
     left = angles[first - 1] - share * STEP_DEG
     touching = np.degrees(np.arcsin(min((1 + leaves) * np.sin(np.radians(left)), 1.0)))
     return float(min(touching if left < 90 else left, left + MOST_BACK_DEG))
+
+
+def _stays(out: np.ndarray) -> np.ndarray:
+    """(N,): from where on an outline is out over STAYS_DEG on its way to the neck, or as far as it is known."""
+    steps = round(STAYS_DEG / STEP_DEG)
+    ahead = np.concatenate([out, np.ones(steps, bool)])
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(ahead, steps + 1).all(axis=1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ _RAYS = 2000
 _GAP = 0.15  # radians from a ray to the nearest piece of the head: more, and the ray leaves through the neck
 
 START = 2.8  # below the lesser trochanter: this many head radii below the head's centre
+SLIM = 1.15  # sections of up to this many times the least area: the lesser trochanter and its flare are not **(ours)**
 LONGEST_MM = 80.0  # of the shaft that is used: what lies further down is bowed
 END_MM = 2.0  # next to the end of the shaft or of the field of view nothing is used
 SHAFT_STEP_MM = 4.0
@@ -50,11 +51,11 @@ class Neck:
     is_bounded: bool
 
 
-def neck_window(surface: Surface, head: Sphere) -> np.ndarray:
-    """Unit vector (3,) from the head's centre into the neck: a first guess.
+def neck_window(surface: Surface, head: Sphere) -> np.ndarray | None:
+    """Unit vector (3,) from the head's centre into the neck: a first guess; None where there is no neck.
 
-    The surface of the head covers most directions from its centre; the neck is the hole in it, where nothing of the
-    surface faces the centre at the head's radius.
+    The surface of the head covers most directions from its centre; the neck is the hole in it behind which the bone
+    goes on: nothing of the surface is near the head's sphere there, and something is farther out.
     """
     count = _RAYS
     index = np.arange(count) + 0.5
@@ -62,10 +63,12 @@ def neck_window(surface: Surface, head: Sphere) -> np.ndarray:
     rays = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
     offsets = surface.vertices - head.centre_mm
     distances = np.linalg.norm(offsets, axis=1)
-    near = np.abs(distances - head.radius_mm) < 0.12 * head.radius_mm
-    gaps, _ = cKDTree(offsets[near] / distances[near, None]).query(rays)
-    middle = rays[gaps > _GAP].sum(axis=0)
-    return middle / np.linalg.norm(middle)
+    directions, beyond = offsets / distances[:, None], distances / head.radius_mm - 1
+    if not (beyond > 0.12).any() or not (np.abs(beyond) < 0.12).any():
+        return None
+    gaps, reaches = (cKDTree(directions[part]).query(rays)[0] for part in (np.abs(beyond) < 0.12, beyond > 0.12))
+    middle = rays[(gaps > _GAP) & (reaches < _GAP)].sum(axis=0)
+    return middle / np.linalg.norm(middle) if middle.any() else None
 
 
 def find_neck(surface: Surface, head: Sphere, frame: Frame, narrow: float = NARROW, close_deg: float = 0.05) -> Neck:
@@ -187,6 +190,10 @@ def _fit(surface: Surface, head: Sphere, down: np.ndarray, start: float) -> Shaf
     if len(levels) < 3:
         return None
     areas, middles = sections(surface, head.centre_mm, down, levels)
+    slim = areas <= SLIM * areas.min()
+    if slim.sum() < 3:
+        return None
+    levels, areas, middles = levels[slim], areas[slim], middles[slim]
     centre = middles.mean(axis=0)
     _, _, axes = np.linalg.svd(middles - centre)
     direction = axes[0] * -np.sign(axes[0] @ down)

@@ -75,9 +75,18 @@ def alpha_max(femur: Femur) -> float:
 
 
 def alpha_max_hour(femur: Femur) -> float:
-    """Where the alpha angle is largest from 11 to 5 o'clock: its hour; 12 is superior, 3 anterior, on both sides."""
+    """Where the alpha angle is largest from 11 to 5 o'clock: its hour; 12 is superior, 3 anterior, on both sides.
+
+    Between the half-planes it is the top of the parabola through the largest angle and its neighbours.
+    """
     front = _front(femur)
-    return float(_HOURS[np.nanargmax(front)]) if np.isfinite(front).any() else np.nan
+    if not np.isfinite(front).any():
+        return np.nan
+    largest = int(np.nanargmax(front))
+    before, top, after = femur.alpha_deg[_FRONT[largest] + np.array([-1, 0, 1])]
+    bend = before - 2 * top + after
+    shift = np.clip((before - after) / (2 * bend), -0.5, 0.5) if bend < 0 else 0.0
+    return float(_HOURS[largest] + shift * 12 / PLANES)
 
 
 def alpha_anterior(femur: Femur) -> float:
@@ -116,11 +125,11 @@ def _front(femur: Femur) -> np.ndarray:
 DEFINITIONS = {
     "head_radius_mm": Definition("mm", ("head",), head_radius),
     "neck_diameter_mm": Definition("mm", ("head", "neck"), neck_diameter),
-    "head_neck_offset_mm": Definition("mm", ("head", "neck", "junction"), head_neck_offset),
-    "head_neck_offset_ratio": Definition("1", ("head", "neck", "junction"), head_neck_ratio),
+    "head_neck_offset_mm": Definition("mm", ("head", "neck", "junction", "clock"), head_neck_offset),
+    "head_neck_offset_ratio": Definition("1", ("head", "neck", "junction", "clock"), head_neck_ratio),
     "neck_shaft_angle_deg": Definition("deg", ("head", "neck", "shaft"), neck_shaft_angle),
     "femoral_offset_mm": Definition("mm", ("head", "shaft"), femoral_offset),
-    "alpha_max_deg": Definition("deg", ("head", "neck", "junction"), alpha_max),
+    "alpha_max_deg": Definition("deg", ("head", "neck", "junction", "clock"), alpha_max),
     "alpha_max_hour": Definition("h", ("head", "neck", "junction", "clock"), alpha_max_hour),
     "alpha_anterior_deg": Definition("deg", ("head", "neck", "junction", "clock"), alpha_anterior),
     "alpha_anterosuperior_deg": Definition("deg", ("head", "neck", "junction", "clock"), alpha_anterosuperior),

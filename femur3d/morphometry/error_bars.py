@@ -2,8 +2,9 @@
 
 Each time the surface is moved along its normals by a smooth random field, by half a voxel's extent along the normal, or
 as far as a probability map leaves the boundary open; and what the definitions leave open (how much of the head is
-articular, where the shaft begins, …) is varied. Then a least width is calibrated: on phantoms the 90% interval
-is to hold the truth in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
+articular, where the shaft begins, …) is varied. How far the measures then reach is turned into half widths that were
+calibrated on phantoms, once for voxels of 1 mm and once for slices of 5.2 mm: the 90% interval is to hold the truth
+in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
 """
 
 from __future__ import annotations
@@ -27,20 +28,23 @@ COMMON = 0.3  # of the amplitude: the same all over the femur
 _WAVES = 32
 _OPEN_MM = 3.0  # a probability map that leaves the boundary more open than this is taken so
 
-WIDEN = 1.2  # of the bars that resampling gives
-LEAST = {  # half-widths: calibrated, see experiments/results/morphometry_phantom.txt
-    "neck_diameter_mm": 0.087,
-    "head_neck_offset_mm": 0.392,
-    "head_neck_offset_ratio": 0.009,
-    "neck_shaft_angle_deg": 0.709,
-    "femoral_offset_mm": 1.327,
-    "alpha_max_deg": 2.027,
-    "alpha_max_hour": 0.067,
-    "alpha_anterior_deg": 12.565,
-    "alpha_anterosuperior_deg": 2.701,
-    "cam_area_mm2": 4.969,
-    "cam_volume_mm3": 52.296,
-    "head_centre_mm": 0.132,
+GRIDS_MM = (1.0, 5.2)  # longest edge of the voxels that BARS was calibrated in
+# By measure and grid: (a, b) of a half width a · reach + b, where reach is how far resampling reaches to that side.
+BARS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "head_radius_mm": ((0.574, 0.0512), (0.41, 0.0919)),
+    "neck_diameter_mm": ((0.238, 0.043), (0.429, 0.2198)),
+    "head_neck_offset_mm": ((0.573, 0.1028), (0.668, 0.4548)),
+    "head_neck_offset_ratio": ((0.564, 0.0022), (0.662, 0.0099)),
+    "neck_shaft_angle_deg": ((1.094, 0.2141), (0.533, 0.3105)),
+    "femoral_offset_mm": ((1.372, 0.2616), (0.578, 0.3687)),
+    "alpha_max_deg": ((0.469, 1.2515), (0.655, 10.2257)),
+    "alpha_max_hour": ((0.335, 0.1387), (0.531, 1.1492)),
+    "alpha_anterior_deg": ((1.548, 3.204), (1.188, 7.2505)),
+    "alpha_anterosuperior_deg": ((0.656, 1.406), (0.216, 1.4617)),
+    "cam_height_mm": ((2.155, 0.3937), (1.4, 0.6351)),
+    "cam_area_mm2": ((2.759, 42.7361), (0.575, 45.8579)),
+    "cam_volume_mm3": ((1.833, 48.0425), (0.538, 49.8427)),
+    "head_centre_mm": ((1.11, 0.0842), (0.298, 0.0807)),
 }
 
 
@@ -78,10 +82,12 @@ class Spread:
     Attributes:
         differences: (SAMPLES, M), in the order of DEFINITIONS; NaN where a measure could not be taken.
         centre_mm: (SAMPLES,), how far the head's centre moved.
+        grid_mm: longest edge of the voxels that the surface was drawn in.
     """
 
     differences: np.ndarray
     centre_mm: np.ndarray
+    grid_mm: float
 
     def tails(self, name: str) -> tuple[float, float]:
         """How far the 90% of the differences reach below and above their median; NaN where half of them lack it.
@@ -96,8 +102,7 @@ class Spread:
 
     def interval(self, name: str, value: float) -> tuple[float, float]:
         """The calibrated 90% interval of a measure."""
-        (low, high), least = self.tails(name), LEAST.get(name, 0.0)
-        return value + min(WIDEN * low, -least), value + max(WIDEN * high, least)
+        return interval(name, value, self.tails(name), self.grid_mm)
 
     @property
     def centre_tail_mm(self) -> float:
@@ -107,7 +112,27 @@ class Spread:
     @property
     def centre_error_mm(self) -> float:
         """The same, calibrated: about the head's centre it holds the true one in 90% of cases."""
-        return max(WIDEN * self.centre_tail_mm, LEAST.get("head_centre_mm", 0.0))
+        return half_width("head_centre_mm", self.centre_tail_mm, self.grid_mm)
+
+
+def half_width(name: str, reach: float, grid_mm: float) -> float:
+    """The calibrated half width, to one side, of a measure whose resamplings reach so far; linear between the grids."""
+    fine, thick = BARS.get(name, ((1.0, 0.0), (1.0, 0.0)))
+    slope, least = (np.interp(grid_mm, GRIDS_MM, pair) for pair in zip(fine, thick, strict=True))
+    return float(slope * reach + least * max(grid_mm / GRIDS_MM[1], 1.0))
+
+
+def interval(name: str, value: float, tails: tuple[float, float], grid_mm: float) -> tuple[float, float]:
+    """The calibrated 90% interval of a measure.
+
+    Args:
+        name: of DEFINITIONS.
+        value: as measured.
+        tails: of `Spread.tails`.
+        grid_mm: longest edge of the voxels.
+    """
+    low, high = value - half_width(name, -tails[0], grid_mm), value + half_width(name, tails[1], grid_mm)
+    return (max(low, 0.0) if name.startswith("cam_") else low), high
 
 
 def spread(surface: Surface, femur: Femur, boundary: Boundary) -> Spread:
@@ -125,7 +150,7 @@ def spread(surface: Surface, femur: Femur, boundary: Boundary) -> Spread:
         moved = again(coarse.moved(deviation * field), plain, _choices(rng))
         differences[sample] = values(moved) - first
         centres[sample] = np.linalg.norm(moved.head.centre_mm - plain.head.centre_mm)
-    return Spread(differences, centres)
+    return Spread(differences, centres, float(boundary.spacing_mm.max()))
 
 
 def _choices(rng: np.random.Generator) -> Choices:

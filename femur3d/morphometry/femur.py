@@ -34,6 +34,8 @@ class Choices:
 
 
 OURS = Choices()
+UP = np.array([0.0, 0.0, 1.0])  # of a body in LPS
+SIZE_MM = (40.0, 700.0)  # the longest edge of the box about a femur or a part of one with head and neck
 _ROUNDS = 4
 _SETTLED_MM = 0.02
 
@@ -48,6 +50,7 @@ class Femur:
         head: its sphere.
         neck: its axis and sections; `neck.frame` is the clock.
         shaft: None where too little of it is there.
+        below_head_mm: how far the femur reaches below the head's centre, along the shaft, without one along the body.
         heights_mm: of the surface over the head's sphere, see `alpha.heights`.
         alpha_deg: alpha angle in each half-plane of the clock, see `alpha.alpha_degrees`.
     """
@@ -57,6 +60,7 @@ class Femur:
     head: Sphere
     neck: Neck
     shaft: Shaft | None
+    below_head_mm: float
     heights_mm: np.ndarray
     alpha_deg: np.ndarray
 
@@ -78,14 +82,22 @@ def find_femur(surface: Surface, side: Side | None = None, in_world: bool = Fals
         in_world: whether the patient lies as LPS says.
 
     Raises:
-        InputError: there is no head to be found.
+        InputError: it is not as large as a femur, or there is no head or no neck to be found.
     """
+    longest = float(np.ptp(surface.vertices, axis=0).max())
+    if not SIZE_MM[0] <= longest <= SIZE_MM[1]:
+        raise InputError(
+            f"The surface is {longest:.4g} mm long, no femur is.\nExpected {SIZE_MM[0]:g} to {SIZE_MM[1]:g} mm: give "
+            "the spacing or the vertices in millimetres."
+        )
     head = find_head(surface)
     if head is None or (head := fit_head(surface, head)) is None:
         raise InputError("No femoral head was found on the surface.\nExpected a closed surface of one proximal femur.")
     axis = neck_window(surface, head)
+    if axis is None:
+        raise InputError("No neck was found beside the ball.\nExpected a closed surface of one proximal femur.")
     shaft = find_shaft(surface, head, axis)
-    up = shaft.direction if shaft else np.array([0.0, 0.0, 1.0])
+    up = shaft.direction if shaft else UP
     superior = perpendicular(up, axis)
     frame = Frame(head.centre_mm, axis, superior, np.cross(axis, superior))  # a left femur's
     behind = _behind(surface, head, frame, up)
@@ -103,7 +115,7 @@ def settled(surface: Surface, side: Side, sidedness: float, head: Sphere, frame:
         frame = neck.frame
         if np.linalg.norm(head.centre_mm - before) < _SETTLED_MM:
             break
-    return _femur(side, sidedness, head, neck, shaft, OURS)
+    return _femur(surface, side, sidedness, head, neck, shaft, OURS)
 
 
 def _next(
@@ -119,13 +131,16 @@ def again(surface: Surface, femur: Femur, choices: Choices) -> Femur:
     shaft = femur.shaft and find_shaft(surface, head, femur.frame.axis, choices.start, femur.shaft)
     frame = dataclasses.replace(femur.frame, superior=shaft.direction if shaft else femur.frame.superior)
     head, neck = _next(surface, head, frame.turned(femur.frame.axis), choices, 0.5)
-    return _femur(femur.side, femur.sidedness, head, neck, shaft, choices)
+    return _femur(surface, femur.side, femur.sidedness, head, neck, shaft, choices)
 
 
-def _femur(side: Side, sidedness: float, head: Sphere, neck: Neck, shaft: Shaft | None, choices: Choices) -> Femur:
+def _femur(
+    surface: Surface, side: Side, sidedness: float, head: Sphere, neck: Neck, shaft: Shaft | None, choices: Choices
+) -> Femur:
+    below = float(((head.centre_mm - surface.vertices) @ (shaft.direction if shaft else UP)).max())
     map_mm = heights(neck, head)
     alpha = alpha_degrees(map_mm, head.radius_mm, choices.leaves)
-    return Femur(side, sidedness, head, neck, shaft, map_mm, alpha)
+    return Femur(side, sidedness, head, neck, shaft, below, map_mm, alpha)
 
 
 def _behind(surface: Surface, head: Sphere, frame: Frame, up: np.ndarray) -> float:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from femur3d.morphometry.alpha import FROM_DEG
 from femur3d.morphometry.femur import Femur
 
 MEASURABLE, WITH_CARE, NOT = "measurable", "with care", "not measurable"
@@ -25,7 +28,15 @@ JUNCTION_SLICES_MM = (3.0, 1.6)  # thicker slices are refused, are with care
 HEAD_SLICES_MM = 3.0
 SHAFT_MM = (12.0, 30.0)  # of shaft below the lesser trochanter: less is refused, is with care
 SIDEDNESS = 0.1  # head radii
-WIDEST = {"mm": 2.0, "deg": 8.0, "1": 0.05}  # a wider error bar, to one side, is with care
+HEAD_RADIUS_MM = (17.0, 33.0)  # heads of adults have 19 to 30 mm
+NECK_SHARE = 0.95  # of the head's diameter: what is as thick is no neck
+NECK_ENDS = 2.0  # head radii below the head's centre; a femur that ends above has no whole neck
+WIDEST = {  # by unit: an error bar that reaches further to one side is refused, is with care
+    "mm": (6.0, 2.0),
+    "deg": (20.0, 8.0),
+    "1": (0.15, 0.05),
+    "h": (2.5, 1.0),
+}
 
 Finding = tuple[str, str, str]  # part, level, reason
 
@@ -38,7 +49,9 @@ class Verdict:
     reason: str = ""
 
 
-def judge(femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str] = ()) -> dict[str, Verdict]:
+def judge(
+    femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str] = (), in_world: bool = False
+) -> dict[str, Verdict]:
     """The verdict on every part of PARTS.
 
     Args:
@@ -46,9 +59,10 @@ def judge(femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence
         thickest_mm: longest edge of the voxels that it was drawn in.
         side_is_given: whether the side is known from elsewhere than the shape.
         flags: sentences of the segmentation's red quality flags.
+        in_world: whether the patient lies as LPS says.
     """
     verdicts = {part: Verdict(MEASURABLE) for part in PARTS}
-    for part, level, reason in _findings(femur, thickest_mm, side_is_given, flags):
+    for part, level, reason in _findings(femur, thickest_mm, side_is_given, flags, in_world):
         if LEVELS.index(level) > LEVELS.index(verdicts[part].level):
             verdicts[part] = Verdict(level, reason)
     return verdicts
@@ -59,23 +73,57 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: LEVELS.index(verdict.level))
 
 
-def _findings(femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str]) -> Iterator[Finding]:
+def of_bar(value: float, low: float, high: float, unit: str) -> Verdict:
+    """The verdict on a measure's 90% interval; NaN is a measure that the surface does not show."""
+    if not np.isfinite([value, low, high]).all():
+        return Verdict(NOT, "The surface does not show it.")
+    most, wide = WIDEST.get(unit, (np.inf, np.inf))
+    reach = max(high - value, value - low)
+    for level, limit in ((NOT, most), (WITH_CARE, wide)):
+        if reach > limit:
+            return Verdict(
+                level, f"Its error bar is wider than {limit:g}{'' if unit == '1' else f' {unit}'} to one side."
+            )
+    return Verdict(MEASURABLE)
+
+
+def _findings(
+    femur: Femur, thickest_mm: float, side_is_given: bool, flags: Sequence[str], in_world: bool
+) -> Iterator[Finding]:
     yield from _of_head(femur, thickest_mm)
     yield from _of_neck(femur)
     yield from _of_shaft(femur)
+    yield from _of_junction(femur, thickest_mm)
+    yield from _of_side(femur, side_is_given, in_world)
+    for part in PARTS if flags else ():
+        yield part, WITH_CARE, f"The segmentation has a red flag: {flags[0]}"
+
+
+def _of_junction(femur: Femur, thickest_mm: float) -> Iterator[Finding]:
     slices = f"Slices of {thickest_mm:.1f} mm across the neck"
     if thickest_mm > JUNCTION_SLICES_MM[0]:
         yield "junction", NOT, f"{slices}: the outline of head and neck between them is not known."
     elif thickest_mm > JUNCTION_SLICES_MM[1]:
         yield "junction", WITH_CARE, f"{slices}: thinner than {JUNCTION_SLICES_MM[1]} mm would be better."
-    if not side_is_given and abs(femur.sidedness) < SIDEDNESS:
+    if np.nanmax(femur.alpha_deg, initial=0.0) >= FROM_DEG:
+        reason = "The outline stands out of the head's sphere on the articular side already: the head is not round."
+        yield "junction", NOT, reason
+
+
+def _of_side(femur: Femur, side_is_given: bool, in_world: bool) -> Iterator[Finding]:
+    other = "right" if femur.side == "left" else "left"
+    if in_world and femur.frame.axis[0] * (1 if femur.side == "left" else -1) < 0:
+        yield "clock", NOT, f"The neck points to the patient's {other}, as that of a {other} femur does."
+    if side_is_given and femur.sidedness < -SIDEDNESS:
+        yield "clock", WITH_CARE, f"The shape is that of a {other} femur: front and back may be exchanged."
+    elif not side_is_given and abs(femur.sidedness) < SIDEDNESS:
         yield "clock", WITH_CARE, "The shape hardly tells left from right: front and back may be exchanged."
-    for part in PARTS if flags else ():
-        yield part, WITH_CARE, f"The segmentation has a red flag: {flags[0]}"
 
 
 def _of_head(femur: Femur, thickest_mm: float) -> Iterator[Finding]:
     head = femur.head
+    if not HEAD_RADIUS_MM[0] <= head.radius_mm <= HEAD_RADIUS_MM[1]:
+        yield "head", NOT, f"The roundest part has a radius of {head.radius_mm:.1f} mm; heads of adults have 19 to 30."
     seen = f"Only {head.coverage:.0%} of the head's sphere is there, of 58% in a whole head: it is cut off."
     if head.coverage < HEAD_SEEN[1]:
         yield "head", NOT if head.coverage < HEAD_SEEN[0] else WITH_CARE, seen
@@ -93,6 +141,15 @@ def _of_neck(femur: Femur) -> Iterator[Finding]:
     if not femur.neck.is_bounded:
         for part in ("neck", "junction", "clock"):
             yield part, NOT, "No narrowest section was found between head and trochanters: the neck is cut off."
+    elif np.sqrt(np.nanmin(femur.neck.areas_mm2) / np.pi) > NECK_SHARE * femur.head.radius_mm:
+        yield "head", NOT, "What follows the roundest part is as thick as it is: this is no head on a neck."
+    if femur.shaft is None and femur.below_head_mm < NECK_ENDS * femur.head.radius_mm:
+        for part in ("neck", "junction", "clock"):
+            yield (
+                part,
+                NOT,
+                f"The femur ends {femur.below_head_mm:.0f} mm below the head's centre: the neck is cut off.",
+            )
 
 
 def _of_shaft(femur: Femur) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from femur3d.errors import InputError
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.error_bars import Boundary, spread
 from femur3d.morphometry.femur import Femur, Side, find_femur
-from femur3d.morphometry.gate import MEASURABLE, NOT, WIDEST, WITH_CARE, Verdict, judge, worst
+from femur3d.morphometry.gate import NOT, Verdict, judge, of_bar, worst
 from femur3d.morphometry.implicit_surface import femur_mesh
 from femur3d.morphometry.surface import Surface, clock_angles
 from femur3d.volume import Volume, bounding_box
@@ -41,15 +41,19 @@ class Measure:
     unit: str
     verdict: Verdict
 
-    def __str__(self) -> str:
+    @property
+    def short(self) -> str:
+        """The number with its interval, unit and gate; the gate alone where it is not measurable."""
         if self.verdict.level == NOT:
-            return f"{NOT}. {self.verdict.reason}"
+            return NOT
         digits, numbers = 3 if self.unit == "1" else 1, [self.value, self.low, self.high]
         if self.unit == "h":
-            numbers = [hour % 12 or 12.0 for hour in numbers]
+            numbers = [(hour - 1) % 12 + 1 for hour in numbers]  # 12.5 is half past twelve
         value, low, high = (f"{number:.{digits}f}" for number in numbers)
-        number = f"{value} ({low} to {high}) {'' if self.unit == '1' else self.unit}".rstrip()
-        return f"{number}, {self.verdict.level}. {self.verdict.reason}".rstrip(". ") + "."
+        return f"{value} ({low} to {high}) {'' if self.unit == '1' else self.unit}".rstrip() + f", {self.verdict.level}"
+
+    def __str__(self) -> str:
+        return f"{self.short}. {self.verdict.reason}".rstrip(". ") + "."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class Morphometry:
         side: left or right.
         measures: by the names of `definitions.DEFINITIONS`, and 'version_deg', which is never measurable.
         centre_mm: (3,), of the head, world LPS; NaN where it is not measurable.
-        centre_error_mm: the true centre lies within this of it in 90% of cases.
+        centre_error_mm: the true centre lies within this of it in 90% of cases; NaN where it is not measurable.
         centre_verdict: the gate's.
         femur: axes, clock and profiles, for pictures.
         surface: what was measured.
@@ -75,6 +79,8 @@ class Morphometry:
     surface: Surface
 
     def __str__(self) -> str:
+        if self.centre_verdict.level == NOT:  # and so is everything
+            return f"{self.side} femur: {NOT}. {self.centre_verdict.reason}"
         centre = ", ".join(f"{x:.1f}" for x in self.centre_mm)
         said = f"({centre}) ± {self.centre_error_mm:.1f} mm, {self.centre_verdict.level}. {self.centre_verdict.reason}"
         rows = {"head_centre_mm": said.strip(), **self.measures}
@@ -147,26 +153,18 @@ def measure_surface(
         boundary = Boundary(np.full(3, SURFACE_MM), np.stack([frame.axis, frame.superior, frame.anterior]))
     bars = spread(surface, femur, boundary)
     thickest = float(boundary.spacing_mm.max())
-    parts = judge(femur, thickest, side_is_given=in_world or side is not None, flags=flags)
+    parts = judge(femur, thickest, side_is_given=in_world or side is not None, flags=flags, in_world=in_world)
     measures = {}
     for (name, definition), value in zip(DEFINITIONS.items(), values(femur), strict=True):
         low, high = bars.interval(name, value)
-        verdict = worst([*(parts[part] for part in definition.needs), _of_bar(value, low, high, definition.unit)])
+        verdict = worst([*(parts[part] for part in definition.needs), of_bar(value, low, high, definition.unit)])
         numbers = (np.nan,) * 3 if verdict.level == NOT else (float(value), float(low), float(high))
         measures[name] = Measure(*numbers, definition.unit, verdict)
     measures["version_deg"] = Measure(np.nan, np.nan, np.nan, "deg", VERSION)
     head = parts["head"]
     centre = np.full(3, np.nan) if head.level == NOT else femur.head.centre_mm
-    return Morphometry(femur.side, measures, centre, bars.centre_error_mm, head, femur, surface)
-
-
-def _of_bar(value: float, low: float, high: float, unit: str) -> Verdict:
-    if not math.isfinite(value) or not math.isfinite(low):
-        return Verdict(NOT, "The surface does not show it.")
-    widest = WIDEST.get(unit, math.inf)
-    if max(high - value, value - low) > widest:
-        return Verdict(WITH_CARE, f"The error bar is wide: {low:.1f} to {high:.1f}.")
-    return Verdict(MEASURABLE)
+    error = np.nan if head.level == NOT else bars.centre_error_mm
+    return Morphometry(femur.side, measures, centre, error, head, femur, surface)
 
 
 def measure_mask(

@@ -8,9 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from femur3d.morphometry.error_bars import Boundary
-from femur3d.morphometry.femur import find_femur
-from femur3d.morphometry.gate import MEASURABLE, NOT, WITH_CARE, judge
+from femur3d.morphometry.definitions import DEFINITIONS
+from femur3d.morphometry.error_bars import BARS, GRIDS_MM, Boundary, half_width, interval
+from femur3d.morphometry.femur import Femur, find_femur
+from femur3d.morphometry.gate import MEASURABLE, NOT, WITH_CARE, judge, of_bar
 from femur3d.morphometry.measure import measure_surface
 from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, left_femur
 
@@ -49,14 +50,20 @@ def test_thick_slices_refuse_the_alpha_angle_and_every_number_of_it() -> None:
     assert said["head_radius_mm"]["level"] == WITH_CARE
 
 
-def test_gate_knows_what_is_not_there() -> None:
-    femur = find_femur(left_femur())
+@pytest.fixture(scope="module")
+def femur() -> Femur:
+    return find_femur(left_femur(), "left")
+
+
+def test_gate_knows_what_is_not_there(femur: Femur) -> None:
     good = judge(femur, 1.0, True)
     assert {verdict.level for verdict in good.values()} == {MEASURABLE}
     cut = dataclasses.replace(femur, head=dataclasses.replace(femur.head, coverage=0.2))
     assert judge(cut, 1.0, True)["head"].level == NOT
     no_shaft = judge(dataclasses.replace(femur, shaft=None), 1.0, True)
     assert (no_shaft["shaft"].level, no_shaft["clock"].level) == (NOT, WITH_CARE)
+    short = dataclasses.replace(femur, shaft=None, below_head_mm=1.5 * HEAD_MM)
+    assert judge(short, 1.0, True)["neck"].level == NOT
     flagged = judge(femur, 1.0, True, ["Something is wrong."])
     assert {verdict.level for verdict in flagged.values()} == {WITH_CARE}
     assert "Something is wrong." in flagged["head"].reason
@@ -65,3 +72,47 @@ def test_gate_knows_what_is_not_there() -> None:
 @pytest.mark.parametrize(("mm", "level"), [(1.0, MEASURABLE), (2.0, WITH_CARE), (3.5, NOT)])
 def test_slices_decide_about_the_junction(mm: float, level: str) -> None:
     assert judge(find_femur(left_femur(2.0)), mm, True)["junction"].level == level
+
+
+def test_gate_knows_what_is_no_femur(femur: Femur) -> None:
+    small = dataclasses.replace(femur.head, radius_mm=14.0)
+    thin = dataclasses.replace(femur.head, radius_mm=NECK_MM / 0.96)
+    for head in (small, thin):
+        assert judge(dataclasses.replace(femur, head=head), 1.0, True)["head"].level == NOT
+    not_round = dataclasses.replace(femur, alpha_deg=np.full_like(femur.alpha_deg, 100.0))
+    assert judge(not_round, 1.0, True)["junction"].level == NOT
+
+
+def test_gate_knows_a_femur_that_is_called_the_other_one(femur: Femur) -> None:
+    other = dataclasses.replace(femur, side="right")
+    assert judge(other, 1.0, True, in_world=True)["clock"].level == NOT
+    assert "points to the patient's left" in judge(other, 1.0, True, in_world=True)["clock"].reason
+    turned = dataclasses.replace(femur, sidedness=-0.5)
+    assert judge(turned, 1.0, True, in_world=True)["clock"].level == WITH_CARE
+
+
+def test_every_measure_has_a_calibrated_bar_that_grows_with_the_slices() -> None:
+    assert set(BARS) == {*DEFINITIONS, "head_centre_mm"}
+    assert all(slope > 0 and least >= 0 for pairs in BARS.values() for slope, least in pairs)
+    (slope, least), (thick_slope, thick_least) = BARS["head_radius_mm"]
+    assert half_width("head_radius_mm", 0.5, GRIDS_MM[0]) == pytest.approx(slope * 0.5 + least)
+    assert half_width("head_radius_mm", 0.5, GRIDS_MM[1]) == pytest.approx(thick_slope * 0.5 + thick_least)
+    middle = (slope + thick_slope) / 2 * 0.5 + (least + thick_least) / 2
+    assert half_width("head_radius_mm", 0.5, sum(GRIDS_MM) / 2) == pytest.approx(middle)
+    assert half_width("head_radius_mm", 0.0, 2 * GRIDS_MM[1]) == pytest.approx(2 * thick_least)
+    low, high = interval("cam_height_mm", 0.1, (-1.0, 1.0), 1.0)
+    assert low == 0
+    assert high == pytest.approx(0.1 + half_width("cam_height_mm", 1.0, 1.0))
+
+
+@pytest.mark.parametrize(("high", "level"), [(54.0, MEASURABLE), (60.0, WITH_CARE), (71.0, NOT), (np.nan, NOT)])
+def test_a_bar_that_says_nothing_is_refused(high: float, level: str) -> None:
+    assert of_bar(50.0, 48.0, high, "deg").level == level
+
+
+def test_where_the_head_is_refused_one_sentence_says_so_without_a_number_of_it() -> None:
+    surface = left_femur()
+    small = measure_surface(type(surface)(surface.vertices * 0.6, surface.triangles), "left")
+    assert str(small) == f"left femur: not measurable. {small.centre_verdict.reason}"
+    assert small.as_dict()["head_centre_mm"]["error"] is None
+    assert all(one.verdict.level == NOT for one in small.measures.values())

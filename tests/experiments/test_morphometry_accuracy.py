@@ -1,0 +1,43 @@
+"""The study of error bars: phantoms whose truth is known by hand, and bars that hold what they are calibrated to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments.studies.morphometry_accuracy import MEASURES, SPACINGS_MM, calibrated, column, table, true_femur
+from femur3d.morphometry import error_bars
+from femur3d.morphometry.definitions import DEFINITIONS, values
+from femur3d.morphometry.gate import MEASURABLE, NOT, PARTS
+from femur3d.phantom.patient import FemurShape
+
+
+def test_truth_of_a_phantom_is_what_it_was_made_of() -> None:
+    found = dict(zip(DEFINITIONS, values(true_femur(FemurShape())), strict=True))
+    assert found["head_radius_mm"] == 23
+    assert found["neck_diameter_mm"] == pytest.approx(2 * 0.68 * 23 * np.sqrt(0.84), abs=0.2)  # an ellipse's
+    assert found["neck_shaft_angle_deg"] == pytest.approx(126, abs=0.8)  # the shaft is bowed
+    assert found["femoral_offset_mm"] == pytest.approx(43, abs=0.8)
+    assert found["cam_height_mm"] == 0
+
+
+def rows(errors: np.ndarray, level: str) -> list[dict]:
+    """Phantoms whose every measure is off by so much, and whose resampling reaches 1 to each side."""
+    one = {"truth": [0.0] * len(MEASURES), "tails": [(-1.0, 1.0)] * len(MEASURES), "parts": dict.fromkeys(PARTS, level)}
+    return [
+        {"seed": seed, **{str(grid): {**one, "value": [error] * len(MEASURES)} for grid in SPACINGS_MM}}
+        for seed, error in enumerate(errors.tolist())
+    ]
+
+
+def test_bars_hold_nine_of_ten_and_what_is_refused_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rows(np.arange(1, 101) / 100, MEASURABLE)
+    bars = calibrated(found)
+    # Nine of ten errors are at most 0.91 (the next one up); half of it is resampling's reach, half is the same for all.
+    assert set(bars) == set(error_bars.BARS)
+    assert bars["head_radius_mm"] == [(0.455, 0.455)] * 2
+    monkeypatch.setattr(error_bars, "BARS", bars)
+    assert column(found, "head_radius_mm", 5.2).held.mean() == pytest.approx(0.91)
+    assert "91.0%  100        0" in table(found, "command").splitlines()[5]
+    assert table(found, "command").startswith("command\n100 phantoms, seeds 0 to 99")
+    assert f"{0:5}{100:9}" in table(rows(np.ones(100), NOT), "command").splitlines()[5]
