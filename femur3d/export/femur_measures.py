@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,3 +89,43 @@ def columns_of(femur: dict[str, Any]) -> dict[str, Any]:
         row |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"]}
         row |= {f"{name}_gate": one["level"], f"{name}_reason": one["reason"]}
     return row
+
+
+def in_words(femurs: Mapping[str, Any]) -> dict[str, Any]:
+    """CASE.json's `morphometry` for a reader: a row a measure, and what the gate has against them.
+
+    Returns:
+        `sides`, `rows` ([measure, text of each side]) and `reasons`, each once, with the measures that it is about.
+    """
+    from femur3d.morphometry.definitions import DEFINITIONS
+    from femur3d.morphometry.gate import NOT, Verdict
+    from femur3d.morphometry.measure import Measure
+
+    rows: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, None]] = {}
+    for femur in femurs.values():
+        columns = columns_of(femur)
+        for name in ("head_centre", *DEFINITIONS, "version_deg"):
+            gate, reason = columns.get(f"{name}_gate", NOT), columns.get(f"{name}_reason", "")
+            if name == "head_centre":
+                text = gate if gate == NOT else _centre_in_words(columns)
+            else:
+                value, low, high = (
+                    math.nan if (number := columns.get(f"{name}{part}")) is None else float(number)
+                    for part in ("", "_low", "_high")
+                )
+                unit = DEFINITIONS[name].unit if name in DEFINITIONS else "deg"
+                text = Measure(value, low, high, unit, Verdict(gate)).short
+            rows.setdefault(name, []).append(text)
+            if reason:
+                reasons.setdefault(reason, {})[name] = None
+    return {
+        "sides": list(femurs),
+        "rows": [[name, *texts] for name, texts in rows.items()],
+        "reasons": [[reason, list(names)] for reason, names in reasons.items()],
+    }
+
+
+def _centre_in_words(columns: Mapping[str, Any]) -> str:
+    place = ", ".join(f"{columns[f'head_centre_{axis}_mm']:.1f}" for axis in _CENTRE)
+    return f"({place}) ± {columns['head_centre_error_mm']:.1f} mm, {columns['head_centre_gate']}"

@@ -23,6 +23,7 @@ from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import valid_json
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
+from femur3d.export.femur_measures import in_words
 from femur3d.io.atomic import replacing
 from femur3d.report.cohort import cohort_of
 from femur3d.report.results import Result, femur_masks, result_of
@@ -111,11 +112,21 @@ def case_line(result: Result, rows: Sequence[FemurMetrics]) -> Content:
             {"label": row.label, "side": row_side(row), **{metric: getattr(row, metric) for metric in METRICS}}
             for row in rows
         ],
+        "shape": _shape(result),
         "notes": [str(note) for note in result.summary.get("notes") or []],
         "model": f"{name} ({digest[:12]})" if digest else "",
         "device": str(result.summary.get("device") or ""),
         "seconds": seconds.get("total"),
     }
+
+
+def _shape(result: Result) -> Content | None:
+    """What was measured by --morphometry, in words; None where it was not."""
+    found = result.summary.get("morphometry")
+    try:
+        return in_words(found) if found else None
+    except (AttributeError, KeyError, TypeError, ValueError):  # written by another version
+        return None
 
 
 def row_side(row: FemurMetrics) -> str:

@@ -18,7 +18,7 @@ from femur3d.report.cohort import cohort_of
 from femur3d.report.measure import measure
 from femur3d.report.page import SCRIPTS, TEMPLATE, script_json, write_report
 from femur3d.report.results import find_results
-from tests.support.result_folders import ellipsoids, write_result
+from tests.support.result_folders import MEASURED, ellipsoids, write_result
 
 EVIL = "</script><script>alert(1)</script><!--"
 
@@ -50,6 +50,24 @@ def test_one_file_holds_everything(folder):
     assert data_of(text, "case-0")["stack"]["picture"]
     assert good["thumbnail"].startswith("data:image/webp;base64,")
     assert (report["femurs"], report["failures"], report["table"][0]["dice"]) == (4, 1, 0.75)
+
+
+def test_what_was_measured_is_shown_with_its_gate_and_what_cannot_be_without_a_number(tmp_path):
+    write_result(tmp_path / "out", "a", morphometry={"left": MEASURED, "right": {"error": "No head."}})
+    write_result(tmp_path / "out", "b")
+    write_result(tmp_path / "out", "other", morphometry={"left": {"head_radius": 3}})
+    results = find_results(tmp_path / "out")
+    a, b, other = data_of(write_report(results, tmp_path / "r.html").read_text(encoding="utf-8"))["cases"]
+    assert (b["shape"], other["shape"]) == (None, None)
+    rows = {name: texts for name, *texts in a["shape"]["rows"]}
+    assert a["shape"]["sides"] == ["left", "right"]
+    assert rows["head_centre"] == ["(1.0, 2.0, 3.0) ± 0.5 mm, with care", "not measurable"]
+    assert rows["head_radius_mm"] == ["23.2 (22.5 to 24.0) mm, with care", "not measurable"]
+    assert rows["alpha_max_deg"] == ["not measurable"] * 2
+    reasons = dict(a["shape"]["reasons"])
+    assert set(reasons) == {"Thick slices.", "No head."}
+    assert "alpha_max_deg" in reasons["Thick slices."]
+    assert reasons["No head."] == ["head_centre"]
 
 
 def test_nothing_in_strings_can_end_a_script(folder):

@@ -10,18 +10,10 @@ import pytest
 from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import measure_case
 from femur3d.export.femur_measures import write_femurs
-from femur3d.morphometry.definitions import DEFINITIONS
 from femur3d.report.results import find_results
 from femur3d.report.tables import place_and_size, write_tables
 from femur3d.volume import Volume
-from tests.support.result_folders import ellipsoids, flag, write_result
-
-_NO = {"value": None, "low": None, "high": None, "level": "not measurable", "reason": "Thick slices."}
-MEASURED = {
-    "head_centre_mm": {"value": [1.0, 2.0, 3.0], "error": 0.5, "level": "with care", "reason": "Thick slices."},
-    **dict.fromkeys((*DEFINITIONS, "version_deg"), _NO),
-    "head_radius_mm": {"value": 23.25, "low": 22.5, "high": 24.0, "level": "with care", "reason": "Thick slices."},
-}
+from tests.support.result_folders import MEASURED, ellipsoids, flag, write_result
 
 
 def read(path):

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from femur3d.io.images import write_volume
+from femur3d.morphometry.definitions import DEFINITIONS
 from femur3d.volume import Volume
 
 SHAPE, SPACING = (24, 14, 60), (2.0, 4.0, 3.0)  # (z, y, x), and mm along (x, y, z)
 CENTRES = {1: (12, 7, 45), 2: (12, 7, 15)}  # +x is the patient's left
+_NO = {"value": None, "low": None, "high": None, "level": "not measurable", "reason": "Thick slices."}
+MEASURED = {
+    "head_centre_mm": {"value": [1.0, 2.0, 3.0], "error": 0.5, "level": "with care", "reason": "Thick slices."},
+    **dict.fromkeys((*DEFINITIONS, "version_deg"), _NO),
+    "head_radius_mm": {"value": 23.25, "low": 22.5, "high": 24.0, "level": "with care", "reason": "Thick slices."},
+}
 
 
 def ellipsoids(*labels: int, grow: float = 0.0) -> Volume:

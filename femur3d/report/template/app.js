@@ -71,7 +71,20 @@ function details(one) {
       others.length ? element("details", {}, element("summary", {}, `${others.length} more measures`), sentences(others)) : null),
     element("section", { class: "panel text" }, element("h2", {}, one.metrics.length ? "Against the reference" : "About"),
       one.metrics.length ? metricsTable(one.metrics) : null,
-      element("dl", { class: "facts" }, facts.filter(([, text]) => text).map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))))));
+      element("dl", { class: "facts" }, facts.filter(([, text]) => text).map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))))),
+    one.shape ? shapePanel(one.shape) : null);
+}
+
+// What was measured on the femurs: no number without its gate, and what the gate has against it below.
+function shapePanel({ sides, rows, reasons }) {
+  const words = (name) => name.replaceAll("_", " ").replace(/ (mm|deg|mm2|mm3)$/, "");
+  return element("section", { class: "panel text shape" }, element("h2", {}, "Shape"),
+    element("div", { class: "scroll" }, element("table", { class: "metrics" },
+      element("thead", {}, element("tr", {}, ["", ...sides].map((side) => element("th", { scope: "col" }, SIDES[side] || side)))),
+      element("tbody", {}, rows.map(([name, ...cells]) => element("tr", {}, element("th", { scope: "row" }, words(name)),
+        cells.map((text) => element("td", {}, text))))))),
+    element("ul", { class: "sentences" }, reasons.map(([reason, names]) => element("li", {}, `${reason} (${names.map(words).join(", ")})`))),
+    element("p", {}, "90% intervals in parentheses. For research only."));
 }
 
 const METRIC_COLUMNS = [
