@@ -21,6 +21,15 @@ from femur3d.data.random_transforms import Reference, change_contrast, narrow_vi
 _SHUFFLE, _ORIGIN, _FOCUS, _DISTORT, _CONTRAST = range(5)
 
 
+def share(batch_size: int, parts: int, part: int) -> range:
+    """The places in a batch whose patches are those of part `part` (from 0): neighbours, as many for each of `parts`.
+
+    Of 4 patches, 2 parts have 0 and 1, and 2 and 3.
+    """
+    size = batch_size // parts
+    return range(part * size, (part + 1) * size)
+
+
 @dataclasses.dataclass(frozen=True)
 class PatchSampler:
     """Draws and reads the batch of any step.
@@ -30,12 +39,14 @@ class PatchSampler:
         training: seed, batch size, batches per volume, foreground probability, variants.
         patch_size: (z, y, x).
         transforms: random changes of contrast and what else, and how often.
+        elements: which patches of the batch are read, by their place in it; None: all.
     """
 
     packed: PackedDataset
     training: Training
     patch_size: tuple[int, ...]
     transforms: Transforms = dataclasses.field(default_factory=Transforms)
+    elements: range | None = None
 
     @functools.cached_property
     def volumes(self) -> list[int]:
@@ -69,6 +80,15 @@ class PatchSampler:
         entries = [self.packed.entries[number] for number in numbers]
         return "; ".join(f"{e.case}, label {e.label_value}, variant {e.variant}" for e in entries)
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the labels that `batch` gives."""
+        return (len(self._elements), *self.patch_size)
+
+    @property
+    def _elements(self) -> range:
+        return range(self.training.batch_size) if self.elements is None else self.elements
+
     def origins_of(self, step: int) -> list[tuple[int, int, int]]:
         """Origin indices (z, y, x) of the patches of step `step`."""
         return [self._origin(self.volume_of(step, i), step, i) for i in range(self.training.batch_size)]
@@ -83,14 +103,14 @@ class PatchSampler:
         return centred_origin(voxels[(choice * len(voxels)) >> 64], shape, self.patch_size)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The patches of step `step`, read from the file.
+        """The patches of step `step`, or those `elements` of them, read from the file.
 
         Returns:
             images: float32 (batch, z, y, x, 1), normalised.
             labels: uint8 (batch, z, y, x).
         """
-        origins = self.origins_of(step)
-        patches = [self._patch(self.volume_of(step, i), origin, step, i) for i, origin in enumerate(origins)]
+        numbers = {i: self.volume_of(step, i) for i in self._elements}
+        patches = [self._patch(number, self._origin(number, step, i), step, i) for i, number in numbers.items()]
         normalise = make_normalise(self.packed.preprocessing["normalisation"])
         images = np.stack([normalise(image)[..., np.newaxis] for image, _ in patches])
         return images, np.stack([label for _, label in patches])

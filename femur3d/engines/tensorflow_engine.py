@@ -26,7 +26,7 @@ class TensorFlowEngine(KerasEngine):
     """See `KerasEngine`."""
 
     name = "tensorflow"
-    errors = (tf.errors.OpError,)
+    errors: tuple[type[Exception], ...] = (tf.errors.OpError,)
     versions: ClassVar[dict[str, str]] = {"tensorflow": tf.__version__}
     takes_any_shape = True
 
@@ -53,7 +53,7 @@ class TensorFlowEngine(KerasEngine):
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
         """See `KerasEngine.patch_stream`."""
-        shape = (sampler.training.batch_size, *sampler.patch_size)
+        shape = sampler.batch_shape
 
         def read(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, labels = tf.numpy_function(lambda s: sampler.batch(int(s)), [step], (tf.float32, tf.uint8))

@@ -21,7 +21,7 @@ def softmax_cross_entropy(labels: Any, logits: Any) -> Any:
     return ops.mean(-log_p)
 
 
-def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
+def voxel_cross_entropy(labels: Any, logits: Any, over: Any = ops) -> Any:
     """Equation (1), averaged over the voxels with a label: `softmax_cross_entropy` in one pass over memory.
 
     Of two classes the softmax is the sigmoid of the margin m by which the femur's logit exceeds the background's, and
@@ -30,21 +30,22 @@ def voxel_cross_entropy(labels: Any, logits: Any) -> Any:
     Args:
         labels: (batch, z, y, x), 0 background, 1 femur, IGNORED: counts for nothing; any dtype.
         logits: (batch, z, y, x, 2), float.
+        over: what has `mean` and `sum` over all voxels of the batch; not Keras's, where replicas share a batch.
 
     Returns:
         Scalar, float32.
     """
     femur, margin, known = _known(labels, logits)
-    mean = ops.mean(ops.softplus(margin) - femur * margin)
-    return mean / ops.maximum(ops.mean(known), 1e-6)  # the mean over the known voxels: the others have added nothing
+    mean = over.mean(ops.softplus(margin) - femur * margin)
+    return mean / ops.maximum(over.mean(known), 1e-6)  # the mean over the known voxels: the others have added nothing
 
 
-def soft_dice_loss(labels: Any, logits: Any) -> Any:
+def soft_dice_loss(labels: Any, logits: Any, over: Any = ops) -> Any:
     """1 - soft Dice of the femur, over the batch as one; not in the paper. Arguments as `voxel_cross_entropy`."""
     femur, margin, _ = _known(labels, logits)
     probability = ops.sigmoid(margin)
-    both = ops.sum(probability * femur)
-    return 1.0 - (2.0 * both + 1.0) / (ops.sum(probability) + ops.sum(femur) + 1.0)
+    both = over.sum(probability * femur)
+    return 1.0 - (2.0 * both + 1.0) / (over.sum(probability) + over.sum(femur) + 1.0)
 
 
 def _known(labels: Any, logits: Any) -> tuple[Any, Any, Any]:
@@ -68,7 +69,9 @@ def l2_penalty(weights: Iterable[Any]) -> Any:
     return 0.5 * sum(ops.sum(ops.square(w)) for w in weights if len(w.shape) == 5)
 
 
-def total_loss(labels: Any, logits: Mapping[str, Any], weights: Iterable[Any], config: Loss) -> dict[str, Any]:
+def total_loss(
+    labels: Any, logits: Mapping[str, Any], weights: Iterable[Any], config: Loss, over: Any = ops
+) -> dict[str, Any]:
     """Equation (2): Σ_c α_c·CE_c + λ·ψ, and its parts.
 
     Args:
@@ -76,16 +79,17 @@ def total_loss(labels: Any, logits: Mapping[str, Any], weights: Iterable[Any], c
         logits: `lower`, `mid`, `upper`, each (batch, z, y, x, 2).
         weights: the network's trainable weights; the penalty takes the kernels among them.
         config: α, λ, and the weight of `soft_dice_loss` beside each head's cross-entropy, 0 in the paper.
+        over: see `voxel_cross_entropy`.
 
     Returns:
         `loss`, `ce_lower`, `ce_mid`, `ce_upper`, `l2_penalty` (λ·ψ), and `dice_upper` where it has a weight; scalars.
     """
     alpha = dict(zip(HEADS, config.head_weights, strict=True))
-    terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head]) for head in HEADS}
+    terms = {f"ce_{head}": voxel_cross_entropy(labels, logits[head], over) for head in HEADS}
     terms["l2_penalty"] = config.l2 * l2_penalty(weights)
     loss = terms["l2_penalty"] + sum(alpha[head] * terms[f"ce_{head}"] for head in HEADS)
     if config.dice_weight:
-        dice = {head: soft_dice_loss(labels, logits[head]) for head in HEADS}
+        dice = {head: soft_dice_loss(labels, logits[head], over) for head in HEADS}
         loss = loss + config.dice_weight * sum(alpha[head] * dice[head] for head in HEADS)
         terms["dice_upper"] = 1.0 - dice["upper"]
     return {"loss": loss, **terms}

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from femur3d.config import Training, Transforms
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import normalise_patch
-from femur3d.data.sampler import PatchSampler
+from femur3d.data.sampler import PatchSampler, share
 from femur3d.engines.tensorflow_engine import TensorFlowEngine
 from femur3d.io.settings import with_settings
 
@@ -35,6 +36,25 @@ def test_epoch_visits_every_volume_n_times_in_a_row(sampler):
         visited = [sampler.volume_of(epoch * 16 + i) for i in range(16)]
         assert visited[::2] == visited[1::2]
         assert sorted(visited[::2]) == sampler.packed.select("train")
+
+
+def test_shares_of_a_batch():
+    assert [list(share(6, 3, part)) for part in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert list(share(2, 1, 0)) == [0, 1]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_shares_are_the_patches_of_the_whole_batch_in_order(sampler, tiny_experiment, mixed):
+    """Two workers of two replicas each: four patches, and nobody's twice."""
+    settings = ("training.batch_size=4", f"training.multi_volume_batches={mixed}")
+    whole = with_training(sampler, *settings, experiment=tiny_experiment)
+    for step in (0, 5):
+        for worker in range(2):
+            part = dataclasses.replace(whole, elements=share(4, 2, worker))
+            assert part.batch_shape == (2, *SIZE)
+            for found, expected in zip(part.batch(step), whole.batch(step), strict=True):
+                np.testing.assert_array_equal(found, expected[2 * worker : 2 * worker + 2])
+    assert len(np.unique(whole.batch(0)[0], axis=0)) == 4
 
 
 def test_multi_volume_batches_visit_every_volume_at_every_place(sampler, tiny_experiment):
