@@ -18,14 +18,15 @@ from femur3d import cli
 from femur3d.cli import load_experiment
 from femur3d.config import Experiment, Preprocessing
 from femur3d.data.packed_dataset import PackedDataset
+from femur3d.engines.distribution import strategy as strategies
 from femur3d.engines.hardware import slow_precision
 from femur3d.errors import FemurError, InputError
 from femur3d.inference.saved_model import check_fits, find_model
 from femur3d.io.settings import from_dict, to_dict, with_settings
-from femur3d.training.run_directory import RunDirectory, open_run_directory
+from femur3d.training.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from femur3d.engines.keras_engine import KerasEngine
+    from femur3d.engines.distribution.strategy import Strategy
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("experiment", None, "experiment file, e.g. experiments/scratch.py", required=True)
@@ -38,6 +39,13 @@ flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; a
 flags.DEFINE_string("initial_weights", "", "trained model to start from: a folder, or a name such as hip_t1")
 flags.DEFINE_string("packed_cache", "", "folder of packed volumes that runs share; by default .packed beside the run")
 flags.DEFINE_bool("keep_packed", True, "keep the packed volumes once the training has ended; others may use them")
+flags.DEFINE_enum(
+    "strategy", strategies.ONE, strategies.NAMES,
+    "one device; all GPUs of this machine (mirrored); all of the machines in TF_CONFIG (multiworker)",
+)  # fmt: skip
+flags.DEFINE_bool(
+    "synchronized_batch_norm", True, "with --strategy: normalise by all patches of a batch, not by each replica's own"
+)
 flags.DEFINE_multi_string("set", [], "section.field=value: change one field of the experiment; repeatable")
 
 
@@ -55,31 +63,33 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(
             f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
         )
+    strategies.check_environment(FLAGS.strategy)
     with cli.starting():
         from femur3d.engines.backend import ENGINE
         from femur3d.network.encoder_weights import check_encoder_weights
     ENGINE.make_repeatable()
     if experiment.encoder_weights and not begun.stored():
         check_encoder_weights(experiment.encoder_weights)
-    with open_run_directory(Path(FLAGS.run)) as run:
+    strategy = strategies.make_strategy(
+        FLAGS.strategy, ENGINE, experiment.training.batch_size, FLAGS.synchronized_batch_norm
+    )
+    with strategy.open_run(Path(FLAGS.run)) as run:
         try:
-            finished = _train(experiment, run, ENGINE)
+            finished = _train(experiment, run, strategy)
         except FemurError:
             run.discard()
             raise
     return 0 if finished else cli.EXIT_INTERRUPTED
 
 
-def _train(experiment: Experiment, run: RunDirectory, engine: KerasEngine) -> bool:
+def _train(experiment: Experiment, run: RunDirectory, strategy: Strategy) -> bool:
     """Trains in an open run directory; returns whether to the end."""
-    from femur3d.training.trainer import Trainer
-
-    run.say(f"Training on {engine.device_name()}")
-    if (warning := slow_precision(experiment.training.precision)) and engine.on_cpu():
+    run.say(f"Training on {strategy.engine.device_name()}")
+    if (warning := slow_precision(experiment.training.precision)) and strategy.engine.on_cpu():
         run.say(warning)
     with _open_packed(Path(FLAGS.dataset), run, experiment) as packed:
         _check_packed(packed, experiment)
-        trainer = Trainer(experiment, packed, run, engine)
+        trainer = strategy.make_trainer(experiment, packed, run)
         signal.signal(signal.SIGINT, trainer.stop)
         signal.signal(signal.SIGTERM, trainer.stop)
         with tqdm(total=experiment.training.steps, initial=trainer.step, unit="step", disable=None) as bar:

@@ -96,16 +96,20 @@ class RunDirectory:
                 f"Expected the same experiment (only {', '.join(may_change)} may change); choose another --run."
             )
 
-    def write_config(
-        self, experiment: Experiment, encoder_source: Mapping[str, str], data: str, initial_model: Mapping | None = None
-    ) -> None:
-        """Writes config.json. Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
+    def check_data(self, data: str) -> None:
+        """Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
         before = self.stored().get("data", data)
         if before != data:
             raise InputError(
                 f"{self.path}: begun with data {str(before)[:16]}…, now {data[:16]}….\n"
                 "Expected the same dataset; choose another --run for another one."
             )
+
+    def write_config(
+        self, experiment: Experiment, encoder_source: Mapping[str, str], data: str, initial_model: Mapping | None = None
+    ) -> None:
+        """Writes config.json. Raises InputError as `check_data`."""
+        self.check_data(data)
         content = {**to_dict(experiment), "encoder_source": dict(encoder_source), "data": data}
         if initial_model:
             content["initial_model"] = dict(initial_model)

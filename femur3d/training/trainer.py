@@ -120,7 +120,7 @@ class Trainer:
         self._window = Window()
         with Report(self.run, self.experiment, self.step, bar) as report:
             batches = iter(self.engine.patch_stream(self.sampler, self.step, training.steps))
-            while self.step < training.steps and not self._stopping:
+            while self.step < training.steps and not self._is_stopped():
                 self._update(batches)
                 bar.update()
                 is_logged, row = self._is_due(training.log_every), {}
@@ -135,6 +135,9 @@ class Trainer:
                 if self.step % training.checkpoint_every == 0:
                     self._save_checkpoint()
         return self._finish()
+
+    def _is_stopped(self) -> bool:
+        return self._stopping
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.experiment.training.steps
