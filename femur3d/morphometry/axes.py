@@ -22,7 +22,7 @@ _RAYS = 2000
 _GAP = 0.15  # radians from a ray to the nearest piece of the head: more, and the ray leaves through the neck
 
 START = 2.8  # below the lesser trochanter: this many head radii below the head's centre
-SLIM = 1.15  # sections of up to this many times the least area: the lesser trochanter and its flare are not **(ours)**
+SLIM = 1.15  # sections of up to this many times the area further down; the lesser trochanter is above **(ours)**
 LONGEST_MM = 80.0  # of the shaft that is used: what lies further down is bowed
 END_MM = 2.0  # next to the end of the shaft or of the field of view nothing is used
 SHAFT_STEP_MM = 4.0
@@ -190,7 +190,7 @@ def _fit(surface: Surface, head: Sphere, down: np.ndarray, start: float) -> Shaf
     if len(levels) < 3:
         return None
     areas, middles = sections(surface, head.centre_mm, down, levels)
-    slim = areas <= SLIM * areas.min()
+    slim = areas <= SLIM * np.median(areas[len(areas) // 2 :])
     if slim.sum() < 3:
         return None
     levels, areas, middles = levels[slim], areas[slim], middles[slim]
