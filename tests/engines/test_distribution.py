@@ -9,17 +9,20 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
-from femur3d.config import HEADS
+from femur3d.config import HEADS, Experiment
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
 from femur3d.engines.distribution.cluster import Cluster, read_cluster
 from femur3d.engines.distribution.strategy import _check_share, check_environment
-from femur3d.errors import UsageError
+from femur3d.engines.distribution.workers import ReadOnlyRun
+from femur3d.errors import InputError, UsageError
 from femur3d.io.settings import to_dict, with_settings
+from femur3d.training.run_directory import RunDirectory
 from tests.support.training import rows, train
 
 SECONDS = 500  # for a training of a few updates where the cores are shared
@@ -68,6 +71,35 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch, replicas, told):
     with pytest.raises(UsageError, match=told) as caught:
         _check_share(batch, replicas)
     assert str(caught.value).count("\n") == 1
+
+
+def test_workers_that_begin_with_other_data_are_told(tiny_experiment, packed_file, monkeypatch):
+    from femur3d.engines.distribution.tensorflow_replicas import TensorFlowReplicas
+
+    engine = TensorFlowReplicas(types.SimpleNamespace(num_replicas_in_sync=2), Cluster(("a:1", "b:2"), 1), True)
+    with PackedDataset(packed_file) as packed:
+        sampler = PatchSampler(packed, tiny_experiment.training, (16, 16, 16))
+        monkeypatch.setattr(engine, "_numbers_of_all", lambda own: [own, own])
+        images, _ = next(iter(engine.patch_stream(sampler, 3, 4)))
+        np.testing.assert_array_equal(images, sampler.batch(3)[0][1:])  # the second of two workers has the second patch
+        monkeypatch.setattr(engine, "_numbers_of_all", lambda own: [own, own + 1])
+        with pytest.raises(UsageError, match=r"Worker 1 \(b:2\) begins with other data"):
+            engine.patch_stream(sampler, 3, 4)
+
+
+def test_a_run_that_is_only_read(tmp_path, capsys):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    run.write_config(Experiment("tiny"), {}, "aa")
+    before = {path: path.read_bytes() for path in run.path.iterdir()}
+    with ReadOnlyRun(run.path) as read:
+        read.say("a line")
+        read.write_config(Experiment("tiny"), {}, "aa")
+        with pytest.raises(InputError, match="begun with data aa"):
+            read.write_config(Experiment("tiny"), {}, "bb")
+        read.discard()
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+    assert capsys.readouterr().out == "a line\n"
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +186,21 @@ def test_a_run_of_one_device_goes_on_with_two(unbroken, command, experiment, pac
         {p.name for p in path.rglob("*") if ".tfevents." not in p.name} for path in (tmp_path / "run", unbroken[0])
     ]
     assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_jax_cuts_the_batch_and_copies_the_weights():
+    pytest.importorskip("jax")
+    code = """if True:
+        import keras, numpy
+        from femur3d.engines.distribution.jax_replicas import JaxReplicas
+        batch = JaxReplicas()._cut(numpy.arange(4.0)[:, None])
+        weights = keras.Variable(numpy.arange(3.0)).value
+        print([s.data.ravel().tolist() for array in (batch, weights) for s in array.addressable_shards])
+    """
+    environment = os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    printed = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True, timeout=SECONDS)
+    assert printed == "[[0.0, 1.0], [2.0, 3.0], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]\n"
 
 
 @pytest.mark.slow

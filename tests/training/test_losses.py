@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -100,3 +102,22 @@ def test_ignored_voxels_count_for_nothing():
         assert not gradient[:, 2:].any()
         assert gradient[:, :2].all()
     assert float(voxel_cross_entropy(np.full_like(labels, IGNORED), logits)) == 0
+
+
+def test_loss_over_the_voxels_of_two_shares_is_that_of_the_batch():
+    """Of two replicas with a patch each, of which one has fewer known voxels; two means, then three sums."""
+    labels, logits, ops = LABELS.copy(), LOGITS["upper"], keras.ops
+    labels[0, :3] = IGNORED
+    seen = [], []
+    for share, values in enumerate(seen):
+        over = types.SimpleNamespace(
+            mean=lambda x, to=values: to.append(ops.mean(x)) or to[-1],
+            sum=lambda x, to=values: to.append(ops.sum(x)) or to[-1],
+        )
+        for loss in (voxel_cross_entropy, soft_dice_loss):
+            loss(labels[share : share + 1], logits[share : share + 1], over)
+    factors = (0.5, 0.5, 1, 1, 1)
+    both = iter([factor * (a + b) for factor, a, b in zip(factors, *seen, strict=True)])
+    over = types.SimpleNamespace(mean=lambda x: next(both), sum=lambda x: next(both))
+    for loss in (voxel_cross_entropy, soft_dice_loss):
+        assert float(loss(labels[:1], logits[:1], over)) == pytest.approx(float(loss(labels, logits)), rel=1e-6)
