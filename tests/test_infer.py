@@ -1,6 +1,7 @@
 """A scan in, a label map out: geometry, both femurs, batches, mistakes."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
 
 from femur3d import cli, infer
 from femur3d.config import Network, Preprocessing
@@ -31,6 +31,7 @@ from femur3d.network.unet import build_network
 from tests.support.dicom_series import write_scan, write_series
 from tests.support.ellipsoids import scan_and_label
 from tests.support.enhanced_mr import enhanced, frames_of, save
+from tests.support.loaded_once import load_once, run_main
 from tests.support.stand_in_engine import StandInEngine
 
 
@@ -45,17 +46,10 @@ def segmenter(model):
 
 
 @pytest.fixture
-def infer_main(model, tmp_path):
-    """`main` of femur3d.infer with parsed flags; the flags are put back afterwards."""
-
-    def main(*words):
-        flags.FLAGS.unparse_flags()
-        for name in infer.FLAGS.flags_by_module_dict()["femur3d.infer"]:
-            name.value = name.default
-        argv = ["infer", "-o", str(tmp_path / "out"), "--model", str(model), *map(str, words)]
-        return infer.main(flags.FLAGS(argv))
-
-    return main
+def infer_main(model, tmp_path, monkeypatch):
+    """`main` of femur3d.infer with parsed flags."""
+    load_once(monkeypatch)
+    return functools.partial(run_main, "-o", tmp_path / "out", "--model", model)
 
 
 def dice(a, b):

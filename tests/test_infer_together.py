@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from absl import flags
 
 from femur3d import infer
 from femur3d.export import claims
 from femur3d.export.case_files import Case
 from femur3d.io.images import write_volume
 from tests.support.ellipsoids import scan_and_label
+from tests.support.loaded_once import load_once, run_main
 
 NAMES = ["a", "b", "c", "d"]
 
 
 @pytest.fixture
-def infer_main(threshold_model, tmp_path):
+def infer_main(threshold_model, tmp_path, monkeypatch):
     """`main` of femur3d.infer over four scans."""
     for name in NAMES:
         write_volume(scan_and_label()[0], tmp_path / "scans" / f"{name}.nii.gz")
-
-    def main(*words):
-        flags.FLAGS.unparse_flags()
-        for name in infer.FLAGS.flags_by_module_dict()["femur3d.infer"]:
-            name.value = name.default
-        argv = ["infer", "-o", str(tmp_path / "out"), "--model", str(threshold_model), "-i", str(tmp_path / "scans")]
-        return infer.main(flags.FLAGS([*argv, *words]))
-
-    return main
+    load_once(monkeypatch)
+    return functools.partial(run_main, "-o", tmp_path / "out", "--model", threshold_model, "-i", tmp_path / "scans")
 
 
 def results(folder):
