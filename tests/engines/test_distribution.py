@@ -25,7 +25,7 @@ from femur3d.io.settings import to_dict, with_settings
 from femur3d.training.run_directory import RunDirectory
 from tests.support.training import rows, train
 
-SECONDS = 500  # for a training of a few updates where the cores are shared
+SECONDS = 1500  # for a training of a few updates where others compute on the same cores
 
 
 def tf_config(**changes):
