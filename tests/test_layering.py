@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import graphlib
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def package(module: str) -> str:
     return "foundation" if first in FOUNDATION else "commands"
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Full names of all modules that a file imports, wherever in it the import stands."""
     names = set()

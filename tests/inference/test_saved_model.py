@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 
 import h5py
 import keras
@@ -21,11 +22,17 @@ CONFIG = Network((2, 3, 4, 4), (4, 3, 2))
 PREPROCESSING = Preprocessing(spacing_mm=(1.5, 2.6, 1.5), patch_size=(16, 16, 16))
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     keras.backend.clear_session()
-    save_model(tmp_path / "model", build_network(CONFIG, seed=3), CONFIG, PREPROCESSING, {"step": 7})
-    return tmp_path / "model"
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save_model(folder, build_network(CONFIG, seed=3), CONFIG, PREPROCESSING, {"step": 7})
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 def rehash(folder):
