@@ -83,7 +83,7 @@ function shapePanel({ sides, rows, reasons }) {
       element("thead", {}, element("tr", {}, ["", ...sides].map((side) => element("th", { scope: "col" }, SIDES[side] || side)))),
       element("tbody", {}, rows.map(([name, ...cells]) => element("tr", {}, element("th", { scope: "row" }, words(name)),
         cells.map((text) => element("td", {}, text))))))),
-    element("ul", { class: "sentences" }, reasons.map(([reason, names]) => element("li", {}, `${reason} (${names.map(words).join(", ")})`))),
+    element("ul", {}, reasons.map(([reason, names]) => element("li", {}, `${reason} (${names.map(words).join(", ")})`))),
     element("p", {}, "90% intervals in parentheses. For research only."));
 }
 
