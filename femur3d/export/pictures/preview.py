@@ -112,7 +112,7 @@ def preview_figure(
     case = title or Path(path).stem.removesuffix("_preview")
     figure = _figure(f"{case}: {', '.join(text for text, _ in captions)}", rows, captions)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="black")
+        figure.savefig(temporary, format="png", facecolor="black", pil_kwargs={"compress_level": 3})
 
 
 def femurs_of(label_map: Volume, labels: Labels) -> list[Femur]:
@@ -282,7 +282,7 @@ def _figure(heading: str, rows: Sequence[Sequence[_Panel]], captions: Sequence[t
         for panel in row:
             width, height = panel.size_mm
             axes = figure.add_axes((left / wide, top / tall, width / wide, height / tall))
-            axes.set_title(panel.title, color="0.75", fontsize=10, pad=3)
+            axes.set_title(panel.title, y=1.0, color="0.75", fontsize=10, pad=3)  # y: no search for a free place
             _draw(axes, panel)
             left += width + GAP_MM
         top -= GAP_MM
