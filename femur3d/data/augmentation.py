@@ -37,7 +37,7 @@ MAX_GAMMA = 1.5  # and its inverse
 MAX_BIAS = 0.25  # each coefficient of the bias field's exponent
 MAX_BLUR_MM = 1.5  # standard deviation
 MAX_NOISE = 0.2  # standard deviation, as a part of the patch's
-MARROW = (0.5, 1.2)  # factors of the marrow's intensity: red marrow holds less fat, and is as dark as muscle
+MARROW_CONTRAST = (0.5, 1.2)  # factors of the marrow's intensity: red marrow holds less fat, and is as dark as muscle
 MARROW_SLOPE = 0.25  # each coefficient of how the factor's logarithm changes through the patch
 MARROW_MM = 2.0  # standard deviation of the mask's smoothing: over so much, the change sets in
 MAX_SHIFT = 0.3  # of all intensities, in standard deviations of the patch
@@ -55,8 +55,8 @@ class Distortion:
         blur: standard deviations (z, y, x) of a Gaussian, voxels.
         noise: standard deviation of Gaussian noise, as a part of the patch's.
         noise_seed: of that noise.
-        marrow: (constant, z, y, x) of the field exp(constant + z·… + y·… + x·…) that the femur's inside is multiplied
-            by; the outermost millimetres, where the cortex is, by less.
+        marrow_contrast: (constant, z, y, x) of the field exp(constant + z·… + y·… + x·…) that the femur's inside is
+            multiplied by; the outermost millimetres, where the cortex is, by less.
         smoothing: standard deviations (z, y, x) of the Gaussian that tells how far inside a voxel is, voxels.
         stretch, shift: of all intensities in the end: image·stretch + shift·(standard deviation of the patch).
     """
@@ -67,7 +67,7 @@ class Distortion:
     blur: tuple[float, ...] = (0.0, 0.0, 0.0)
     noise: float = 0.0
     noise_seed: int = 0
-    marrow: tuple[float, ...] = (0.0,) * 4
+    marrow_contrast: tuple[float, ...] = (0.0,) * 4
     smoothing: tuple[float, ...] = (0.0, 0.0, 0.0)
     stretch: float = 1.0
     shift: float = 0.0
@@ -78,7 +78,7 @@ class Distortion:
 
 
 def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, ...]) -> Distortion:
-    """Uniform up to the limits above; blur, noise and marrow each for one patch in two.
+    """Uniform up to the limits above; blur, noise and marrow contrast each for one patch in two.
 
     Thick slices are turned out of their plane and scaled across it by less, as their voxels are longer: what lies
     between two slices is not known, and interpolating it makes images that no scanner gives.
@@ -97,7 +97,10 @@ def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, .
     gamma = float(MAX_GAMMA ** generator.uniform(-1, 1))
     bias = tuple(generator.uniform(-MAX_BIAS, MAX_BIAS, 9).tolist())
     blur, noise = np.maximum(generator.uniform(-1, 1, 2), 0) * (MAX_BLUR_MM, MAX_NOISE)
-    marrow = (generator.uniform(*np.log(MARROW)), *generator.uniform(-MARROW_SLOPE, MARROW_SLOPE, 3).tolist())
+    marrow_contrast = (
+        generator.uniform(*np.log(MARROW_CONTRAST)),
+        *generator.uniform(-MARROW_SLOPE, MARROW_SLOPE, 3).tolist(),
+    )
     return Distortion(
         matrix=matrix,
         gamma=gamma,
@@ -105,7 +108,7 @@ def random_distortion(generator: np.random.Generator, spacing_mm: tuple[float, .
         blur=tuple((blur / spacing).tolist()),
         noise=float(noise),
         noise_seed=int(generator.integers(2**31)),
-        marrow=marrow if generator.random() < 0.5 else (0.0,) * 4,
+        marrow_contrast=marrow_contrast if generator.random() < 0.5 else (0.0,) * 4,
         smoothing=tuple((MARROW_MM / spacing).tolist()),
         stretch=float(MAX_STRETCH ** generator.uniform(-1, 1)),
         shift=float(generator.uniform(-MAX_SHIFT, MAX_SHIFT)),
@@ -155,9 +158,9 @@ def _change_contrast(patch: np.ndarray, mask: np.ndarray, distortion: Distortion
     if low == high:
         return patch
     patch = (patch - low) / (high - low)
-    if any(distortion.marrow):
+    if any(distortion.marrow_contrast):
         inside = np.clip(2 * ndimage.gaussian_filter(mask, distortion.smoothing, mode="nearest") - 1, 0, 1)
-        constant, *slopes = distortion.marrow
+        constant, *slopes = distortion.marrow_contrast
         patch = patch * (1 + inside * (np.exp(np.float32(constant)) * _bias_field(patch.shape, slopes) - 1))
     if any(distortion.blur):
         patch = ndimage.gaussian_filter(patch, distortion.blur, mode="nearest")

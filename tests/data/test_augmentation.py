@@ -92,7 +92,7 @@ def test_thick_slices_are_turned_out_of_their_plane_and_scaled_across_it_by_less
 
 def test_marrow_stretch_and_shift_stay_within_their_limits():
     drawn = [random_distortion(np.random.default_rng(seed), (1.5, 5.2, 1.5)) for seed in range(400)]
-    marrow = np.array([d.marrow for d in drawn])
+    marrow = np.array([d.marrow_contrast for d in drawn])
     changed = marrow.any(axis=1)
     assert 0.4 < changed.mean() < 0.6
     assert 0.5 <= np.exp(marrow[changed, 0]).min() < np.exp(marrow[changed, 0]).max() <= 1.2
@@ -107,7 +107,7 @@ def test_marrow_changes_deep_inside_the_femur_and_nothing_outside():
     image = np.where(ball, 3.0, 1.0)
     image[0, 0, 0] = 0.0  # what it is multiplied above
     args = (image, ball, np.full(3, 11.5), (24, 24, 24))
-    darker = Distortion(np.eye(3), marrow=(np.log(0.5), 0.0, 0.0, 0.1), smoothing=(1.0, 1.0, 1.0))
+    darker = Distortion(np.eye(3), marrow_contrast=(np.log(0.5), 0.0, 0.0, 0.1), smoothing=(1.0, 1.0, 1.0))
     (plain, mask), (dark, same) = distort(*args, IDENTITY), distort(*args, darker)
     np.testing.assert_array_equal(mask, same)
     np.testing.assert_array_equal(dark[mask == 0], plain[mask == 0])
