@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(
             f"{FLAGS.dataset}: no such dataset.\nExpected a folder in nnU-Net's layout or a file of femur3d.pack."
         )
-    strategies.check_environment(FLAGS.strategy)
+    strategies.check_environment(FLAGS.strategy, FLAGS.synchronized_batch_norm)
     with cli.starting():
         from femur3d.engines.backend import ENGINE
         from femur3d.network.encoder_weights import check_encoder_weights

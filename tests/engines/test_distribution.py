@@ -60,6 +60,9 @@ def test_tf_config_that_is_none_is_refused(text, told, monkeypatch):
     check_environment("one")
     with pytest.raises(UsageError, match=re.escape(told)) as caught:
         check_environment("multiworker")
+    check_environment("mirrored", synchronized=False)
+    with pytest.raises(UsageError, match="nothing to synchronise"):
+        check_environment("one", synchronized=False)
     assert str(caught.value).count("\n") == 1
 
 

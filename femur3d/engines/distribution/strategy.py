@@ -41,8 +41,16 @@ class Strategy:
     make_trainer: Callable[[Experiment, PackedDataset, RunDirectory], Trainer]
 
 
-def check_environment(name: str) -> None:
-    """Raises UsageError where the environment lacks what a strategy needs; sees that without TensorFlow."""
+def check_environment(name: str, synchronized: bool = True) -> None:
+    """Raises UsageError where a strategy lacks what it needs, or is given what it has no use for.
+
+    Needs no TensorFlow. Arguments as of `make_strategy`.
+    """
+    if name == ONE and not synchronized:
+        raise UsageError(
+            "--nosynchronized_batch_norm: one device has nothing to synchronise.\n"
+            "Leave it out, or give --strategy mirrored or multiworker."
+        )
     if name == MULTIWORKER:
         read_cluster(os.environ.get("TF_CONFIG", ""))
 
