@@ -1,4 +1,4 @@
-"""The report of an ablation: the paper's Table 2 with our rows, paired differences with their uncertainty, and curves.
+"""The report of an ablation: the paper's tables with our rows, paired differences with their uncertainty, and curves.
 
 The unit of every comparison is the case (a patient's scan): both femurs of a patient, and the seeds of an arm, are
 averaged before anything is tested, since they are not independent.
@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,48 +20,21 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import femur3d
-from experiments.studies.training_runs import read_run
-from femur3d.config import Experiment
+from experiments.studies.evaluated_run import Femurs, Run, distance_weighting
+from experiments.studies.paper_tables import read_published, table_1, table_2
 from femur3d.errors import InputError
-from femur3d.evaluation.tables import COLUMNS
 from femur3d.io.atomic import replacing
 
-TABLE_METRICS = {name: heading for name, heading in COLUMNS.items() if name != "hd95_mm"}  # the paper has no HD95
 COMPARISONS = (("transfer", "scratch"), ("scratch", "no_deep_supervision"))
 COMPARED = ("dice", "mean_mm")
-PUBLISHED = "experiments/published.json"  # the paper's Tables 1 and 2
-Femurs = dict[
-    tuple[str, str], dict[str, float]
-]  # (case, label) → metric → value; distances are inf where one is missed
 RESAMPLES = 9_999
+CURVE_ROWS = 140
 COLOURS = {
     "transfer": "#0072b2",
     "scratch": "#d55e00",
     "no_deep_supervision": "#009e73",
 }  # colour-blind eyes can distinguish them
 CURVES = {"ce_upper": "cross-entropy of UpperCls, training patches", "validation_dice": "Dice, validation volumes"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One finished training and its evaluation.
-
-    Attributes:
-        arm, seed: which.
-        label: the arm's name in tables and plots; says where transferred weights come from.
-        femurs: metrics of every femur.
-        curve: step → column of the run's metrics.csv → value; empty cells are left out.
-        setting: dataset, steps and network in words.
-        source: provenance of the encoder's weights; {} from scratch.
-    """
-
-    arm: str
-    seed: int
-    label: str
-    femurs: Femurs
-    curve: dict[int, dict[str, float]]
-    setting: str
-    source: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,78 +55,33 @@ class Comparison:
     p: float
 
 
-def load_run(arm: str, seed: int, folder: Path) -> Run:
-    """Reads a run directory that has been evaluated. Raises InputError where a file is missing or damaged."""
-    try:
-        experiment, notes = read_run(folder)
-        model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
-        femurs = read_femurs(folder / "evaluation/metrics.csv")
-        curve = {int(row.pop("step")): _numbers(row) for row in _rows(folder / "metrics.csv")}
-        source = dict(notes["encoder_source"])
-        label = f"{arm} ({source['source_kind']})" if source else arm.replace("_", " ")
-        setting = _setting(experiment, model["provenance"])
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{folder}: cannot be read as a finished run ({error!r}).\nRemove it and run again."
-        ) from error
-    return Run(arm, seed, label, femurs, curve, setting, source)
-
-
-def _setting(experiment: Experiment, provenance: Mapping[str, Any]) -> str:
-    """Dataset, steps and network in words."""
-    preprocessing, training, network = experiment.preprocessing, experiment.training, experiment.network
-    return (
-        f"{provenance['dataset']}: {len(provenance['training_cases'])} cases to train on, {training.steps:,} updates "
-        f"of {training.batch_size} patches of {preprocessing.patch_size} voxels of {preprocessing.spacing_mm} mm; "
-        f"filters {network.encoder_filters} and {network.decoder_filters}; experiment {experiment.name!r}"
-    )
-
-
-def read_femurs(path: Path) -> Femurs:
-    """The metrics.csv that `femur3d.evaluate` writes, without femurs that are neither in reference nor prediction.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: it cannot be read, or is another file.
-    """
-    femurs = {(row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(path)}
-    return {key: femur for key, femur in femurs.items() if "dice" in femur}
-
-
-def distance_weighting(femurs: Femurs) -> str:
-    """What surface distances are averaged over: 'area', or 'vertices' in what femur3d 0.1 measured."""
-    return "area" if all("vertex_mean_mm" in femur for femur in femurs.values()) else "vertices"
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _numbers(row: Mapping[str, str]) -> dict[str, float]:
-    return {name: float(text) for name, text in row.items() if text}
-
-
 def write_reports(runs: Sequence[Run], folder: Path, head: Sequence[str], published: str | None = None) -> list[Path]:
-    """Writes table.txt, femurs.csv and curves.png, prints the table, and returns the paths.
+    """Writes the tables, the metrics of every femur and the curves, prints Table 2, and returns the paths.
 
     Args:
         runs: all arms with all seeds.
         folder: to write to.
-        head: first lines of the table: the command, and what the data are; the last one is the figure's title too.
+        head: first lines of the tables: the command, and what the data are; the last one is the figure's title too.
         published: JSON file with the paper's rows; None leaves them out, and the table says so.
 
     Raises:
         InputError: the runs do not belong together, or `published` cannot be read.
     """
     check_runs(runs)
-    text = "\n".join([*head, *_origin(runs), "", *table(runs, read_published(published)), "", *comparison_lines(runs)])
-    print(text)
-    paths = [folder / name for name in ("table.txt", "femurs.csv", "curves.png")]
-    for path, content in zip(paths, (text + "\n", femurs_csv(runs)), strict=False):
-        with replacing(path) as temporary:
+    patients, arms = read_published(published)
+    origin = [*head, *_origin(runs), ""]
+    contents = {
+        "table.txt": "\n".join([*origin, *table_2(runs, arms), "", *comparison_lines(runs)]) + "\n",
+        "table_1.txt": "\n".join([*origin, *table_1(runs, patients)]) + "\n",
+        "femurs.csv": femurs_csv(runs),
+        "curves.csv": curves_csv(runs),
+    }
+    print(contents["table.txt"], end="")
+    for name, content in contents.items():
+        with replacing(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    draw_curves(runs, paths[2], head[-1])
-    return paths
+    draw_curves(runs, folder / "curves.png", head[-1])
+    return [folder / name for name in (*contents, "curves.png")]
 
 
 def check_runs(runs: Sequence[Run]) -> None:
@@ -170,59 +97,10 @@ def check_runs(runs: Sequence[Run]) -> None:
             raise InputError(f"The runs differ in their {what}: {first[:500]} and {second[:500]}.\nChoose another -o.")
 
 
-def read_published(path: str | None) -> dict[str, dict[str, float]]:
-    """The paper's rows by arm: metric → value, with names as in COLUMNS.
-
-    Args:
-        path: a JSON file with the rows, or with the rows as its "table_2", as PUBLISHED has them; empty: none.
-
-    Raises:
-        InputError: the file cannot be read, or a row has no metric of COLUMNS.
-    """
-    if not path:
-        return {}
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = stored.get("table_2", stored)
-        found = {str(arm): {m: float(row[m]) for m in TABLE_METRICS if m in row} for arm, row in rows.items()}
-        if not all(found.values()):
-            raise ValueError(f"a row without any of {', '.join(TABLE_METRICS)}")
-        return found
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f'{path}: cannot be read ({error}).\nExpected {{"transfer": {{"mean_mm": …, "dice": …}}, "scratch": …}}.'
-        ) from error
-
-
 def _origin(runs: Sequence[Run]) -> list[str]:
     sources = {run.label: run.source for run in runs if run.source}
     origin = [f"{label}: {s['source_file']}, SHA-256 {s['source_sha256']}" for label, s in sources.items()]
     return [f"femur3d {femur3d.__version__}; {runs[0].setting}", *origin]
-
-
-def table(runs: Sequence[Run], published: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Table 2: the published rows, then each of ours (the average over all femurs) and the mean of each arm."""
-    width = max([len(run.label) + 8 for run in runs] + [len(arm) + 11 for arm in published]) + 2
-    lines = [f"{'':{width}}" + "".join(f"{heading:>11}" for heading, _ in TABLE_METRICS.values()) + "  failures"]
-    for arm, row in published.items():
-        lines.append(_table_line(f"{arm}, published", row, width, None))
-    if not published:
-        lines.append("published rows (Zeng et al., Table 2): left out; --published FILE adds them")
-    lines.append("-" * len(lines[0]))
-    for arm in dict.fromkeys(run.arm for run in runs):
-        own = [run for run in runs if run.arm == arm]
-        means = [{m: float(np.mean([f[m] for f in run.femurs.values()])) for m in TABLE_METRICS} for run in own]
-        failures = [sum(math.isinf(f["mean_mm"]) for f in run.femurs.values()) for run in own]
-        for run, mean, failed in zip(own, means, failures, strict=True):
-            lines.append(_table_line(f"{run.label}, seed {run.seed}", mean, width, failed))
-        overall = {m: float(np.mean([mean[m] for mean in means])) for m in TABLE_METRICS}
-        lines += [_table_line(f"{own[0].label}, mean", overall, width, sum(failures)), "-" * len(lines[0])]
-    return lines
-
-
-def _table_line(name: str, row: Mapping[str, float], width: int, failures: int | None) -> str:
-    cells = (f"{row[m]:11.{decimals}f}" if m in row else f"{'':>11}" for m, (_, decimals) in TABLE_METRICS.items())
-    return f"{name:{width}}{''.join(cells)}{'' if failures is None else f'{failures:10}'}"
 
 
 def by_case(runs: Sequence[Run], arm: str, metric: str) -> dict[str, float]:
@@ -287,6 +165,26 @@ def femurs_csv(runs: Sequence[Run]) -> str:
     for run in runs:
         for (case, label), femur in run.femurs.items():
             writer.writerow([run.label, run.seed, case, label, *(f"{femur[m]:.6g}" for m in metrics)])
+    return out.getvalue()
+
+
+def curves_csv(runs: Sequence[Run], rows: int = CURVE_ROWS) -> str:
+    """The metrics.csv of all runs in one, thinned: the means over at most about `rows` stretches of equal length.
+
+    A row stands at the last step of its stretch; columns that are empty there (validation, mostly) are empty.
+    """
+    columns = list(dict.fromkeys(column for run in runs for row in run.curve.values() for column in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["arm", "seed", "step", *columns], lineterminator="\n")
+    writer.writeheader()
+    for run in runs:
+        stretch = max(1, math.ceil(max(run.curve) / rows))
+        for end in range(stretch, max(run.curve) + stretch, stretch):
+            own = [row for step, row in run.curve.items() if end - stretch < step <= end]
+            values = {column: [row[column] for row in own if column in row] for column in columns}
+            means = {column: f"{np.mean(found):.6g}" for column, found in values.items() if found}
+            if means:
+                writer.writerow({"arm": run.label, "seed": run.seed, "step": min(end, max(run.curve)), **means})
     return out.getvalue()
 
 

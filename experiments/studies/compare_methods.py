@@ -15,14 +15,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from experiments.studies.ablation_report import (
-    COMPARED,
-    Femurs,
-    comparison,
-    distance_weighting,
-    mean_by_case,
-    read_femurs,
-)
+from experiments.studies.ablation_report import COMPARED, comparison, mean_by_case
+from experiments.studies.evaluated_run import Femurs, distance_weighting, read_femurs
 from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.errors import InputError, UsageError

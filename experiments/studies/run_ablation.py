@@ -1,7 +1,7 @@
 """The paper's ablation (Table 2): every arm with every seed trained, segmented, evaluated, and compared.
 
     python -m experiments.studies.run_ablation --dataset DIR -o runs/ablation --weights data/c3d_encoder.h5 [--seeds 3]
-        [--experiment experiments/scratch.py] [--set training.steps=500 ...]
+        [--experiment experiments/scratch.py] [--arm scratch ...] [--set training.steps=500 ...]
 
 Three arms that differ in one thing each and see the same patches in the same order:
 
@@ -9,9 +9,10 @@ Three arms that differ in one thing each and see the same patches in the same or
     scratch               everything starts from N(0, 0.01)
     no_deep_supervision   scratch without deep supervision (α = 0, 0, 1): the 3D U-Net that the method extends
 
-The same command resumes an ablation that was stopped. At the end, the folder's report/ holds the paper's Table 2 with
-paired differences, the metrics of every femur and the curves of convergence. (Section 3.3 of the paper describes both
-models of Table 2, section 2.1 deep supervision.)
+The same command resumes an ablation that was stopped; with further arms it adds them. At the end, the folder's report/
+holds the paper's Tables 1 and 2 with our rows below the published ones, paired differences, the metrics of every femur
+and the curves of convergence. (Section 3.3 of the paper describes both models of Table 2, section 2.1 deep
+supervision.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.studies.ablation_report import PUBLISHED, Run, load_run, read_published, write_reports
+from experiments.studies.ablation_report import write_reports
+from experiments.studies.evaluated_run import Run, load_run
+from experiments.studies.paper_tables import PUBLISHED, read_published
 from experiments.studies.table_output import command_line
 from experiments.studies.training_runs import call, is_trained
 from femur3d import cli
@@ -64,7 +67,14 @@ class Job:
     folder: Path
 
 
-def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: int, output: Path) -> list[Job]:
+def jobs(
+    experiment: Experiment,
+    settings: Sequence[str],
+    weights: str,
+    seeds: int,
+    output: Path,
+    arms: Sequence[str] = ARMS,
+) -> list[Job]:
     """All trainings, seed by seed, so that an ablation stopped early has whole comparisons."""
     differences = {
         "transfer": [f"encoder_weights={weights}"],
@@ -73,7 +83,7 @@ def jobs(experiment: Experiment, settings: Sequence[str], weights: str, seeds: i
     }
     made = []
     for seed in range(seeds):
-        for arm in ARMS:
+        for arm in arms:
             own = (*settings, *differences[arm], f"training.seed={seed}")
             made.append(Job(arm, seed, own, with_settings(experiment, own), run_folder(output, arm, seed)))
     return made
@@ -162,6 +172,7 @@ def _define_flags() -> None:
     )
     flags.DEFINE_string("weights", "data/c3d_encoder.h5", "ported encoder weights of the transfer arm")
     flags.DEFINE_string("experiment", "experiments/scratch.py", "what all arms share")
+    flags.DEFINE_multi_enum("arm", list(ARMS), ARMS, "train this arm; repeatable, all three by default")
     flags.DEFINE_integer("seeds", 3, "trainings of each arm", lower_bound=1)
     flags.DEFINE_integer("fold", 0, "entry of the dataset's splits_final.json, from 0", lower_bound=0)
     flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
@@ -177,11 +188,12 @@ def main(argv: Sequence[str]) -> int:
     own = [s for s in FLAGS.set if s.split("=")[0].strip() in ("training.seed", "encoder_weights", "loss.head_weights")]
     if own:
         raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
-    check_encoder_weights(FLAGS.weights)
+    if "transfer" in FLAGS.arm:
+        check_encoder_weights(FLAGS.weights)
     read_published(FLAGS.published)
     if not read_split(dataset, FLAGS.fold).val:
         raise InputError(f"{dataset}: its split has no validation cases.\nExpected some to compare the arms on.")
-    todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output)
+    todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output, FLAGS.arm)
     packed = packed_file(dataset, output, todo[0].experiment, FLAGS.fold, FLAGS.femur_labels)
     runs: list[Run] = []
     for number, job in enumerate(todo, start=1):

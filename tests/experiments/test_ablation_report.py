@@ -3,10 +3,8 @@
 import csv
 import dataclasses
 import io
-import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,30 +14,16 @@ from matplotlib.image import imread
 
 import femur3d
 from experiments.studies import ablation_report
+from experiments.studies.paper_tables import table_1, table_2
 from femur3d.errors import InputError
-from femur3d.evaluation.metrics import METRICS, FemurMetrics
-from femur3d.evaluation.tables import write_csv
-from femur3d.io.settings import to_dict
+from tests.support.ablation_runs import LABELS, MISSED, SOURCE, cells, femur, make_run, three_runs
 
-PUBLISHED = Path(__file__).parents[2] / ablation_report.PUBLISHED
-OVERLAP = ("dice", "jaccard", "precision", "recall")
-
-LABELS = {"transfer": "transfer (surrogate)", "scratch": "scratch", "no_deep_supervision": "no deep supervision"}
-SOURCE = {"source_kind": "surrogate", "source_sha256": "ab" * 32, "source_file": "surrogate_weights"}
 CURVE = 500  # pixels
-MISSED = {"mean_mm": math.inf, "std_mm": math.inf, "hausdorff_mm": math.inf, "hd95_mm": math.inf, "dice": 0.0}
 
 
-def femur(**values):
-    """All metrics of a femur: 0 where nothing is given."""
-    return {**dict.fromkeys(METRICS, 0.0), **values}
-
-
-def make_run(arm, seed, femurs, curve=None):
-    """A run of the ablation, its femurs by (case, label)."""
-    source = SOURCE if arm == "transfer" else {}
-    curve = {1: {"ce_upper": 0.5, "validation_dice": 0.5}} if curve is None else curve
-    return ablation_report.Run(arm, seed, LABELS[arm], femurs, curve, "hips: 2 cases; filters", source)
+@pytest.fixture
+def runs():
+    return three_runs()
 
 
 def by_dice(arm, seed, **dice):
@@ -177,140 +161,6 @@ def test_arms_that_are_not_there_are_not_compared():
     assert len(ablation_report.comparison_lines([by_dice("scratch", 0, a=0.5)])) == 1  # the heading
 
 
-# The table
-
-
-@pytest.fixture
-def runs():
-    """Two seeds from scratch, the second of which misses a femur, and one transfer."""
-    one = femur(mean_mm=1.0, std_mm=0.5, hausdorff_mm=4.0, hd95_mm=77.0, dice=0.9, jaccard=0.8, precision=0.95,
-                recall=0.85)  # fmt: skip
-    two = femur(mean_mm=2.0, std_mm=0.25, hausdorff_mm=8.0, hd95_mm=77.0, dice=0.8, jaccard=0.6, precision=0.75,
-                recall=0.9)  # fmt: skip
-    three = femur(mean_mm=0.4, std_mm=0.3, hausdorff_mm=2.0, hd95_mm=77.0, dice=0.96, jaccard=0.92, precision=1.0,
-                  recall=0.94)  # fmt: skip
-    left, right = ("a", "left"), ("a", "right")
-    return [
-        make_run("transfer", 0, {left: three, right: three}),
-        make_run("scratch", 0, {left: one, right: two}),
-        make_run("scratch", 1, {left: three, right: femur(**MISSED)}),
-    ]
-
-
-def cells(lines, name):
-    """The cells of the one line of this name."""
-    (line,) = [line for line in lines if line.startswith(f"{name} ")]
-    return line.removeprefix(name).split()
-
-
-def test_table_by_hand(runs):
-    lines = ablation_report.table(runs, {})
-    headings = ["Mean", "STD", "Hausdorff", "DICE", "Jaccard", "Precision", "Recall", "failures"]
-    assert lines[0].split() == headings
-    one = ["0.400", "0.300", "2.00", "0.9600", "0.9200", "1.0000", "0.9400", "0"]
-    assert cells(lines, "transfer (surrogate), seed 0") == one
-    assert cells(lines, "transfer (surrogate), mean") == one
-    assert cells(lines, "scratch, seed 0") == ["1.500", "0.375", "6.00", "0.8500", "0.7000", "0.8500", "0.8750", "0"]
-    assert cells(lines, "scratch, seed 1") == ["inf", "inf", "inf", "0.4800", "0.4600", "0.5000", "0.4700", "1"]
-    assert cells(lines, "scratch, mean") == ["inf", "inf", "inf", "0.6650", "0.5800", "0.6750", "0.6725", "1"]
-    rows = [line for line in lines if line.startswith(("transfer", "scratch"))]
-    assert {len(line) for line in rows} == {len(lines[0])}  # columns stand below their headings
-
-
-def test_mean_of_an_arm_is_that_of_its_seeds():
-    seeds = [(femur(dice=0.5), femur(**MISSED)), (femur(dice=0.6), femur(dice=0.6)), (femur(**MISSED),) * 2]
-    both = (("a", "left"), ("b", "left"))
-    runs = [
-        make_run("no_deep_supervision", seed, dict(zip(both, found, strict=True))) for seed, found in enumerate(seeds)
-    ]
-    found = cells(ablation_report.table(runs, {}), "no deep supervision, mean")
-    assert found == ["inf", "inf", "inf", "0.2833", "0.0000", "0.0000", "0.0000", "3"]  # (0.25 + 0.6 + 0) / 3
-
-
-def test_published_rows_stand_beside_ours(runs):
-    published = {"transfer": {"mean_mm": 0.25, "dice": 0.9712}, "scratch": {"hausdorff_mm": 12.5}}
-    lines = ablation_report.table(runs, published)
-    assert cells(lines, "transfer, published") == ["0.250", "0.9712"]
-    assert cells(lines, "scratch, published") == ["12.50"]
-    row = next(line for line in lines if line.startswith("transfer, published"))
-    for heading, number in (("Mean", "0.250"), ("DICE", "0.9712")):
-        assert lines[0].index(heading) + len(heading) == row.index(number) + len(number)
-    assert not [line for line in lines if "left out" in line]
-    ours = [line for line in lines if "seed" in line or "mean" in line]
-    assert ours == [line for line in ablation_report.table(runs, {}) if "seed" in line or "mean" in line]
-
-
-def test_table_says_that_published_rows_are_lacking(runs):
-    lines = ablation_report.table(runs, {})
-    assert len([line for line in lines if "left out" in line and "--published" in line]) == 1
-    assert not [line for line in lines if ", published" in line]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"transfer": {"mean_mm": 0.2, "dice": 1}}', {"transfer": {"mean_mm": 0.2, "dice": 1.0}}),
-        (
-            '{"scratch": {"recall": 0.5}, "no_deep_supervision": {"std_mm": 2}}',
-            {"scratch": {"recall": 0.5}, "no_deep_supervision": {"std_mm": 2}},
-        ),
-    ],
-)
-def test_published_file_is_read(tmp_path, text, expected):
-    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
-    assert ablation_report.read_published(str(tmp_path / "rows.json")) == expected
-    assert ablation_report.read_published(None) == ablation_report.read_published("") == {}
-
-
-def test_the_papers_rows_are_those_of_table_2():
-    published = ablation_report.read_published(str(PUBLISHED))
-    assert list(published) == ["scratch", "transfer"]  # in the paper's order
-    scratch, transfer = (published[arm] for arm in published)
-    assert [scratch[m] for m in ("mean_mm", "hausdorff_mm", "dice", "recall")] == [0.67, 12.4, 0.975, 0.964]
-    assert [transfer[m] for m in ("mean_mm", "hausdorff_mm", "dice", "recall")] == [0.22, 6.4, 0.987, 0.982]
-
-
-@pytest.mark.parametrize(("metric", "decimals"), [("mean_mm", 2), ("hausdorff_mm", 1), *((m, 3) for m in OVERLAP)])
-def test_the_papers_averages_are_those_of_its_patients(metric, decimals):
-    """Table 1: a typing mistake in a patient's row would show here; rounding leaves half of the last place."""
-    rows = json.loads(PUBLISHED.read_text(encoding="utf-8"))["table_1"]
-    average = rows.pop("average")[metric]
-    assert len(rows) == 10
-    mean = sum(row[metric] for row in rows.values()) / len(rows)
-    assert abs(mean - average) <= 0.5001 * 10**-decimals
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        b'{"transfer": {"dice": 0.9',
-        b"\xff\xfe",
-        b"[1, 2]",
-        b'{"transfer": 3}',
-        b'{"transfer": null}',
-        b'{"transfer": {"dice": "good"}}',
-        b'{"transfer": {"dice": null}}',
-        b'{"transfer": {"dice": [0.9]}}',
-    ],
-)
-def test_published_file_that_is_no_use_is_two_lines(tmp_path, content):
-    path = tmp_path / "rows.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=r"rows\.json: ") as caught:
-        ablation_report.read_published(str(path))
-    assert str(caught.value).count("\n") == 1
-
-
-@pytest.mark.parametrize("text", ['{"transfer": [0.9]}', '{"transfer": {"DICE": 0.9}}'])
-def test_published_row_without_a_known_metric_is_refused(tmp_path, text):
-    """It would be shown as a row of blanks."""
-    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="Expected"):
-        ablation_report.read_published(str(tmp_path / "rows.json"))
-
-
 # What belongs together
 
 
@@ -334,83 +184,6 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path, number, ch
         ablation_report.write_reports(both, tmp_path / "report", ["command", "data"])
     assert str(caught.value).count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-# A finished run, read
-
-
-@pytest.fixture
-def run_folder(tmp_path, tiny_experiment):
-    """What training and evaluation leave behind."""
-    folder = tmp_path / "transfer_seed0"
-    (folder / "model").mkdir(parents=True)
-    config = {**to_dict(tiny_experiment), "encoder_source": SOURCE, "data": "00"}
-    (folder / "config.json").write_text(json.dumps(config))
-    provenance = {"dataset": "hips", "training_cases": ["case_0", "case_1"], "step": 6}
-    (folder / "model" / "config.json").write_text(json.dumps({"provenance": provenance}))
-    (folder / "metrics.csv").write_text("step,ce_upper,validation_dice\n2,0.75,\n3,,0.25\n4,0.5,0.5\n")
-    rows = [
-        FemurMetrics("case_2", "femur_left", 1.5, 0.5, 4.0, 3.0, 0.9, 0.8, 0.95, 0.85, 100.0, 90.0, 1.25),
-        FemurMetrics("case_2", "femur_right", *[math.inf] * 4, 0.0, 0.0, 0.0, 0.0, 100.0, 0.0, math.inf),
-    ]
-    write_csv(rows, folder / "evaluation" / "metrics.csv")
-    return folder
-
-
-def test_finished_run_is_read(run_folder):
-    run = ablation_report.load_run("transfer", 4, run_folder)
-    assert (run.arm, run.seed, run.label, run.source) == ("transfer", 4, "transfer (surrogate)", SOURCE)
-    assert list(run.femurs) == [("case_2", "femur_left"), ("case_2", "femur_right")]
-    assert tuple(run.femurs["case_2", "femur_left"]) == METRICS
-    assert list(run.femurs["case_2", "femur_left"].values()) == [
-        1.5, 0.5, 4, 3, 0.9, 0.8, 0.95, 0.85, 100, 90, 1.25, -10, -10,
-    ]  # fmt: skip
-    assert run.femurs["case_2", "femur_right"]["mean_mm"] == math.inf
-    assert run.curve == {
-        2: {"ce_upper": 0.75},
-        3: {"validation_dice": 0.25},
-        4: {"ce_upper": 0.5, "validation_dice": 0.5},
-    }
-    for words in ("hips: 2 cases", "6 updates of 2 patches of (16, 16, 16)", "(2, 3, 4, 4)", "(4, 3, 2)", "'tiny'"):
-        assert words in run.setting
-
-
-def test_run_of_an_earlier_version_is_read(run_folder):
-    now = ablation_report.load_run("scratch", 0, run_folder).setting
-    config = json.loads((run_folder / "config.json").read_text())
-    config["preparation"] = config.pop("preprocessing")
-    config["training"]["femur_share"] = config["training"].pop("foreground_probability")
-    (run_folder / "config.json").write_text(json.dumps(config))
-    assert ablation_report.load_run("scratch", 0, run_folder).setting == now
-
-
-@pytest.mark.parametrize(("arm", "label"), [("scratch", "scratch"), ("no_deep_supervision", "no deep supervision")])
-def test_label_without_transferred_weights(run_folder, arm, label):
-    config = json.loads((run_folder / "config.json").read_text())
-    (run_folder / "config.json").write_text(json.dumps({**config, "encoder_source": {}}))
-    run = ablation_report.load_run(arm, 0, run_folder)
-    assert (run.label, run.source) == (label, {})
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        *((name, None) for name in ("config.json", "model/config.json", "metrics.csv", "evaluation/metrics.csv")),
-        *((name, text) for name in ("config.json", "model/config.json") for text in ("", "{", "[]", "{}")),
-        ("metrics.csv", "step,ce_upper\nfour,0.5\n"),
-        ("metrics.csv", "time\n4\n"),
-        ("evaluation/metrics.csv", "case,label,dice\na,left,much\n"),
-        ("evaluation/metrics.csv", "case,dice\na,0.5\n"),
-    ],
-)
-def test_unfinished_or_damaged_run_is_two_lines(run_folder, name, content):
-    (run_folder / name).unlink()
-    if content is not None:
-        (run_folder / name).write_text(content)
-    with pytest.raises(InputError, match="cannot be read as a finished run") as caught:
-        ablation_report.load_run("transfer", 0, run_folder)
-    assert str(caught.value).count("\n") == 1
-    assert str(run_folder) in str(caught.value)
 
 
 # Files
@@ -498,7 +271,7 @@ def test_reports_are_written(runs, tmp_path, capsys):
     paths = ablation_report.write_reports(
         runs, folder, ["$ python -m experiments.studies.run_ablation --seeds 2", "phantom (synthetic)"]
     )
-    assert paths == [folder / name for name in ("table.txt", "femurs.csv", "curves.png")]
+    assert [path.name for path in paths] == ["table.txt", "table_1.txt", "femurs.csv", "curves.csv", "curves.png"]
     assert sorted(folder.iterdir()) == sorted(paths)
     text = paths[0].read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
@@ -507,15 +280,39 @@ def test_reports_are_written(runs, tmp_path, capsys):
     assert lines[1] == "phantom (synthetic)"
     assert lines[2] == f"femur3d {femur3d.__version__}; hips: 2 cases; filters"
     assert lines[3] == f"transfer (surrogate): surrogate_weights, SHA-256 {'ab' * 32}"
-    for line in (*ablation_report.table(runs, {}), *ablation_report.comparison_lines(runs)):
+    for line in (*table_2(runs, {}), *ablation_report.comparison_lines(runs)):
         assert line in lines
-    assert paths[1].read_text(encoding="utf-8") == ablation_report.femurs_csv(runs)
-    assert count_pixels(paths[2], "scratch") > 0
+    first = paths[1].read_text(encoding="utf-8").splitlines()
+    assert first[:5] == lines[:5]
+    assert first[5:] == table_1(runs, {})
+    assert paths[2].read_text(encoding="utf-8") == ablation_report.femurs_csv(runs)
+    assert paths[3].read_text(encoding="utf-8") == ablation_report.curves_csv(runs)
+    assert count_pixels(paths[4], "scratch") > 0
+
+
+def test_curves_are_thinned_to_means_by_hand():
+    curve = {n: {"ce_upper": float(n)} for n in range(1, 8)}
+    curve[4]["validation_dice"] = 0.5
+    curve[7]["validation_dice"] = 0.75
+    runs = [
+        make_run("scratch", 3, {("a", "left"): femur()}, curve),
+        make_run("transfer", 0, {}, {2: {"ce_upper": 2.5}}),
+    ]
+    assert ablation_report.curves_csv(runs, rows=3).splitlines() == [
+        "arm,seed,step,ce_upper,validation_dice",
+        "scratch,3,3,2,",
+        "scratch,3,6,5,0.5",
+        "scratch,3,7,7,0.75",
+        "transfer (surrogate),0,2,2.5,",
+    ]
 
 
 def test_reports_show_the_published_rows(runs, tmp_path):
-    (tmp_path / "rows.json").write_text('{"transfer": {"dice": 0.9712}}')
+    (tmp_path / "rows.json").write_text(
+        '{"table_1": {"Pat01": {"dice": 0.9875}}, "table_2": {"transfer": {"dice": 0.9712}}}'
+    )
     paths = ablation_report.write_reports(runs, tmp_path / "report", ["command", "data"], str(tmp_path / "rows.json"))
     lines = paths[0].read_text(encoding="utf-8").splitlines()
     assert cells(lines, "transfer, published") == ["0.9712"]
     assert cells(lines, "scratch, mean")[3] == "0.6650"
+    assert cells(paths[1].read_text(encoding="utf-8").splitlines(), "Pat01, published") == ["0.9875"]

@@ -442,6 +442,7 @@ def words(tmp_path, dataset_dir):
         weights=str(tmp_path / "w.h5"),
         experiment=str(tmp_path / "tiny.py"),
         seeds=1,
+        arm=list(ARMS),
         set=[],
         fold=0,
         femur_labels=[],
@@ -481,7 +482,7 @@ def ablation(monkeypatch, words):
         stop_at[:] = [stop] if stop else []
         with pytest.raises(SystemExit) if stop else contextlib.nullcontext():
             assert run_ablation.main(["run_ablation"]) == 0
-        assert reported == ([] if stop else [[(arm, 0, f"{arm}_seed0") for arm in ARMS]])
+        assert reported == ([] if stop else [[(arm, 0, f"{arm}_seed0") for arm in words.arm]])
         return list(ran)
 
     return run
@@ -491,6 +492,14 @@ def test_stopped_ablation_goes_on(ablation):
     assert ablation(stop="infer") == ["train", "infer"]
     assert ablation() == ["infer", "evaluate", *["train", "infer", "evaluate"] * 2]
     assert ablation() == []
+
+
+def test_arms_may_come_one_after_another(ablation, words):
+    """And without the arm that needs them, nobody asks for its weights."""
+    words.weights, words.arm = "none.h5", ["scratch"]
+    assert ablation() == ["train", "infer", "evaluate"]
+    words.arm = ["scratch", "no_deep_supervision"]
+    assert ablation() == ["train", "infer", "evaluate"]
 
 
 def test_evaluation_of_an_earlier_training_does_not_count(ablation, words):
@@ -624,7 +633,12 @@ def test_whole_ablation(whole):
 def test_finished_ablation_only_reports_again(whole, monkeypatch, tmp_path):
     flags, words, _ = whole
     again = types.SimpleNamespace(
-        **{name: str(value) for name, value in flags.items()}, set=[], report=str(tmp_path), fold=0, femur_labels=[]
+        **{name: str(value) for name, value in flags.items()},
+        arm=list(ARMS),
+        set=[],
+        report=str(tmp_path),
+        fold=0,
+        femur_labels=[],
     )
     again.seeds = 1
     monkeypatch.setattr(run_ablation, "FLAGS", again)
