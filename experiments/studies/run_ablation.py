@@ -83,7 +83,7 @@ def jobs(
     }
     made = []
     for seed in range(seeds):
-        for arm in arms:
+        for arm in (arm for arm in ARMS if arm in arms):  # each once, in whatever order they were given
             own = (*settings, *differences[arm], f"training.seed={seed}")
             made.append(Job(arm, seed, own, with_settings(experiment, own), run_folder(output, arm, seed)))
     return made

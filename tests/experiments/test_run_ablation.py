@@ -71,6 +71,12 @@ def test_jobs_go_seed_by_seed(tiny_experiment, tmp_path):
     assert [job.experiment.training.seed for job in made] == [seed for _, seed in expected]
 
 
+def test_arms_are_trained_once_and_in_their_order(tiny_experiment, tmp_path):
+    given = ["no_deep_supervision", "scratch", "scratch"]
+    made = run_ablation.jobs(tiny_experiment, [], "w.h5", 2, tmp_path, given)
+    assert [(job.arm, job.seed) for job in made] == [(arm, seed) for seed in (0, 1) for arm in ARMS[1:]]
+
+
 def test_ablation_begun_with_the_old_name_of_an_arm_keeps_its_folder(tiny_experiment, tmp_path):
     (tmp_path / "plain_seed1").mkdir()
     made = run_ablation.jobs(tiny_experiment, [], "w.h5", 2, tmp_path)
