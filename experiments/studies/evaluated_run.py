@@ -38,12 +38,16 @@ class Run:
     source: dict[str, str]
 
 
-def load_run(arm: str, seed: int, folder: Path) -> Run:
-    """Reads a run directory that has been evaluated. Raises InputError where a file is missing or damaged."""
+def load_run(arm: str, seed: int, folder: Path, evaluation: str = "evaluation") -> Run:
+    """Reads a run directory and what it has in its folder `evaluation`.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
     try:
         experiment, notes = read_run(folder)
         model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
-        femurs = read_femurs(folder / "evaluation/metrics.csv")
+        femurs = read_femurs(folder / evaluation / "metrics.csv")
         curve = {int(row.pop("step")): _numbers(row) for row in _rows(folder / "metrics.csv")}
         source = dict(notes["encoder_source"])
         label = f"{arm} ({source['source_kind']})" if source else arm.replace("_", " ")

@@ -1,7 +1,7 @@
 """The paper's ablation (Table 2): every arm with every seed trained, segmented, evaluated, and compared.
 
     python -m experiments.studies.run_ablation --dataset DIR -o runs/ablation --weights data/c3d_encoder.h5 [--seeds 3]
-        [--experiment experiments/scratch.py] [--arm scratch ...] [--set training.steps=500 ...]
+        [--experiment experiments/scratch.py] [--arm scratch ...] [--set training.steps=500 ...] [--test data/one_hip]
 
 Three arms that differ in one thing each and see the same patches in the same order:
 
@@ -12,7 +12,8 @@ Three arms that differ in one thing each and see the same patches in the same or
 The same command resumes an ablation that was stopped; with further arms it adds them. At the end, the folder's report/
 holds the paper's Tables 1 and 2 with our rows below the published ones, paired differences, the metrics of every femur
 and the curves of convergence. (Section 3.3 of the paper describes both models of Table 2, section 2.1 deep
-supervision.)
+supervision.) With --test the validation scans of another dataset are segmented in the place of --dataset's, such as the
+same scans cut to one hip each (`tools.one_hip`); its results lie beside the others, in report_one_hip/ for instance.
 """
 
 from __future__ import annotations
@@ -139,28 +140,39 @@ def described(dataset: Path) -> str:
     return ": ".join(words) or dataset.name
 
 
-def is_evaluated(job: Job) -> bool:
+def is_evaluated(job: Job, of: str = "") -> bool:
     """Whether the run's evaluation is there, is of its model, not of one before it, and weights distances by area."""
-    metrics, model = job.folder / "evaluation" / "metrics.csv", job.folder / "model" / "config.json"
+    metrics, model = job.folder / f"evaluation{of}" / "metrics.csv", job.folder / "model" / "config.json"
     if not metrics.exists() or metrics.stat().st_mtime_ns < model.stat().st_mtime_ns:
         return False
     with metrics.open(encoding="utf-8") as file:
         return "vertex_mean_mm" in file.readline()
 
 
-def commands(job: Job, experiment_file: str, packed: Path, dataset: Path, fold: int = 0) -> list[list[str]]:
-    """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them."""
+def commands(
+    job: Job, experiment_file: str, packed: Path, tested: Path, fold: int = 0, of: str = ""
+) -> list[list[str]]:
+    """What is left to do for a job, as command lines: train, segment the validation scans, evaluate them.
+
+    Args:
+        job: one training.
+        experiment_file: what all arms share.
+        packed: the file to train on.
+        tested: the dataset whose validation scans are segmented.
+        fold: entry of its split.
+        of: end of the names of the folders with their results.
+    """
     folder, left = job.folder, list[list[object]]()
     if not is_trained(job.folder, job.experiment):
         settings = [word for setting in job.settings for word in ("--set", setting)]
         left.append(["femur3d.train", "--experiment", experiment_file, "--dataset", packed, "--run", folder, *settings])
-    if left or not is_evaluated(job):
-        wanted = set(read_split(dataset, fold).val)
-        scans = [case.image for case in find_cases(dataset) if case.name in wanted]
-        segmented = folder / "segmented"
+    if left or not is_evaluated(job, of):
+        wanted = set(read_split(tested, fold).val)
+        scans = [case.image for case in find_cases(tested) if case.name in wanted]
+        segmented = folder / f"segmented{of}"
         left.append(["femur3d.infer", "-o", segmented, "--model", folder / "model", "--continue", "-i", *scans])
-        references = ["--references", dataset / "labelsTr", "--split", "val", "--fold", fold]
-        left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / "evaluation"])
+        references = ["--references", tested / "labelsTr", "--split", "val", "--fold", fold]
+        left.append(["femur3d.evaluate", "--predictions", segmented, *references, "-o", folder / f"evaluation{of}"])
     return [[sys.executable, "-m", *map(str, command)] for command in left]
 
 
@@ -178,31 +190,33 @@ def _define_flags() -> None:
     flags.DEFINE_list("femur_labels", [], "labels of dataset.json that are femurs; all others count as background")
     flags.DEFINE_multi_string("set", [], "section.field=value: change one field in all arms; repeatable")
     flags.DEFINE_string("published", PUBLISHED, "JSON file with the paper's rows; an empty word leaves them out")
+    flags.DEFINE_string("test", None, "dataset whose validation scans are segmented in the place of --dataset's")
     flags.DEFINE_string("report", None, "folder of the report; by default report/ in the output")
 
 
 def main(argv: Sequence[str]) -> int:
     """Checks the flags and files first, then runs the jobs, then reports."""
     cli.no_arguments(argv)
-    output, dataset = Path(FLAGS.output), Path(FLAGS.dataset)
+    output, dataset, tested = Path(FLAGS.output), Path(FLAGS.dataset), Path(FLAGS.test or FLAGS.dataset)
+    of = f"_{tested.name}" if FLAGS.test else ""
     own = [s for s in FLAGS.set if s.split("=")[0].strip() in ("training.seed", "encoder_weights", "loss.head_weights")]
     if own:
         raise UsageError(f"--set: received {own[0]!r}.\nExpected no setting that tells the arms or seeds apart.")
     if "transfer" in FLAGS.arm:
         check_encoder_weights(FLAGS.weights)
     read_published(FLAGS.published)
-    if not read_split(dataset, FLAGS.fold).val:
-        raise InputError(f"{dataset}: its split has no validation cases.\nExpected some to compare the arms on.")
+    if not read_split(tested, FLAGS.fold).val:
+        raise InputError(f"{tested}: its split has no validation cases.\nExpected some to compare the arms on.")
     todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output, FLAGS.arm)
     packed = packed_file(dataset, output, todo[0].experiment, FLAGS.fold, FLAGS.femur_labels)
     runs: list[Run] = []
     for number, job in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {job.arm}, seed {job.seed}", flush=True)
-        for command in commands(job, FLAGS.experiment, packed, dataset, FLAGS.fold):
+        for command in commands(job, FLAGS.experiment, packed, tested, FLAGS.fold, of):
             call(command)
-        runs.append(load_run(job.arm, job.seed, job.folder))
-    head = [command_line(__file__), described(dataset)]
-    written = write_reports(runs, Path(FLAGS.report or output / "report"), head, FLAGS.published)
+        runs.append(load_run(job.arm, job.seed, job.folder, f"evaluation{of}"))
+    head = [command_line(__file__), described(tested)]
+    written = write_reports(runs, Path(FLAGS.report or output / f"report{of}"), head, FLAGS.published)
     print(*written, sep="\n")
     return 0
 

@@ -144,9 +144,9 @@ def finish(job, steps=None, **changed):
     (job.folder / "model" / "config.json").write_text(json.dumps({"provenance": provenance}), encoding="utf-8")
 
 
-def evaluate(job):
-    (job.folder / "evaluation").mkdir(parents=True, exist_ok=True)
-    (job.folder / "evaluation" / "metrics.csv").write_text("case,label,mean_mm,vertex_mean_mm\n")
+def evaluate(job, name="evaluation"):
+    (job.folder / name).mkdir(parents=True, exist_ok=True)
+    (job.folder / name / "metrics.csv").write_text("case,label,mean_mm,vertex_mean_mm\n")
 
 
 def test_evaluation_with_distances_averaged_over_vertices_is_made_again(job):
@@ -239,6 +239,16 @@ def test_everything_is_left_of_a_new_run(job, four_cases, tiny_experiment):
     assert values(evaluation, "--split") == ["val"]
     assert values(evaluation, "--fold") == ["0"]
     assert values(evaluation, "-o") == [str(job.folder / "evaluation")]
+
+
+def test_results_of_another_dataset_have_folders_of_their_own(job, four_cases):
+    finish(job)
+    evaluate(job)
+    infer, evaluation = run_ablation.commands(job, "e.py", pathlib.Path("p.h5"), four_cases, of="_four")
+    assert values(infer, "-o") == values(evaluation, "--predictions") == [str(job.folder / "segmented_four")]
+    assert values(evaluation, "-o") == [str(job.folder / "evaluation_four")]
+    evaluate(job, "evaluation_four")
+    assert run_ablation.is_evaluated(job, "_four")
 
 
 @pytest.mark.parametrize(
@@ -453,6 +463,7 @@ def words(tmp_path, dataset_dir):
         fold=0,
         femur_labels=[],
         published=None,
+        test=None,
         report=None,
     )
 
@@ -462,7 +473,7 @@ def ablation(monkeypatch, words):
     """Runs `main` with commands that only leave their traces; returns which ran, the one that is stopped included."""
     monkeypatch.setattr(run_ablation, "FLAGS", words)
     monkeypatch.setattr(run_ablation, "packed_file", lambda dataset, output, *_: output / "packed.h5")
-    monkeypatch.setattr(run_ablation, "load_run", lambda arm, seed, folder: (arm, seed, folder.name))
+    monkeypatch.setattr(run_ablation, "load_run", lambda arm, seed, folder, _: (arm, seed, folder.name))
     ran, stop_at, reported = [], [], []
     monkeypatch.setattr(run_ablation, "write_reports", lambda runs, *_: reported.append(runs) or [])
 
@@ -477,7 +488,7 @@ def ablation(monkeypatch, words):
             finish(types.SimpleNamespace(experiment=experiment, folder=pathlib.Path(folder)))
         if module == "evaluate":
             folder = pathlib.Path(*values(command, "-o"))
-            evaluate(types.SimpleNamespace(folder=folder.parent))
+            evaluate(types.SimpleNamespace(folder=folder.parent), folder.name)
             trained = (folder.parent / "model" / "config.json").stat().st_mtime_ns
             os.utime(folder / "metrics.csv", ns=(trained, trained))  # whatever is trained later is newer
 
@@ -506,6 +517,21 @@ def test_arms_may_come_one_after_another(ablation, words):
     assert ablation() == ["train", "infer", "evaluate"]
     words.arm = ["scratch", "no_deep_supervision"]
     assert ablation() == ["train", "infer", "evaluate"]
+
+
+def test_another_datasets_scans_are_segmented_beside_the_first_ones(ablation, words, four_cases, monkeypatch):
+    words.arm = ["scratch"]
+    assert ablation() == ["train", "infer", "evaluate"]
+    words.test = str(four_cases)
+    given = []
+    monkeypatch.setattr(
+        run_ablation, "load_run", lambda arm, seed, folder, name: given.append(name) or (arm, seed, folder.name)
+    )
+    assert ablation() == ["infer", "evaluate"]
+    assert given == ["evaluation_four"]
+    assert ablation() == []
+    words.test = None
+    assert ablation() == []
 
 
 def test_evaluation_of_an_earlier_training_does_not_count(ablation, words):
