@@ -142,18 +142,19 @@ def comparison(name: str, a: Mapping[str, float], b: Mapping[str, float]) -> lis
 
 
 def comparison_lines(runs: Sequence[Run]) -> list[str]:
-    """Every comparison of COMPARISONS in every metric of COMPARED, in words and numbers."""
+    """Every comparison of COMPARISONS in every metric of COMPARED, in words and numbers; nothing of a single arm."""
     labels, arms = {run.arm: run.label for run in runs}, {run.arm for run in runs}
-    lines = ["Paired differences by case (femurs and seeds averaged first), 95% bootstrap interval, Wilcoxon two-sided"]
-    count = 0
+    heading = "Paired differences by case (femurs and seeds averaged first), 95% bootstrap interval, Wilcoxon two-sided"
+    lines, count = list[str](), 0
     for a, b in COMPARISONS:
         for metric in COMPARED if {a, b} <= arms else ():
             first, second = by_case(runs, a, metric), by_case(runs, b, metric)
             count = len(first)
             lines += comparison(f"  {metric:8} {labels[a]} - {labels[b]}: ", first, second)
-    if count:
-        lines.append(f"  The smallest p that this test can give, with cases: {count}, is {2 / 2**count:.3g}.")
-    return lines
+    if not lines:
+        return []
+    smallest = f"  The smallest p that this test can give, with cases: {count}, is {2 / 2**count:.3g}."
+    return [heading, *lines, smallest]
 
 
 def femurs_csv(runs: Sequence[Run]) -> str:

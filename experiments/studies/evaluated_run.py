@@ -72,11 +72,13 @@ def _setting(experiment: Experiment, provenance: Mapping[str, Any]) -> str:
 def read_femurs(path: Path) -> Femurs:
     """The metrics.csv that `femur3d.evaluate` writes, without femurs that are neither in reference nor prediction.
 
+    The case is the patient, also where each hip has a scan of its own (`tools.one_hip`): CASE_LABEL counts as CASE.
+
     Raises:
         OSError, ValueError, KeyError, TypeError: it cannot be read, or is another file.
     """
-    femurs = {(row.pop("case"), row.pop("label")): _numbers(row) for row in _rows(path)}
-    return {key: femur for key, femur in femurs.items() if "dice" in femur}
+    rows = [(row.pop("case"), row.pop("label"), _numbers(row)) for row in _rows(path)]
+    return {(case.removesuffix(f"_{label}"), label): femur for case, label, femur in rows if "dice" in femur}
 
 
 def distance_weighting(femurs: Femurs) -> str:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from experiments.studies.evaluated_run import load_run
+from experiments.studies.evaluated_run import load_run, read_femurs
 from femur3d.errors import InputError
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import write_csv
@@ -85,3 +85,14 @@ def test_unfinished_or_damaged_run_is_two_lines(run_folder, name, content):
         load_run("transfer", 0, run_folder)
     assert str(caught.value).count("\n") == 1
     assert str(run_folder) in str(caught.value)
+
+
+def test_scans_of_one_hip_are_the_patients(tmp_path):
+    """What is compared by patient averages both hips."""
+    (tmp_path / "metrics.csv").write_text(
+        "case,label,dice\na_femur_left,femur_left,0.9\na_femur_right,femur_right,0.7\n"
+    )
+    assert read_femurs(tmp_path / "metrics.csv") == {
+        ("a", "femur_left"): {"dice": 0.9},
+        ("a", "femur_right"): {"dice": 0.7},
+    }
