@@ -149,6 +149,7 @@ def draw_slice(
             axes.contour(columns, rows, around, levels=[0.5], colors=[colour], linewidths=linewidth)
     axes.set_xlim(left, right)
     axes.set_ylim(*((top, bottom) if view == "axial" else (bottom, top)))
+    axes.set(xticks=(), yticks=())  # Matplotlib would measure labels that nobody sees
     axes.set_axis_off()
     places = (((0, 0.5), (8, 0)), ((1, 0.5), (-8, 0)), ((0.5, 1), (0, -9)), ((0.5, 0), (0, 9)))
     style: dict[str, Any] = {"color": "yellow", "ha": "center", "va": "center", "path_effects": RIM}
@@ -174,5 +175,5 @@ def _row_of_slices(
     for axes, (axis, index) in zip(grid, panels, strict=True):
         cut = [(mask.take(index, axis), colour) for mask, colour in outlines]
         draw_slice(axes, TITLES[axis], grey.take(index, axis), (spacing_mm[1 - axis], spacing_mm[2]), cut)
-        axes.set_title(TITLES[axis], color="white", fontsize=9)
+        axes.set_title(TITLES[axis], color="white", fontsize=9, y=1.0)
     return figure

@@ -42,6 +42,12 @@ def stand_in_run(tiny_experiment, packed_file, tmp_path_factory):
     return path, train(tiny_experiment, packed_file, path, engine=StandIn())[0]
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(finished_run, stand_in_run, monkeypatch):
+    """The two runs above have drawn theirs; drawing again would take half of the time of every other training."""
+    monkeypatch.setattr("femur3d.training.tensorboard.contour_picture", lambda result: (b"", 1, 1))
+
+
 def test_run_directory(finished_run, tiny_experiment):
     path, _ = finished_run
     names = {p.name for p in path.iterdir() if not p.name.startswith("events.out.tfevents.")} - {".lock"}
