@@ -21,6 +21,7 @@ from femur3d import cli
 from femur3d.config import Preprocessing
 from femur3d.data.nnunet_dataset import count_folds, find_cases, load_case, read_labels, read_split
 from femur3d.data.preprocessing import cut, hip_boxes, orient
+from femur3d.errors import UsageError
 from femur3d.io.images import write_volume
 from femur3d.volume import Volume
 
@@ -50,6 +51,10 @@ def main(argv: Sequence[str]) -> int:
     """Writes the dataset."""
     cli.no_arguments(argv)
     source, folder = Path(FLAGS.dataset), Path(FLAGS.output)
+    if folder.resolve() == source.resolve():
+        raise UsageError(
+            f"-o: received {folder}, the dataset itself.\nExpected another folder: its files would be lost."
+        )
     labels = read_labels(source)
     femurs = {value: name for name, value in labels.items() if name not in ("background", "ignore")}
     hips: dict[str, list[str]] = {}
@@ -60,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             write_volume(label, folder / "labelsTr" / f"{name}.nii.gz")
             hips.setdefault(case.name, []).append(name)
             print(f"{name}: {' × '.join(map(str, scan.array.shape[::-1]))} voxels", flush=True)
-    described = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    described = json.loads((source / "dataset.json").read_text(encoding="utf-8-sig"))
     count = sum(map(len, hips.values()))
     _write(folder / "dataset.json", {**described, "numTraining": count, "file_ending": ".nii.gz"})
     if folds := [read_split(source, fold) for fold in range(count_folds(source))]:

@@ -176,6 +176,12 @@ def commands(
     return [[sys.executable, "-m", *map(str, command)] for command in left]
 
 
+def _check_unseen(trained: Sequence[str], tested: Sequence[str]) -> None:
+    """Raises UsageError where a case that is tested, or one hip of it (CASE_LABEL), is trained on."""
+    if seen := [t for t in tested if any(t == case or t.startswith(f"{case}_") for case in trained)]:
+        raise UsageError(f"--test: {', '.join(seen)} would be trained on.\nExpected a dataset with the same folds.")
+
+
 def _define_flags() -> None:
     """Not at import: tests use the functions above."""
     flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout with a validation split", required=True)
@@ -207,6 +213,7 @@ def main(argv: Sequence[str]) -> int:
     read_published(FLAGS.published)
     if not read_split(tested, FLAGS.fold).val:
         raise InputError(f"{tested}: its split has no validation cases.\nExpected some to compare the arms on.")
+    _check_unseen(read_split(dataset, FLAGS.fold).train, read_split(tested, FLAGS.fold).val)
     todo = jobs(load_experiment(FLAGS.experiment), FLAGS.set, FLAGS.weights, FLAGS.seeds, output, FLAGS.arm)
     packed = packed_file(dataset, output, todo[0].experiment, FLAGS.fold, FLAGS.femur_labels)
     runs: list[Run] = []

@@ -519,6 +519,12 @@ def test_arms_may_come_one_after_another(ablation, words):
     assert ablation() == ["train", "infer", "evaluate"]
 
 
+@pytest.mark.parametrize(("tested", "is_seen"), [("hip_01", True), ("hip_01_femur_left", True), ("hip_011", False)])
+def test_nothing_is_tested_that_was_trained_on(tested, is_seen):
+    with pytest.raises(UsageError, match=tested) if is_seen else contextlib.nullcontext():
+        run_ablation._check_unseen(["hip_00", "hip_01"], [tested])
+
+
 def test_another_datasets_scans_are_segmented_beside_the_first_ones(ablation, words, four_cases, monkeypatch):
     words.arm = ["scratch"]
     assert ablation() == ["train", "infer", "evaluate"]

@@ -48,6 +48,15 @@ def test_nothing_of_the_other_femur_is_in_view(scan, label):
     assert set(np.unique(right_label.array)) == {0, 2, 9}
 
 
+def test_a_femur_above_the_other_is_in_view_but_not_in_the_label(scan):
+    """They overlap from left to right, so that no plane between them ends the scan."""
+    array = np.zeros(scan.array.shape, np.uint8)
+    array[2:6, 3:5, 10:16] = 1
+    array[12:16, 3:5, 12:18] = 2
+    found = one_hip_scans(scan, scan.with_array(array), (1, 2), margin_mm=50.0)
+    assert [(value, set(np.unique(kept.array))) for value, _, kept in found] == [(1, {0, 1}), (2, {0, 2})]
+
+
 def test_a_femur_that_is_not_there_is_left_out(scan, label):
     assert [value for value, *_ in one_hip_scans(scan, label, (1, 2, 3), margin_mm=0.0)] == [1, 2]
 
@@ -86,3 +95,15 @@ def test_no_dataset_is_two_lines(tmp_path):
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_the_dataset_itself_is_not_written_over(tmp_path):
+    source = write_dataset(tmp_path / "both", cases=2, validation=1)
+    before = {path: path.read_bytes() for path in source.rglob("*.*")}
+    words = ["--dataset", source, "-o", source / "imagesTr" / ".."]
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.one_hip", *map(str, words)], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 2
+    assert "another folder" in done.stderr
+    assert {path: path.read_bytes() for path in source.rglob("*.*")} == before
