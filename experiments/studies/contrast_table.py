@@ -5,9 +5,10 @@
 
 The fold's validation scans are changed in every way of CONTRASTS and GRIDS, segmented (fast mode), taken back to their
 own grid and compared with the references there. Nothing of this is the training's code (`data/random_transforms.py`).
-The grid NO_HIP cuts away the hips and what is below: no femur or a red flag is right then. Each scan counts once for
-each of its femurs. The Dice is the mean over the femurs; one that is not found counts as 0; 'flagged' are those whose
-scan has a red flag or no femur. Of two models the table also has what `--model auto` of femur3d.infer would take.
+Of the grids, PARTS have no hip: only what lies above the femurs, or only their shafts; no femur or a red flag is right
+then. Each scan counts once for each of its femurs. The Dice is the mean over the femurs; one that is not found counts
+as 0; 'flagged' are those whose scan has a red flag or no femur. Of two models the table also has what `--model auto` of
+femur3d.infer would take.
 
 --quality learns the limits of the last model's flags from all its good results (every Dice at least GOOD_DICE) in the
 cache, of whatever dataset, none stricter than the first model's, and writes them to that model's folder; the table's
@@ -50,7 +51,7 @@ with cli.quiet_imports():
 
 FLAGS = flags.FLAGS
 ABOVE_MM = 10.0
-NO_HIP = "above hips"
+BELOW_MM = 100.0  # of the top of the femurs begin the shafts
 GOOD_DICE = 0.80  # limits are learnt from results as good as this
 NO_LIMITS = ("largest_volume_ml",)  # it says how much of the thigh is in view
 BODY = 0.08  # of the 99.5th percentile: what is darker is air
@@ -86,7 +87,8 @@ GRIDS: dict[str, tuple[float, float, float] | None] = {  # voxels (right-left, f
     "axial 3 mm": (1.0, 1.0, 3.0),
     "sagittal 4 mm": (4.0, 1.0, 1.0),
     "1.5 mm cubes": (1.5, 1.5, 1.5),
-    NO_HIP: None,
+    "above hips": None,
+    "shafts alone": None,
 }
 
 
@@ -145,9 +147,9 @@ class Result:
 
 def measure(scan: Volume, reference: Volume, model: str | Path, contrast: str, grid: str) -> tuple[list[float], dict]:
     """Dice of each femur of the reference, none where the hips are cut away, and the measures of quality."""
-    if grid == NO_HIP:
+    if grid in PARTS:
         with contextlib.suppress(InputError):  # too low a scan is refused: nothing is found
-            found = segment(recontrasted(without_hips(scan, reference), contrast), model, fast=True)
+            found = segment(recontrasted(PARTS[grid](scan, reference), contrast), model, fast=True)
             return [], {name: flag.value for name, flag in found.quality.items()}
         return [], {}
     found = segment(regridded(recontrasted(scan, contrast), grid), model, fast=True)
@@ -161,6 +163,17 @@ def without_hips(scan: Volume, reference: Volume) -> Volume:
     heights = scan.world_mm(np.argwhere(reference.array > 0))[:, 2]
     corners = scan.world_mm(list(itertools.product(*[(0, n - 1) for n in scan.array.shape])))[:, 2]
     return cut(scan, top_box(scan, float(corners.max() - heights.max()) - ABOVE_MM, keep=True))
+
+
+def shafts_alone(scan: Volume, reference: Volume) -> Volume:
+    """What of a scan lies BELOW_MM and more under the top of the femurs; a hundredth of the label may be specks."""
+    heights = scan.world_mm(np.argwhere(reference.array > 0))[:, 2]
+    corners = scan.world_mm(list(itertools.product(*[(0, n - 1) for n in scan.array.shape])))[:, 2]
+    top = float(np.percentile(heights, 99))
+    return cut(scan, top_box(scan, float(corners.max()) - top + BELOW_MM, keep=False))
+
+
+PARTS: dict[str, Callable[[Volume, Volume], Volume]] = {"above hips": without_hips, "shafts alone": shafts_alone}
 
 
 def chosen(results: Sequence[Result], limits: Sequence[Mapping[str, Limit]]) -> int:

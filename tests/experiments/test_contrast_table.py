@@ -52,7 +52,7 @@ def test_threshold_model_finds_bright_femurs_and_no_dark_ones(threshold_model):
     assert measures["missing_femurs"] == 0
     values, _ = contrast_table.measure(scan, label, threshold_model, "inverted", "as acquired")
     assert max(values) < 0.2
-    assert contrast_table.measure(scan, label, threshold_model, "as it is", contrast_table.NO_HIP)[0] == []
+    assert contrast_table.measure(scan, label, threshold_model, "as it is", "above hips")[0] == []
 
 
 LIMITS = {"fragments": Limit(0, 1, 2), "smallest_volume_ml": Limit(100, 80, 60)}
@@ -100,3 +100,14 @@ def test_a_scan_without_hips_lies_above_them(code):
     height = label.world_mm(np.argwhere(label.array > 0))[:, 2].max()
     lowest = part.world_mm(np.argwhere(part.array == part.array))[:, 2].min()
     assert 10 - 5 <= lowest - height <= 10 + 5  # slices of 5 mm
+
+
+@pytest.mark.parametrize("code", ["LPS", "PIR", "RAI"])
+def test_shafts_alone_lie_100_mm_below_the_top_whatever_a_speck_says(code):
+    label = np.zeros((40, 12, 12), np.uint8)  # slices of 5 mm
+    label[:30, 4:8, 4:8] = 1
+    label[38, 0, 0] = 1
+    scan = orient(Volume(label, spacing_mm=(2.0, 2.0, 5.0)), code)
+    part = contrast_table.shafts_alone(scan, scan)
+    assert np.ptp(part.world_mm(np.argwhere(part.array < 9))[:, 2]) == (30 - 20) * 5.0 - 5.0
+    assert part.array.sum() == 10 * 16
