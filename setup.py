@@ -35,7 +35,7 @@ CLUSTER = ["dask>=2025.5", "distributed>=2025.5", "dask-jobqueue>=0.9,<1", "cryp
 
 setup(
     name="femur3d",
-    version="0.1.0",
+    version="0.2.0",
     description="Proximal femur segmentation in 3D MR images (Zeng et al., MLMI 2017)",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -68,6 +68,6 @@ setup(
             "vtk>=9.4,<10",  # reads the meshes that were written, as another program would
         ],
         "docs": ["mkdocs-material>=9.8,<10", "mkdocstrings[python]>=1,<2", "pymdown-extensions>=13,<14"],
-        "bench": ["torch>=2.6", "monai>=1.5"],  # the peers of the benchmarks in tools/
+        "bench": ["torch>=2.6", "monai>=1.5"],  # the peers in benchmarks/
     },
 )

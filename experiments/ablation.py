@@ -31,7 +31,7 @@ def get_config() -> Experiment:
         ),
         training=Training(
             steps=1_000,
-            rate=1e-2,  # ten times the paper's: at 1e-3, 1,200 updates do not leave "all background"
+            rate=1e-2,  # ten times the paper's: at 1e-3, 1,200 updates of whole scans do not leave "all background"
             schedule="polynomial",  # ends at zero; the paper's halving, scaled to 1,000 updates, decays too early
             momentum=0.95,
             nesterov=True,

@@ -2,7 +2,8 @@
 
     make train-transfer DATASET=DIR RUN=runs/transfer
 
-Needs `data/c3d_encoder.h5`, which `make c3d` makes from C3D's weight file. Score: not measured here, as `scratch.py`.
+Needs `data/c3d_encoder.h5`, which `make c3d` makes from C3D's weight file. Score: not measured, C3D's weights could not
+be downloaded.
 """
 
 from femur3d.config import Experiment

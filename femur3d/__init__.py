@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "segment", "segment_many"]
 
 # TensorFlow turns oneDNN on by itself only where there is AVX-512; with AVX2 alone its own 3D convolutions take five

@@ -60,7 +60,7 @@ flags.DEFINE_integer("series", None, "number of the series, where a DICOM folder
 flags.DEFINE_string("name", "", "what results of DICOM scans are called, such as '{PatientID}_{SeriesNumber}'")
 flags.DEFINE_bool("follow_links", False, "follow links that lead out of a given folder, too")
 flags.DEFINE_enum("format", "nii.gz", [*(e[1:] for e in LABEL_MAPS), "input"], "of the label map; input: the scan's")
-flags.DEFINE_bool("probability", False, "write CASE_prob.nii.gz, float32, too")
+flags.DEFINE_bool("probability", False, "write CASE_prob in the same format, float32, too")
 flags.DEFINE_bool("preview", False, "write CASE_preview.png, slices with contours and the surface, too")
 flags.DEFINE_enum("surface", None, SURFACES, "write a smooth mesh of each femur, LPS millimetres, too")
 flags.DEFINE_bool("segmentation", False, "write CASE.seg.nrrd for 3D Slicer too")

@@ -59,12 +59,13 @@ class Contrast:
     shading: float = 0.0
 
 
-# Held out of training: what an axial T2-weighted scan looks like whose marrow is as grey as the body's mean.
+# What an axial T2-weighted scan looks like whose marrow is as grey as the body's mean: kept to test with, unless
+# --all_contrasts.
 AXIAL_T2 = Contrast(0.02, 1.0, 0.22, 1.0, 0.5, 0.05, 0.0008, 0.08, 0.6)
 
 
-def random_contrast(rng: np.random.Generator) -> Contrast:
-    """Any order of the tissues, but those like AXIAL_T2; air and cortex are dark."""
+def random_contrast(rng: np.random.Generator, like_held_out: bool = False) -> Contrast:
+    """Any order of the tissues, those like AXIAL_T2 only if `like_held_out`; air and cortex are dark."""
     grey = rng.random() < GREY
     while True:
         fat, muscle, fluid, marrow = rng.uniform(0.1, 1.0, 4)
@@ -72,7 +73,7 @@ def random_contrast(rng: np.random.Generator) -> Contrast:
             marrow = (fat + muscle) / 2 * rng.uniform(0.8, 1.2)
         if abs(fat - marrow) < 0.08 and abs(fat - muscle) < 0.08:
             continue  # nothing to see
-        if not is_held_out(fat, muscle, marrow):
+        if like_held_out or not is_held_out(fat, muscle, marrow):
             break
     air, cortex, shading = rng.uniform(0, 0.04), rng.uniform(0, 0.12), rng.uniform(0.3 if grey else 0.0, 0.7)
     numbers = (air, fat, muscle, fluid, marrow, cortex, rng.uniform(0, 0.0015), rng.uniform(0, 0.25), shading)
@@ -171,18 +172,20 @@ def random_spacing(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def make_case(
-    label: Volume, tissues: Tissues, below: int, seed: int, held_out: bool = False
+    label: Volume, tissues: Tissues, below: int, seed: int, held_out: bool = False, all_contrasts: bool = False
 ) -> tuple[Volume, Volume, str]:
-    """An MR-like scan, its label map and what it is, at random but for the kind that is held out.
+    """An MR-like scan, its label map and what it is: at random, or of the kind that is held out.
 
     Args:
         label: label map (z, y, x), 1 mm.
         tissues: on the same grid.
         below: slices, the lowest ones, of which a random number is not in view.
         seed: names the case.
+        held_out: of that kind.
+        all_contrasts: at random may be like that kind too.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    contrast = AXIAL_T2 if held_out else random_contrast(rng)
+    contrast = AXIAL_T2 if held_out else random_contrast(rng, all_contrasts)
     spacing = (1.7, 1.7, 1.6) if held_out else random_spacing(rng)
     image, labels = paint(tissues, contrast, rng), label.array
     if not held_out:
@@ -218,7 +221,7 @@ def main(argv: Sequence[str]) -> int:
     tissues = find_tissues(ct.array, label.array > 0)
     names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
     for number, name in enumerate(names):
-        image, labels, told = make_case(label, tissues, below, FLAGS.seed + number, FLAGS.held_out)
+        image, labels, told = make_case(label, tissues, below, FLAGS.seed + number, FLAGS.held_out, FLAGS.all_contrasts)
         write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
         write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
         print(f"{name}: {told}", flush=True)
@@ -259,6 +262,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("patients", None, "dataset in nnU-Net's layout, with the same labels, to link beside the cases")
     flags.DEFINE_list("validate", [], "cases that are not trained on but validate")
     flags.DEFINE_bool("held_out", False, "the contrast and voxels that are kept out of training, to test with")
+    flags.DEFINE_bool("all_contrasts", False, "keep no contrast out: for a model that is not measured on that one")
     flags.DEFINE_string("check", None, "a label map (1 left, 2 right) to compare the label with")
 
 

@@ -23,7 +23,7 @@ if [ ! -f "$work/hips.h5" ]; then
   python3 -m experiments.accelerator.compact --expand .accelerator/compact.h5 -o "$work/hips.h5"
   python3 -m experiments.accelerator.measure --steps "${STEPS:-100}" --width "${WIDTH:-1}" --patch "${PATCH:-64}" 2>&1 | tee "$out/steps.txt"
 fi
-# 130: stopped by the time limit, everything saved
+# 124: stopped by the time limit, everything saved
 timeout --signal TERM "$seconds" python3 -m femur3d.train --experiment experiments/scratch.py --dataset "$work/hips.h5" \
   --run "$work/scratch" "${settings[@]/#/--set=}" || [ $? -eq 124 ] || exit 1
 cp "$work/scratch/metrics.csv" "$work/scratch/log.txt" "$out/"

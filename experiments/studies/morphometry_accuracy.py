@@ -1,6 +1,6 @@
 """How right the measures of a femur are, and how often their error bars hold the truth: on phantoms.
 
-    python -m experiments.studies.morphometry_accuracy --first 10000 --count 200 --calibrate
+    python -m experiments.studies.morphometry_accuracy --first 10000 --count 250 --calibrate
     python -m experiments.studies.morphometry_accuracy --first 20000 --count 200 -o morphometry_phantom.txt
 
 Every phantom's head, neck and shaft are known exactly, and its outline about the head's true centre is found by going

@@ -1,10 +1,10 @@
 """Error bars: the measures again and again on surfaces that might as well be the true one.
 
-Each time the surface is moved along its normals by a smooth random field, by half a voxel's extent along the normal, or
-as far as a probability map leaves the boundary open; and what the definitions leave open (how much of the head is
-articular, where the shaft begins, …) is varied. How far the measures then reach is turned into half widths that were
-calibrated on phantoms, once for voxels of 1 mm and once for slices of 5.2 mm: the 90% interval is to hold the truth
-in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
+Each time the surface is moved along its normals by a smooth random field, by an eighth of a voxel's extent along the
+normal (standard deviation), or as far as a probability map leaves the boundary open; and what the definitions leave
+open (how much of the head is articular, where the shaft begins, …) is varied. How far the measures then reach is turned
+into half widths that were calibrated on phantoms, once for voxels of 1 mm and once for slices of 5.2 mm: the 90%
+interval is to hold the truth in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 
+import femur3d
 from femur3d.errors import InputError, UsageError
 from femur3d.export.dicom.segmentation import write_dicom_seg
 from femur3d.export.dicom.source import require_highdicom
@@ -118,7 +119,7 @@ def test_what_the_object_says_about_itself(highdicom, tmp_path: Path) -> None:
         assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue == side
         assert (segment.SegmentAlgorithmType, segment.SegmentAlgorithmName) == ("AUTOMATIC", "femur3d")
         algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
-        assert algorithm.AlgorithmVersion == "0.1.0"
+        assert algorithm.AlgorithmVersion == femur3d.__version__
         assert SHA256 in algorithm.AlgorithmParameters
 
 

@@ -86,6 +86,8 @@ def test_random_contrasts_leave_out_what_is_held_out():
         assert c.cortex <= 0.12
     held = ct_to_mr.AXIAL_T2
     assert ct_to_mr.is_held_out(held.fat, held.muscle, held.marrow)
+    drawn = [ct_to_mr.random_contrast(np.random.default_rng(seed), like_held_out=True) for seed in range(200)]
+    assert 4 < sum(ct_to_mr.is_held_out(c.fat, c.muscle, c.marrow) for c in drawn) < 40
 
 
 def test_a_bent_body_is_somewhat_larger_or_smaller_and_its_label_goes_along():
