@@ -23,7 +23,8 @@ from femur3d.data.cleaning import AIR
 KNOTS = (3, 7)  # of a random curve, from and below
 DARK = (0.06, 0.2)  # shares: below the first everything stays as dark as it is, above the second the curve alone counts
 MARROW_DARK = (0.15, 0.35)  # the same for the femur's inside: its cortex stays dark
-FAT = (0.40, 0.60, 0.25)  # where the bright mode begins, from and to, and over how much it is pressed down
+FAT = (0.25, 0.60)  # where the bright mode begins, from and to: dark marrow is fat, too
+FAT_RAMP = (0.05, 0.30)  # over how much it is pressed down
 WAVES_MM = (80.0, 300.0)  # lengths of the waves that regions and bias fields consist of
 MAX_BIAS = 0.8  # standard deviation of the bias field's logarithm, at most
 SLICES_MM = (1.0, 6.0)
@@ -186,8 +187,8 @@ def new_marrow(shares: np.ndarray, femur: np.ndarray, rng: np.random.Generator) 
 
 def suppress_fat(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Shares in which the bright mode is pressed down."""
-    start, strength = rng.uniform(*FAT[:2]), rng.uniform(0.6, 0.97)
-    return shares * (1 - np.float32(strength) * smooth_step(shares, start, start + FAT[2]))
+    start, ramp, strength = rng.uniform(*FAT), rng.uniform(*FAT_RAMP), rng.uniform(0.6, 0.97)
+    return shares * (1 - np.float32(strength) * smooth_step(shares, start, start + ramp))
 
 
 def smooth_field(position_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
