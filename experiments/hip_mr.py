@@ -10,13 +10,13 @@ The first command puts MR-like scans of a CT beside the patients. Starts from th
 
 import dataclasses
 
-from experiments import hip_t1
+from femur3d.cli import load_experiment
 from femur3d.config import Experiment, Transforms
 
 
 def get_config() -> Experiment:
     """The differences, each with its reason."""
-    base = hip_t1.get_config()
+    base = load_experiment("hip_t1")
     return dataclasses.replace(
         base,
         name="hip_mr",

@@ -114,7 +114,7 @@ def segment(
         model: folder of a trained model, or the name of one that comes with femur3d, 'hip_t1' or 'hip_mr'; 'auto' is
             hip_t1, and where its flags are red hip_mr, if that has fewer; `choice` of the result says which.
         labels: 'sides' (1 left, 2 right) or 'femur' (1 for both).
-        fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `segmentation.FAST`.
+        fast: bfloat16, and fewer patches where no femur is near: faster, not quite the same; see `inference.mode.FAST`.
         engine: 'tensorflow', 'jax', 'openvino', or 'auto' for the best there is.
         series: number of the series, where a DICOM folder has several.
         spacing_mm: of an array: voxel size along (x, y, z).

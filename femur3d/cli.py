@@ -92,6 +92,17 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
     sys.exit(_exit_code(main))
 
 
+def empty_folder(path: str | None) -> Path:
+    """The folder of a dataset to be made. Raises UsageError where the flag is missing or something is in the way."""
+    if not path:
+        raise UsageError("-o: no folder received.\nExpected where to write the dataset, as in -o data/phantom.")
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise UsageError(f"-o: {folder} exists and is not an empty folder.\nName another folder or remove this one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     """The `Experiment` that `get_config()` of an experiment file returns: code that the user chose to run.
 

@@ -127,8 +127,16 @@ def prepare(words: Sequence[str]) -> Callable[[Scan, Case], tuple[int, int]]:
         FLAGS[name].unparse()
     sys.argv = list(words)
     cli.parse(words)
-    run = _load(find_models(FLAGS.model))
-    return lambda scan, case: segment_all(run.steps(), [scan], [case], [0], FLAGS.verbose)
+    folders = find_models(FLAGS.model)
+    run = _load(folders)
+
+    def segment_one(scan: Scan, case: Case) -> tuple[int, int]:
+        nonlocal run
+        if run.models != tuple(map(identity, folders)):  # trained anew since
+            run = _load(folders)
+        return segment_all(run.steps(), [scan], [case], [0], FLAGS.verbose)
+
+    return segment_one
 
 
 def _load(folders: Sequence[Path]) -> _Run:

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,12 @@ def test_names_of_earlier_versions_are_read():
     changed = with_settings(Experiment("x", training=Training(variants=(0,))), settings)
     assert changed.preprocessing.spacing_mm == (1, 2, 1)
     assert (changed.training.warm_restarts, changed.training.foreground_probability) == (1, 1.0)
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.py")), ids=lambda path: path.stem)
+def test_experiments_need_no_package_of_that_name(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "experiments", None)  # as where femur3d is installed
+    assert load_experiment(path.stem).name
 
 
 def test_experiments_that_come_with_femur3d_have_names():

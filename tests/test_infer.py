@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -717,3 +718,21 @@ def test_ctrl_c_during_start_up_is_no_traceback(capsys):
         raise KeyboardInterrupt
     assert caught.value.code == 130
     assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_worker_of_a_cluster_loads_a_model_again_that_was_trained_anew(monkeypatch):
+    weights, loaded = ["first"], []
+
+    def load(folders):
+        loaded.append(weights[0])
+        return SimpleNamespace(models=(weights[0],), steps=lambda: None)
+
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(infer, "_load", load)
+    monkeypatch.setattr(infer, "identity", lambda folder: weights[0])
+    monkeypatch.setattr(infer, "segment_all", lambda *args: (0, 1))
+    segment_one = infer.prepare(["femur3d.infer", "-i", "scan.nii.gz", "-o", "out", "--model", "hip_t1"])
+    assert [segment_one(None, None), segment_one(None, None)] == [(0, 1)] * 2
+    weights[0] = "second"
+    assert segment_one(None, None) == (0, 1)
+    assert loaded == ["first", "second"]

@@ -22,7 +22,7 @@ from absl import flags
 from scipy import ndimage
 
 from femur3d import cli
-from femur3d.data.nnunet_dataset import find_cases, read_labels
+from femur3d.data.nnunet_dataset import CasePaths, find_cases, read_labels
 from femur3d.data.preprocessing import cut, orient, resample_image, resample_mask
 from femur3d.errors import UsageError
 from femur3d.evaluation.overlap import count_overlap, dice
@@ -207,7 +207,12 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError
     except ValueError:
         raise UsageError(f"--heads: received {','.join(FLAGS.heads)}.\nExpected six numbers (LPS, mm).") from None
-    folder = Path(FLAGS.output)
+    names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
+    patients = _cases_of(Path(FLAGS.patients)) if FLAGS.patients else []
+    known = names + [case.name for case in patients]
+    if unknown := sorted(set(FLAGS.validate) - set(known)):
+        raise UsageError(f"--validate: no case {', '.join(unknown)}.\nExpected some of {', '.join(known)}.")
+    folder = cli.empty_folder(FLAGS.output)
     ct = resample_image(orient(read_volume(FLAGS.ct), "LPS"), GRID_MM)
     label = label_femurs(ct, heads)
     if FLAGS.check:
@@ -219,35 +224,32 @@ def main(argv: Sequence[str]) -> int:
     ct = dataclasses.replace(ct, array=go_on_below(ct.array, below), origin_mm=origin)
     label = dataclasses.replace(label, array=go_on_below(label.array, below), origin_mm=origin)
     tissues = find_tissues(ct.array, label.array > 0)
-    names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
     for number, name in enumerate(names):
         image, labels, told = make_case(label, tissues, below, FLAGS.seed + number, FLAGS.held_out, FLAGS.all_contrasts)
         write_volume(image, folder / "imagesTr" / f"{name}_0000.nii.gz")
         write_volume(labels, folder / "labelsTr" / f"{name}.nii.gz")
         print(f"{name}: {told}", flush=True)
-    patients = link_patients(Path(FLAGS.patients), folder) if FLAGS.patients else []
-    if unknown := sorted(set(FLAGS.validate) - set(names + patients)):
-        raise UsageError(f"--validate: no case {', '.join(unknown)}.\nExpected some of {', '.join(names + patients)}.")
-    trained = [name for name in names + patients if name not in FLAGS.validate]
+    _link(patients, folder)
+    trained = [name for name in known if name not in FLAGS.validate]
     dataset = {"name": "ct_mr", "channel_names": {"0": "made of CT"}, "labels": LABELS, "file_ending": ".nii.gz"}
     splits = [{"train": trained, "val": list(FLAGS.validate)}]
-    count = {"numTraining": len(names + patients)}
+    count = {"numTraining": len(known)}
     for file, contents in (("dataset.json", {**dataset, **count}), ("splits_final.json", splits)):
         (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def link_patients(dataset: Path, folder: Path) -> list[str]:
-    """Links images and labels (1 left, 2 right) of a dataset into another's folders; returns the cases' names."""
+def _cases_of(dataset: Path) -> list[CasePaths]:
     if read_labels(dataset) != LABELS:
         raise UsageError(f"--patients: {dataset} has labels {read_labels(dataset)}.\nExpected {LABELS}.")
-    cases = find_cases(dataset)
+    return find_cases(dataset)
+
+
+def _link(cases: Sequence[CasePaths], folder: Path) -> None:
+    """Links images and labels into another dataset's folders."""
     for case in cases:
         for file, inside in ((case.image, "imagesTr"), (case.label, "labelsTr")):
-            link = folder / inside / file.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(file.resolve())
-    return [case.name for case in cases]
+            (folder / inside / file.name).symlink_to(file.resolve())
 
 
 def _define_flags() -> None:

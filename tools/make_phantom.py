@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
             f"--seed {SEED.value} --noise {NOISE.value} --bias {BIAS.value}: received a negative number.\n"
             "Expected 0 or more for each."
         )
-    folder = empty_folder(OUTPUT.value)
+    folder = cli.empty_folder(OUTPUT.value)
     names = [f"phantom_{number:03d}" for number in range(CASES.value)]
     for number, name in enumerate(tqdm(names, desc="phantoms", unit="case")):
         write_case(folder, name, SEED.value + number, size, SIDE.value)
@@ -104,17 +104,6 @@ def main(argv: Sequence[str]) -> int:
         (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
     print(f"{len(names)} synthetic cases in {folder}: {len(names) - val_cases} to train, {val_cases} to validate")
     return 0
-
-
-def empty_folder(path: str | None) -> Path:
-    """The folder to fill. Raises UsageError where the flag is missing or something is in the way."""
-    if not path:
-        raise UsageError("-o: no folder received.\nExpected where to write the dataset, as in -o data/phantom.")
-    folder = Path(path)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UsageError(f"-o: {folder} exists and is not an empty folder.\nName another folder or remove this one.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from femur3d import cli
 from femur3d.config import Preprocessing
 from femur3d.data.nnunet_dataset import count_folds, find_cases, load_case, read_labels, read_split
 from femur3d.data.preprocessing import cut, hip_boxes, orient
-from femur3d.errors import UsageError
 from femur3d.io.images import write_volume
 from femur3d.volume import Volume
 
@@ -50,12 +49,8 @@ def one_hip_scans(
 def main(argv: Sequence[str]) -> int:
     """Writes the dataset."""
     cli.no_arguments(argv)
-    source, folder = Path(FLAGS.dataset), Path(FLAGS.output)
-    if folder.resolve() == source.resolve():
-        raise UsageError(
-            f"-o: received {folder}, the dataset itself.\nExpected another folder: its files would be lost."
-        )
-    labels = read_labels(source)
+    source = Path(FLAGS.dataset)
+    labels, folder = read_labels(source), cli.empty_folder(FLAGS.output)
     femurs = {value: name for name, value in labels.items() if name not in ("background", "ignore")}
     hips: dict[str, list[str]] = {}
     for case in find_cases(source):

@@ -268,7 +268,7 @@ def main(argv: Sequence[str]) -> int:
                     scan, reference = load_case(case, read_labels(dataset))
                     values, measures = measure(scan, reference, folder, *way)
                     done[key] = Result(sha256, case.name, way[0], way[1], values, measures)
-                    lines.write(json.dumps(dataclasses.asdict(done[key])) + "\n")
+                    lines.write("\n" + json.dumps(dataclasses.asdict(done[key])))  # never on one that was cut off
                     lines.flush()
                 results.append(done[key])
             found[way].append(results)

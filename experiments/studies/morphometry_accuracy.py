@@ -12,10 +12,12 @@ table, on phantoms that the first has not seen.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -210,14 +212,23 @@ def _cells(found: Column) -> str:
     return f"{text}{kept.held.mean():7.1%}{len(kept.errors):5}{refused.sum():9}"
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What was measured before; a line that was cut off is passed over."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
 def main(_: list[str]) -> None:
     """Measures the phantoms that the raw file lacks, then prints BARS or the table."""
     raw, seeds = Path(FLAGS.raw), range(FLAGS.first, FLAGS.first + FLAGS.count)
-    rows = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
+    rows = read_rows(raw)
     for seed in sorted({*seeds} - {row["seed"] for row in rows}):
         rows.append(measured(seed))
         with raw.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+            file.write("\n" + json.dumps(rows[-1]))  # never on a line that was cut off
     rows = sorted((row for row in rows if row["seed"] in seeds), key=lambda row: row["seed"])
     if FLAGS.calibrate:
         print("BARS =", json.dumps(calibrated(rows)))

@@ -48,12 +48,13 @@ def segment_all(
                     i = waiting.popleft()
                     running[_submit(client, words, scans[i], cases[i])] = i
                 for future in _ended(running):
-                    i, ended = running.pop(future), ended + 1
-                    half_done = ended + len(running) / 2
+                    i, ended = running[future], ended + 1
+                    half_done = ended + (len(running) - 1) / 2
                     seconds = (time.monotonic() - start) / half_done * (len(todo) - half_done)
                     print(f"[{ended}/{len(todo)}, {_rounded(seconds)} left] {scans[i].source}", flush=True)
                     has_failed, was_tried = _report(future, scans[i], cases[i])
                     failed, tried = failed + has_failed, tried + was_tried
+                    del running[future]  # not before: without a scheduler there is no report
         except (OSError, CancelledError) as error:
             left = len(waiting) + len(running)
             print(f"--cluster {where}: the scheduler is gone ({error}); {left} scans are not done.", file=sys.stderr)

@@ -62,11 +62,16 @@ def segment(words: tuple[str, ...], folder: str, scan: Scan, case: Case) -> Outc
     with _ONE_AT_A_TIME, contextlib.chdir(folder):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            failed, tried = _prepared(words)(scan, case)
+            failed, tried = _prepared(words, folder)(scan, case)
         return Outcome(failed, tried, out.getvalue().partition("\n")[2] if tried else out.getvalue(), err.getvalue())
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(words: tuple[str, ...]) -> Callable[[Scan, Case], tuple[int, int]]:
-    """The command that hands the scans out is not this process's main module, so that it can be imported here."""
+def _prepared(words: tuple[str, ...], folder: str) -> Callable[[Scan, Case], tuple[int, int]]:
+    """The command that hands the scans out is not this process's main module, so that it can be imported here.
+
+    Args:
+        words: of its command line.
+        folder: the working directory, in which the words name files.
+    """
     return importlib.import_module("femur3d.infer").prepare(words)

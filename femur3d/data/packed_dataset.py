@@ -44,7 +44,7 @@ class Entry:
     Attributes:
         case: name of the patient's scan.
         label_value: the femur's value in the source label map.
-        variant: 0 … 7, see `augment`; geometry is that of variant 0.
+        variant: 0 … 7, see `augmentation.variant`; geometry is that of variant 0.
         split: 'train' or 'val'.
         source: file name of the scan.
     """

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 
+from femur3d import __version__
 from femur3d.config import Experiment, Preprocessing
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import (
@@ -89,7 +90,8 @@ def pack_once(
 ) -> PackedDataset:
     """The packed file of a dataset in a folder that trainings share, open: made where there is none that is sound.
 
-    Its name holds a SHA-256 of all that it is made from: files of the dataset, preprocessing, variants, fold, labels.
+    Its name holds a SHA-256 of all that it is made from: files of the dataset, preprocessing, variants, fold, labels,
+    and femur3d's version, as another one may preprocess in another way.
 
     Args:
         folder, experiment, fold, femur_labels: as of `pack_dataset`.
@@ -102,7 +104,7 @@ def pack_once(
     name = os.path.basename(os.path.realpath(folder))
     roles = label_roles(read_labels(folder), femur_labels)
     made_from = [name, fingerprint(folder), to_dict(experiment.preprocessing), experiment.training.variants, fold]
-    key = hashlib.sha256(json.dumps([*made_from, roles.names]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([*made_from, roles.names, __version__]).encode()).hexdigest()[:16]
     path = cache / f"{name}_{key}.h5"
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What can be measured of a segmentation without a reference, to tell the ones that should be looked at.
 
-`measure` gives plain numbers; `quality_flags` says which of them are out of the ordinary. A measure that has no meaning
-for a scan is left out: without a femur there is no volume, with one femur no ratio of the two sides.
+`measure` gives plain numbers; `quality_limits` says which of them are out of the ordinary. A measure that has no
+meaning for a scan is left out: without a femur there is no volume, with one femur no ratio of the two sides.
 """
 
 from __future__ import annotations

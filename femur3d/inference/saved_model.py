@@ -49,7 +49,7 @@ class TrainedModel:
         preprocessing: orientation, spacing and patch size that it was trained with.
         provenance: where it comes from: experiment, step, dataset, software; free of meaning to the code.
         weights_sha256: hexadecimal digest of the weights file.
-        quality: limits of the quality measures, see `quality_flags`; {} where the folder has none.
+        quality: limits of the quality measures, see `quality_limits`; {} where the folder has none.
     """
 
     weights: dict[str, list[np.ndarray]]
@@ -299,7 +299,4 @@ def _meaning_sha256(config: dict[str, Any]) -> str:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

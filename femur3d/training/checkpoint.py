@@ -8,7 +8,7 @@ the newest two are kept, and a damaged newest one is passed over for the one bef
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step_*.npz") if re.fullmatch(r"step_\d{8,}\.npz", p.name))
 
 
-def restore_latest(folder: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer) -> int:
+def restore_latest(
+    folder: Path, network: keras.Model, optimizer: keras.optimizers.Optimizer, say: Callable[[str], None] = print
+) -> int:
     """Loads the newest sound checkpoint into the network and the built optimiser.
+
+    Args:
+        say: told of a damaged one that is passed over.
 
     Returns:
         Its step; 0 where there is none.
@@ -58,7 +63,10 @@ def restore_latest(folder: Path, network: keras.Model, optimizer: keras.optimize
         try:
             arrays = _read(path)
             step = int(arrays["step"])
+        except (MemoryError, PermissionError):  # it may be sound
+            raise
         except Exception:  # zipfile and NumPy raise anything over a damaged file, NotImplementedError for one
+            say(f"{path}: damaged; what came after the checkpoint before is computed again")
             continue
         _assign(arrays, network, optimizer, path)
         return step

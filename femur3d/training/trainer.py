@@ -72,7 +72,7 @@ class Trainer:
         self._encoder_source = self._fill_encoder()
         self._initial_model = self._start_from_model()
         run.write_config(experiment, self._encoder_source, packed.content, self._initial_model)
-        self.step = restore_latest(run.checkpoints, self.network, self.optimizer)
+        self.step = restore_latest(run.checkpoints, self.network, self.optimizer, run.say)
         self.train_step = engine.make_train_step(self.network, self.optimizer, experiment.loss)
         self.predict = engine.make_predict(self.network)
         self._window = Window()

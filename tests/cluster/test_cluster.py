@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_scan_that_kills_its_worker_twice_is_left_out_and_the_others_go_on(hand_
     assert second.startswith("This scan was left out.")
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 2:
         assert set(re.findall(r"on (.*)", said.out)) <= {f"[{core}]" for core in os.sched_getaffinity(0)}
+
+
+def test_scans_that_are_not_done_are_counted_where_the_scheduler_is_lost(hand_out_names, monkeypatch, capsys):
+    def lost(future, scan, case):
+        raise CancelledError
+
+    monkeypatch.setattr(hand_out, "_report", lost)
+    assert hand_out_names("local:1", ["a", "b", "c"]) == (3, 3)
+    assert "3 scans are not done" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from experiments.studies.morphometry_accuracy import MEASURES, SPACINGS_MM, calibrated, column, table, true_femur
+from experiments.studies.morphometry_accuracy import (
+    MEASURES,
+    SPACINGS_MM,
+    calibrated,
+    column,
+    read_rows,
+    table,
+    true_femur,
+)
 from femur3d.morphometry import error_bars
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.gate import MEASURABLE, NOT, PARTS
@@ -41,3 +51,12 @@ def test_bars_hold_nine_of_ten_and_what_is_refused_does_not_count(monkeypatch: p
     assert "91.0%  100        0" in table(found, "command").splitlines()[5]
     assert table(found, "command").startswith("command\n100 phantoms, seeds 0 to 99")
     assert f"{0:5}{100:9}" in table(rows(np.ones(100), NOT), "command").splitlines()[5]
+
+
+def test_a_row_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
+    file = tmp_path / "raw.jsonl"
+    assert read_rows(file) == []
+    file.write_text('\n{"seed": 1}\n{"seed": 2}\n{"see')
+    with file.open("a") as raw:
+        raw.write('\n{"seed": 3}')
+    assert [row["seed"] for row in read_rows(file)] == [1, 2, 3]

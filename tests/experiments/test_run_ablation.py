@@ -348,6 +348,12 @@ def test_failing_command_ends_the_ablation_with_its_code(code, expected):
     assert caught.value.code == expected
 
 
+def test_a_scan_without_a_femur_does_not_end_the_ablation():
+    trainings.call([*python("import sys; sys.exit(4)"), "femur3d.infer"])
+    with pytest.raises(SystemExit):
+        trainings.call([*python("import sys; sys.exit(4)"), "femur3d.train"])
+
+
 @pytest.mark.parametrize(("code", "ends"), [("pass", contextlib.nullcontext()), ("1 / 0", pytest.raises(SystemExit))])
 def test_handlers_are_put_back_after_a_command(code, ends, capfd):
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -131,6 +131,22 @@ def test_command_writes_a_dataset_and_compares_the_label(ct, tmp_path):
     assert -40 <= image.origin_mm[2] <= -30
 
 
+def test_a_dataset_is_not_filled_with_links_to_itself(ct, tmp_path):
+    patients = tmp_path / "patients"
+    for folder, name in (("imagesTr", "hip_a_0000"), ("labelsTr", "hip_a")):
+        write_volume(ct[1], patients / folder / f"{name}.nii.gz")
+    (patients / "dataset.json").write_text(json.dumps({"labels": ct_to_mr.LABELS}))
+    before = {path: path.read_bytes() for path in patients.rglob("*.*")}
+    words = ("--ct", "none.nii.gz", "--heads=1,2,3,4,5,6", "--patients", str(patients))
+    done = run(*words, "-o", str(patients))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    assert "is not an empty folder" in done.stderr
+    assert {path: path.read_bytes() for path in patients.rglob("*.*")} == before
+    done = run(*words, "-o", str(tmp_path / "out"), "--validate", "hip_b")
+    assert "--validate: no case hip_b" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_heads_are_told(tmp_path):
     done = run("--ct", "ct.nii.gz", "--heads=1,2,3", "-o", str(tmp_path / "out"))
     assert done.returncode == 2

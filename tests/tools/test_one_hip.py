@@ -100,10 +100,10 @@ def test_no_dataset_is_two_lines(tmp_path):
 def test_the_dataset_itself_is_not_written_over(tmp_path):
     source = write_dataset(tmp_path / "both", cases=2, validation=1)
     before = {path: path.read_bytes() for path in source.rglob("*.*")}
-    words = ["--dataset", source, "-o", source / "imagesTr" / ".."]
+    words = ["--dataset", source, "-o", source]
     done = subprocess.run(
         [sys.executable, "-m", "tools.one_hip", *map(str, words)], capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 2
-    assert "another folder" in done.stderr
+    assert "is not an empty folder" in done.stderr
     assert {path: path.read_bytes() for path in source.rglob("*.*")} == before

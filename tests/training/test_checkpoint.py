@@ -44,7 +44,9 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path, damage):
     newest = save_checkpoint(tmp_path, 6, *pair(2))
     newest.write_bytes(damage(newest.read_bytes()))
     restored = pair(3)
-    assert restore_latest(tmp_path, *restored) == 5
+    said = []
+    assert restore_latest(tmp_path, *restored, said.append) == 5
+    assert said == [f"{newest}: damaged; what came after the checkpoint before is computed again"]
     for a, b in zip(values(*pair(1)), values(*restored), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -124,11 +124,8 @@ def _difference(path: Path, wanted: _Wanted) -> str | None:
         return "is not a file"
     if path.stat().st_size != wanted.size:
         return f"has {path.stat().st_size:,} bytes, expected {wanted.size:,}"
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    found = digest.hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     return None if found == wanted.sha256 else f"has SHA-256 {found}, expected {wanted.sha256}"
 
 
