@@ -219,10 +219,10 @@ def write_case(
             with replacing(folder / case.json.name) as temporary:
                 text = json.dumps(_valid(summary), indent=2, allow_nan=False)
                 temporary.write_text(f"{text}\n", encoding="utf-8")
-            _move_into_place(case)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        _move_into_place(case)  # what stops it here is ended by the next run: the old results are no longer whole
     return summary
 
 
@@ -235,7 +235,7 @@ def tidy(cases: Iterable[Case]) -> None:
         left |= {name for name in hidden[case.folder] if _is_temporary_of(case, name)}
         if not left:
             continue
-        with contextlib.suppress(InputError), _locked(case, seconds=0):
+        with contextlib.suppress(InputError, OSError), _locked(case, seconds=0):  # what cannot be moved stays
             if read_summary(_writing(case) / case.json.name):
                 _move_into_place(case)
             shutil.rmtree(_writing(case), ignore_errors=True)
@@ -245,11 +245,10 @@ def tidy(cases: Iterable[Case]) -> None:
 
 def _move_into_place(case: Case) -> None:
     """Moves the files of the hidden folder beside it, CASE.json last; ends what a killed run began."""
-    folder, earlier = _writing(case), read_summary(case.json)
-    files = read_summary(folder / case.json.name)["files"]
-    for name in set(earlier.get("files", [])) - set(files):  # first: without all its files the old summary is not done
-        if Path(name).name == name:
-            (case.folder / name).unlink(missing_ok=True)
+    folder = _writing(case)
+    earlier, files = _own_files(case.json), _own_files(folder / case.json.name)
+    for name in set(earlier) - set(files):  # first: without all its files the old summary is not done
+        (case.folder / name).unlink(missing_ok=True)
     case.json.unlink(missing_ok=True)  # it would tell of other files from here on
     for name in files:
         if (folder / name).exists():
@@ -258,6 +257,11 @@ def _move_into_place(case: Case) -> None:
     with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
         flush(case.folder)
     folder.rmdir()
+
+
+def _own_files(path: Path) -> list[str]:
+    """The files that a summary lists, but for names that lead to another folder: it may come from anywhere."""
+    return [name for name in read_summary(path).get("files", []) if name == Path(name).name and name not in ("", "..")]
 
 
 def _move(source: Path, final: Path) -> None:

@@ -127,6 +127,43 @@ def test_a_label_map_that_fails_leaves_the_earlier_results(tmp_path: Path, monke
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_move_that_stops_on_its_way_is_ended_later(tmp_path: Path, monkeypatch) -> None:
+    write(tmp_path / "new", OTHER, value=2)
+    out, real, moved = tmp_path / "out", case_results._move, []
+    write(out, EVERYTHING)
+
+    def stop_at_the_second(source: Path, final: Path) -> None:
+        if moved:
+            raise OSError("no space")
+        moved.append(final.name)
+        real(source, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case_results, "_move", stop_at_the_second)
+        with pytest.raises(OSError, match="no space"):
+            write(out, OTHER, value=2)
+        tidy([case_in(out)])  # as little room as before: the rest stays where it is
+    assert names(out) == [".a.writing", *moved]
+    tidy([case_in(out)])
+    assert contents(out, hidden=True) == contents(tmp_path / "new")
+
+
+def test_names_in_a_received_summary_lead_nowhere_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / ".a.writing").mkdir(parents=True)
+    (out / "mine").touch()
+    summary = {"model": {}, "files": ["../mine", "..", "", "a.nii.gz"]}
+    for path in (out / "a.json", out / ".a.writing/a.json"):
+        path.write_text(json.dumps(summary))
+    (out / ".a.writing/a.nii.gz").write_bytes(b"labels")
+    tidy([case_in(out)])
+    assert names(out) == ["a.json", "a.nii.gz", "mine"]
+    assert names(tmp_path) == ["out"]
+    (out / "a.json").write_text(json.dumps(summary))
+    write(out, OTHER)
+    assert names(out) == ["a.json", "a.nrrd", "a_prob.nrrd", "mine"]
+
+
 def test_the_file_that_a_link_leads_to_is_replaced_and_permissions_stay(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
