@@ -20,11 +20,15 @@ from absl import flags
 
 from femur3d import cli
 from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError
+from femur3d.export.case_results import read_summary
 from femur3d.export.femur_measures import write_femurs
 from femur3d.export.mesh import MESH_EXTENSIONS, read_mesh
 from femur3d.export.pictures.morphometry import morphometry_figure
+from femur3d.inference.postprocessing import LABEL_NAMES
 from femur3d.io.atomic import replacing
+from femur3d.io.case_names import Wish, distinct
 from femur3d.io.images import case_name, read_volume
+from femur3d.io.integrity import read_json
 from femur3d.morphometry.error_bars import Boundary
 from femur3d.morphometry.measure import Morphometry, as_json, measure_labels, measure_surface
 from femur3d.morphometry.surface import Surface
@@ -36,31 +40,32 @@ flags.DEFINE_enum("labels", "sides", ["sides", "femur"], "what the values of a l
 flags.DEFINE_enum("side", None, ["left", "right"], "of a surface; by default as its shape says")
 flags.DEFINE_list("voxel_mm", None, "x,y,z of the voxels that a surface was drawn in; by default 1 mm")
 
-NAMES = {"sides": {1: "left", 2: "right"}, "femur": {1: "femur"}}
-
 
 def main(argv: Sequence[str]) -> int:
     """Measures one file after the other; one that cannot be measured does not stop the others."""
     paths, folder = [Path(p) for p in [*(FLAGS.input or []), *argv[1:]]], Path(FLAGS.output)
     if not paths:
         raise UsageError("Nothing to measure.\nGive label maps or surfaces with -i.")
+    names = distinct([Wish(str(path), path.stem if _is_surface(path) else case_name(path)) for path in paths])
     folder.mkdir(parents=True, exist_ok=True)
-    failed = sum(not _attempt(path, folder) for path in paths)
+    failed = sum(not _attempt(path, folder, case) for path, case in zip(paths, names, strict=True))
     write_femurs(folder, list(folder.glob("*.json")))
     return 0 if not failed else EXIT_INPUT if failed == len(paths) else EXIT_SOME_FAILED
 
 
-def _attempt(path: Path, folder: Path) -> bool:
+def _attempt(path: Path, folder: Path, case: str) -> bool:
     try:
+        earlier = _earlier(folder / f"{case}.json", path)
         found = _measure(path)
     except InputError as error:
         print(error if str(path) in str(error) else f"{path}: {error}", file=sys.stderr, flush=True)
         return False
-    case = path.stem if _is_surface(path) else case_name(path)
     print(path, flush=True)
     for name, one in found.items():
         print(one if isinstance(one, Morphometry) else f"{name}: {one}", flush=True)
-    _merge(folder / f"{case}.json", {"morphometry": as_json(found)}, path)
+    text = json.dumps({"input": str(path.absolute()), **earlier, "morphometry": as_json(found)}, indent=2)
+    with replacing(folder / f"{case}.json") as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
     whole = [one for one in found.values() if isinstance(one, Morphometry)]
     if whole:
         morphometry_figure(whole, folder / f"{case}_morphometry.png", case)
@@ -81,7 +86,7 @@ def _measure(path: Path) -> dict[str, Morphometry | InputError]:
 
 
 def _measured_labels(path: Path) -> dict[str, Morphometry | InputError]:
-    labels, names = read_volume(path), NAMES[FLAGS.labels]
+    labels, names = read_volume(path), LABEL_NAMES[FLAGS.labels]
     found = measure_labels(labels, names)
     if not found:
         received = ", ".join(f"{value:g}" for value in np.unique(labels.array)[:6])
@@ -101,17 +106,18 @@ def _voxel_mm() -> np.ndarray:
     return np.array([x, y, z])
 
 
-def _merge(path: Path, entry: dict[str, Any], source: Path) -> None:
-    """Adds to the summary that `infer` wrote for this case, or makes one."""
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        summary = {}
-    if not isinstance(summary, dict):
-        summary = {}
-    with replacing(path) as temporary:
-        text = json.dumps({"input": str(source), **summary, **entry}, indent=2, allow_nan=False)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+def _earlier(path: Path, source: Path) -> dict[str, Any]:
+    """What lies at the path of a summary: of the case whose label map is measured, of an earlier run, or {}.
+
+    Raises InputError where it is of another file, or cannot be read.
+    """
+    if not path.exists():
+        return {}
+    summary, source = read_json(path), source.resolve()
+    is_result = source.parent == path.resolve().parent and source.name in read_summary(path).get("files", [])
+    if isinstance(summary, dict) and (is_result or Path(str(summary.get("input"))).resolve() == source):
+        return summary
+    raise InputError(f"{path}: not of {source}.\nExpected another folder for -o, or no such file in it.")
 
 
 if __name__ == "__main__":

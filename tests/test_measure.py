@@ -15,8 +15,11 @@ from femur3d import segment
 from femur3d.errors import InputError
 from femur3d.export.mesh import read_mesh, write_mesh
 from femur3d.io.images import write_volume
+from femur3d.volume import Volume
 from tests.support.dicom_series import write_scan
 from tests.support.femurs import HEAD_MM, both_femurs, left_femur
+
+BLOCK = Volume(np.pad(np.ones((8, 8, 8), np.uint8), 4))
 
 
 def test_a_surface_is_measured_and_a_missing_one_told(tmp_path: Path) -> None:
@@ -39,6 +42,46 @@ def test_a_surface_is_measured_and_a_missing_one_told(tmp_path: Path) -> None:
     assert float(row["head_radius_mm_low"]) < HEAD_MM < float(row["head_radius_mm_high"]) + 0.05
     assert (row["version_deg"], row["version_deg_gate"]) == ("", "not measurable")
     assert (tmp_path / "out/one_morphometry.png").read_bytes().startswith(b"\x89PNG")
+
+
+def measure(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "femur3d.measure", *map(str, words)]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+
+
+def test_files_of_one_name_have_summaries_of_their_own(tmp_path: Path) -> None:
+    for folder in ("P1", "P2"):
+        write_volume(BLOCK, tmp_path / folder / "hip.nii.gz")
+    for _ in range(2):  # measured again: the same summaries
+        done = measure("-i", tmp_path / "P1/hip.nii.gz", tmp_path / "P2/hip.nii.gz", "-o", tmp_path / "out")
+        assert (done.returncode, "Traceback" in done.stderr) == (3, False)  # blocks are no femurs
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"P1_hip.json", "P2_hip.json", "femurs.csv"}
+    for folder in ("P1", "P2"):
+        summary = json.loads((tmp_path / f"out/{folder}_hip.json").read_text())
+        assert summary["input"] == str(tmp_path / folder / "hip.nii.gz")
+        assert "no femur is" in summary["morphometry"]["left"]["error"]
+
+
+def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> None:
+    ours = {"model": {}, "files": ["ours.nii.gz"], "input": "scan.mha", "volumes_ml": {"left": 1}}
+    others = {
+        "damaged": '{"model": {}, "volumes_ml": {"left": 1',
+        "list": '["my", "notes"]',
+        "another": '{"input": "elsewhere/another.nii.gz"}',
+        "ours": json.dumps({**ours, "x": float("nan")}),
+    }
+    for name, text in others.items():
+        write_volume(BLOCK, tmp_path / f"{name}.nii.gz")
+        (tmp_path / f"{name}.json").write_text(text)
+    done = measure(*(tmp_path / f"{name}.nii.gz" for name in others), "-o", tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    assert done.stderr.count("Expected another folder for -o") == 2
+    assert "damaged.json: not JSON (line 1" in done.stderr
+    found = {name: (tmp_path / f"{name}.json").read_text() for name in others}
+    merged = json.loads(found.pop("ours"))
+    assert found.items() < others.items()
+    assert ours.items() < merged.items()
+    assert list(merged["morphometry"]) == ["left"]
 
 
 def test_surfaces_are_read_as_they_were_written_and_open_ones_refused(tmp_path: Path) -> None:
