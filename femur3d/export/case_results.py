@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,11 +26,12 @@ import filelock
 import femur3d
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted, write_files
-from femur3d.export.femur_measures import as_json, measured
+from femur3d.export.femur_measures import measured
 from femur3d.inference.quality_limits import RED
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
+from femur3d.io.integrity import read_json
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
 LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
@@ -68,11 +68,8 @@ class MadeWith:
 def read_summary(path: Path) -> dict[str, Any]:
     """A summary, with 'model' and 'files', a list of names; empty where there is none, or another JSON file."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:  # a pipe would be waited for
-            return {}
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        summary = read_json(path, MAX_BYTES)
+    except InputError:
         return {}
     files = summary.get("files") if isinstance(summary, dict) and "model" in summary else None
     return summary if isinstance(files, list) and all(isinstance(name, str) for name in files) else {}
@@ -215,6 +212,8 @@ def write_case(
             seconds["total"] = round(seconds.get("total", 0.0) + writing, 3)
             summary = {**summary, "seconds": seconds, "files": files, **({"failed": failed} if failed else {})}
             if wanted.morphometry:
+                from femur3d.morphometry.measure import as_json  # here: only some want it
+
                 summary["morphometry"] = as_json(found)
             with replacing(folder / case.json.name) as temporary:
                 text = json.dumps(_valid(summary), indent=2, allow_nan=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import RED
 from femur3d.io.atomic import replacing
+from femur3d.io.integrity import part, read_json
 
 if TYPE_CHECKING:  # what reads summaries does without
     from femur3d.inference.segmenter import Segmentation
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what reads summaries does without
 
 NAME = "femurs.csv"
 _CENTRE = ("x", "y", "z")
+_PARTS = {"": "value", "_low": "low", "_high": "high", "_gate": "level", "_reason": "reason"}  # columns of a measure
 
 
 def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
@@ -37,13 +38,6 @@ def measured(result: Segmentation) -> dict[str, Morphometry | InputError]:
         return {"femur": InputError(f"It could not be measured ({type(error).__name__}: {reason}).")}
 
 
-def as_json(found: Mapping[str, Morphometry | InputError]) -> dict[str, Any]:
-    """What `measured` found, for CASE.json."""
-    from femur3d.morphometry import measure
-
-    return measure.as_json(found)
-
-
 def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
     """Writes folder/femurs.csv from the `morphometry` of CASE.json files; None where none has any.
 
@@ -52,8 +46,7 @@ def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
     """
     rows = []
     for path in sorted(summaries):
-        for name, femur in _morphometry(path).items():
-            rows.append({"case": path.stem, "side": name, **columns_of(femur)})
+        rows += [{"case": path.stem, "side": side, **columns} for side, columns in _femurs(path).items()]
     if not rows:
         return None
     text = io.StringIO()
@@ -66,33 +59,41 @@ def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
     return folder / NAME
 
 
-def _morphometry(path: Path) -> dict[str, Any]:
+def _femurs(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("morphometry", {})
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError, AttributeError):
+        return columns_of(read_json(path))
+    except InputError:
         return {}
 
 
-def columns_of(femur: dict[str, Any]) -> dict[str, Any]:
-    """One femur of CASE.json's `morphometry` as columns of femurs.csv: measure, error bar, gate and reason."""
+def columns_of(summary: Any) -> dict[str, dict[str, Any]]:
+    """CASE.json's `morphometry` as columns of femurs.csv: measure, error bar, gate and reason, for each femur by name.
+
+    What another version, or another program, has not measured has no columns.
+    """
+    femurs = part(summary, "morphometry")
+    return {name: columns for name in femurs if (columns := _columns(part(femurs, name)))}
+
+
+def _columns(femur: dict[str, Any]) -> dict[str, Any]:
     if "error" in femur:
         return {"head_centre_gate": "not measurable", "head_centre_reason": femur["error"]}
-    centre = femur["head_centre_mm"]
-    row = {f"head_centre_{axis}_mm": value for axis, value in zip(_CENTRE, centre["value"], strict=True)}
-    row |= {"head_centre_error_mm": centre["error"]}
-    row |= {"head_centre_gate": centre["level"], "head_centre_reason": centre["reason"]}
     from femur3d.morphometry.definitions import DEFINITIONS
 
+    row: dict[str, Any] = {}
+    if centre := part(femur, "head_centre_mm"):
+        place = value if isinstance(value := centre.get("value"), list) else ()
+        row |= {f"head_centre_{axis}_mm": mm for axis, mm in zip(_CENTRE, place, strict=False)}
+        row |= {"head_centre_error_mm": centre.get("error")}
+        row |= {"head_centre_gate": centre.get("level"), "head_centre_reason": centre.get("reason")}
     for name in [*DEFINITIONS, "version_deg"]:
-        one = femur[name]
-        row |= {name: one["value"], f"{name}_low": one["low"], f"{name}_high": one["high"]}
-        row |= {f"{name}_gate": one["level"], f"{name}_reason": one["reason"]}
+        if one := part(femur, name):
+            row |= {f"{name}{ending}": one.get(key) for ending, key in _PARTS.items()}
     return row
 
 
-def in_words(femurs: Mapping[str, Any]) -> dict[str, Any]:
-    """CASE.json's `morphometry` for a reader: a row a measure, and what the gate has against them.
+def in_words(femurs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `columns_of` tells of the femurs for a reader: a row a measure, and what the gate has against them.
 
     Returns:
         `sides`, `rows` ([measure, text of each side]) and `reasons`, each once, with the measures that it is about.
@@ -103,16 +104,15 @@ def in_words(femurs: Mapping[str, Any]) -> dict[str, Any]:
 
     rows: dict[str, list[str]] = {}
     reasons: dict[str, dict[str, None]] = {}
-    for femur in femurs.values():
-        columns = columns_of(femur)
+    for columns in femurs.values():
         for name in ("head_centre", *DEFINITIONS, "version_deg"):
             gate, reason = columns.get(f"{name}_gate", NOT), columns.get(f"{name}_reason", "")
             if name == "head_centre":
                 text = gate if gate == NOT else _centre_in_words(columns)
             else:
                 value, low, high = (
-                    math.nan if (number := columns.get(f"{name}{part}")) is None else float(number)
-                    for part in ("", "_low", "_high")
+                    math.nan if (number := columns.get(f"{name}{ending}")) is None else float(number)
+                    for ending in ("", "_low", "_high")
                 )
                 unit = DEFINITIONS[name].unit if name in DEFINITIONS else "deg"
                 text = Measure(value, low, high, unit, Verdict(gate)).short

@@ -160,14 +160,14 @@ def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         return stream.read(n_bytes)  # Python asks for the memory of as many bytes as are wanted, at once
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, in UTF-8.
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """The content of a JSON file, in UTF-8, of at most `limit` bytes.
 
     Raises:
         InputError: it is missing, unreadable, too large, or not JSON (or JSON that is nested too deep, or with numbers
             that are too long).
     """
-    content = read_bytes(path, MAX_JSON_BYTES)
+    content = read_bytes(path, limit)
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -178,6 +178,12 @@ def read_json(path: Path) -> Any:
     except (RecursionError, ValueError) as error:  # a hundred thousand brackets, a number of five thousand digits
         what = "nested too deep" if isinstance(error, RecursionError) else "a number that is too long"
         raise InputError(f"{path}: not JSON that can be read ({what}).\nCorrect the file.") from error
+
+
+def part(content: Any, name: str) -> dict[str, Any]:
+    """An object by its name within JSON that anybody may have written; {} where there is none."""
+    found = content.get(name) if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def kind_of_scan(path: Path, content: bytes, unpacked: bytes, expected: str) -> str:

@@ -23,8 +23,9 @@ from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.tables import valid_json
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
-from femur3d.export.femur_measures import in_words
+from femur3d.export.femur_measures import columns_of, in_words
 from femur3d.io.atomic import replacing
+from femur3d.io.integrity import part
 from femur3d.report.cohort import cohort_of
 from femur3d.report.results import Result, femur_masks, result_of
 from femur3d.report.slices import packed_stack, stack_of, thumbnail
@@ -71,6 +72,9 @@ def write_report(
     single = path.suffix.lower() in (".html", ".htm")
     if (single and path.is_dir()) or (not single and path.exists() and not path.is_dir()):
         raise UsageError(f"{path}: exists and is {'a folder' if single else 'a file'}.\nGive another name for -o.")
+    page = path if single else path / INDEX
+    if not single:
+        page.unlink(missing_ok=True)  # it would show the new pictures of one case under the name of another
     metrics = list(rows)
     cases, blocks = [], []
     for index, result in enumerate(progress(results)):
@@ -90,7 +94,6 @@ def write_report(
         "cases": cases,
         **cohort_of(metrics),
     }
-    page = path if single else path / INDEX
     if not single:
         _remove_others(path / CASES, len(results))
     with replacing(page) as temporary:
@@ -100,8 +103,8 @@ def write_report(
 
 def case_line(result: Result, rows: Sequence[FemurMetrics]) -> Content:
     """What the table and the cohort need to know of a case. Neither paths nor headers of the scan are in it."""
-    model, seconds = result.summary.get("model") or {}, result.summary.get("seconds") or {}
-    name, digest = (model.get("provenance") or {}).get("experiment", ""), str(model.get("weights_sha256", ""))
+    model, notes = part(result.summary, "model"), result.summary.get("notes")
+    name, digest = part(model, "provenance").get("experiment", ""), str(model.get("weights_sha256", ""))
     return {
         "name": result.name,
         "volumes": result.volumes_ml or {row_side(row): row.prediction_ml for row in rows if row.prediction_ml},
@@ -113,16 +116,16 @@ def case_line(result: Result, rows: Sequence[FemurMetrics]) -> Content:
             for row in rows
         ],
         "shape": _shape(result),
-        "notes": [str(note) for note in result.summary.get("notes") or []],
+        "notes": [str(note) for note in notes] if isinstance(notes, list) else [],
         "model": f"{name} ({digest[:12]})" if digest else "",
         "device": str(result.summary.get("device") or ""),
-        "seconds": seconds.get("total"),
+        "seconds": part(result.summary, "seconds").get("total"),
     }
 
 
 def _shape(result: Result) -> Content | None:
     """What was measured by --morphometry, in words; None where it was not."""
-    found = result.summary.get("morphometry")
+    found = columns_of(result.summary)
     try:
         return in_words(found) if found else None
     except (AttributeError, KeyError, TypeError, ValueError):  # written by another version

@@ -19,10 +19,12 @@ from femur3d.export.case_results import read_summary
 from femur3d.inference.postprocessing import LABEL_NAMES, keep_femurs
 from femur3d.inference.quality_limits import GREEN, RED, UNKNOWN, YELLOW, Limit, read_limits, suspicion
 from femur3d.io.images import read_scan
+from femur3d.io.integrity import part
 from femur3d.volume import Volume
 
 LEVELS = (GREEN, UNKNOWN, YELLOW, RED)  # from harmless to suspicious
 NO_FEMUR = {"name": "no_femur", "value": 0.0, "level": RED, "sentence": "No femur was found."}
+_FLAG = ("value", "level", "sentence")
 MODELS = Path(__file__).parents[1] / "models"  # those whose limits of the quality measures are at hand
 
 
@@ -47,20 +49,21 @@ class Result:
     @property
     def labels(self) -> str:
         """'sides' (1 left, 2 right), 'femur' (1 for both), or '' where CASE.json does not say."""
-        wanted = _part(self.summary, "options").get("labels")
-        return wanted if wanted in LABEL_NAMES else ""
+        wanted = part(self.summary, "options").get("labels")
+        return wanted if wanted in list(LABEL_NAMES) else ""
 
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume of each femur as CASE.json has it, by 'left', 'right' or 'femur'; files of femur3d 0.1 had numbers."""
         names = {str(value): name for value, name in LABEL_NAMES[self.labels or "sides"].items()}
-        found = _part(self.summary, "volumes_ml").items()
+        found = part(self.summary, "volumes_ml").items()
         return {names.get(key, key): float(ml) for key, ml in found if isinstance(ml, (int, float))}
 
     @property
     def flags(self) -> list[dict[str, Any]]:
         """Name, value, level and sentence of each quality measure, the most suspicious first."""
-        flags = [{"name": name, **flag} for name, flag in _part(self.summary, "quality").items() if _is_flag(flag)]
+        found = {name: flag for name, flag in part(self.summary, "quality").items() if _is_flag(flag)}
+        flags = [{"name": name, **{key: flag[key] for key in _FLAG}} for name, flag in found.items()]
         flags += [NO_FEMUR] * (self.summary.get("volumes_ml") == {})
         return sorted(flags, key=lambda flag: -LEVELS.index(flag["level"]))
 
@@ -73,7 +76,7 @@ class Result:
     def suspicion(self) -> float:
         """How suspicious the case is, to sort by: above 1 for a red flag, 0 for the usual."""
         values = {flag["name"]: flag["value"] for flag in self.flags if flag["value"] is not None}
-        graded = suspicion(values, limits_of(str(_part(self.summary, "model").get("weights_sha256"))))
+        graded = suspicion(values, limits_of(str(part(self.summary, "model").get("weights_sha256"))))
         return 10.0 if NO_FEMUR in self.flags else max(graded, (0.0, 0.0, 0.5, 1.0)[LEVELS.index(self.level)])
 
     def read_labels(self) -> Volume | None:
@@ -165,10 +168,6 @@ def limits_of(weights_sha256: str) -> Mapping[str, Limit]:
     return {}
 
 
-def _part(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = summary.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _is_flag(flag: Any) -> bool:
-    return isinstance(flag, dict) and flag.get("level") in LEVELS and {"value", "sentence"} <= flag.keys()
+    known = isinstance(flag, dict) and set(_FLAG) <= flag.keys() and flag["level"] in LEVELS
+    return known and isinstance(flag["value"], (int, float, type(None)))

@@ -15,6 +15,7 @@ from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.export.femur_measures import columns_of
 from femur3d.inference.quality_limits import RED, YELLOW
 from femur3d.io.atomic import replacing
+from femur3d.io.integrity import part
 from femur3d.report.results import Result, femur_masks
 from femur3d.volume import Volume
 
@@ -54,13 +55,13 @@ def femur_rows(result: Result) -> list[dict[str, Any]]:
     the label map. Without it the volumes are those of CASE.json. What was measured by --morphometry follows in the
     columns of `export.femur_measures.columns_of`.
     """
-    model, seconds = result.summary.get("model") or {}, result.summary.get("seconds") or {}
+    model = part(result.summary, "model")
     case = {
         "level": result.level,
         "flags": ";".join(flag["name"] for flag in result.flags if flag["level"] in (YELLOW, RED)),
-        "model": (model.get("provenance") or {}).get("experiment", ""),
+        "model": part(model, "provenance").get("experiment", ""),
         "weights_sha256": model.get("weights_sha256", ""),
-        "seconds": seconds.get("total", ""),
+        "seconds": part(result.summary, "seconds").get("total", ""),
     }
     label_map = result.read_labels()
     if label_map is None:
@@ -68,8 +69,9 @@ def femur_rows(result: Result) -> list[dict[str, Any]]:
     else:
         masks = femur_masks(label_map, result.labels)
         found = {side: place_and_size(label_map.with_array(mask)) for side, mask in masks.items()}
+    shapes = columns_of(result.summary)
     return [
-        {"case": result.name, "side": side, **measured, **case, **_shape(result, side)}
+        {"case": result.name, "side": side, **measured, **case, **shapes.get(side, {})}
         for side, measured in (found or {"": {}}).items()
     ]
 
@@ -126,10 +128,3 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _shape(result: Result, side: str) -> dict[str, Any]:
-    """The columns of a femur's morphometry; {} where it was not measured."""
-    shapes = result.summary.get("morphometry")
-    found = shapes.get(side) if isinstance(shapes, dict) else None
-    return columns_of(found) if isinstance(found, dict) else {}

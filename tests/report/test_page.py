@@ -16,8 +16,9 @@ from femur3d.evaluation.metrics import measure_case
 from femur3d.io.images import write_volume
 from femur3d.report.cohort import cohort_of
 from femur3d.report.measure import measure
-from femur3d.report.page import SCRIPTS, TEMPLATE, script_json, write_report
-from femur3d.report.results import find_results
+from femur3d.report.page import SCRIPTS, TEMPLATE, case_line, script_json, write_report
+from femur3d.report.results import Result, find_results
+from femur3d.report.tables import femur_rows
 from tests.support.result_folders import MEASURED, ellipsoids, write_result
 
 EVIL = "</script><script>alert(1)</script><!--"
@@ -112,6 +113,31 @@ def test_a_folder_has_a_page_and_two_files_a_case(folder):
     script = (folder / "report" / "cases" / "1.js").read_text(encoding="utf-8")
     content = json.loads(script.removeprefix("femur3dCase(1, ").removesuffix(");\n"))
     assert content["stack"]["shape"]
+
+
+def test_a_folder_that_is_half_written_again_shows_no_case_under_the_name_of_another(folder):
+    results = find_results(folder / "out")
+    write_report(results, folder / "report")
+
+    def stop(results):
+        yield results[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_report(results[::-1], folder / "report", progress=stop)
+    assert not (folder / "report" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    "part", [{"model": "x"}, {"model": {"provenance": "p"}}, {"seconds": [1]}, {"notes": 3}, {"morphometry": "m"}]
+)
+def test_other_types_in_a_summary_are_shown_as_nothing(part):
+    result = Result("a", {"files": [], "model": {"weights_sha256": "ab"}, **part}, None)
+    line = case_line(result, [])
+    assert (line["notes"], line["seconds"], line["shape"]) == ([], None, None)
+    assert line["model"] == ("" if part.get("model") == "x" else line["model"])
+    (row,) = femur_rows(result)
+    assert (row["case"], row["model"], row["seconds"]) == ("a", "", "")
 
 
 def test_a_report_takes_the_place_of_nothing_else(folder):

@@ -61,6 +61,20 @@ def test_flags_come_worst_first_and_no_femur_is_red():
     assert Result("c", {}, None).level == "unknown"
 
 
+def test_what_has_other_types_in_a_summary_is_left_out():
+    """`side_ratio` has a limit at hand, but no number."""
+    import json
+
+    from femur3d.report.results import MODELS
+
+    digest = json.loads((MODELS / "hip_t1" / "config.json").read_text())["weights_sha256"]
+    quality = {"side_ratio": {**flag("red"), "value": "abc"}, "smallest_volume_ml": {**flag("yellow"), "name": 3}}
+    summary = {"model": {"weights_sha256": digest}, "quality": quality, "options": {"labels": []}, "volumes_ml": 3}
+    result = Result("a", summary, None)
+    assert result.flags == [{"name": "smallest_volume_ml", **flag("yellow")}]
+    assert (result.labels, result.volumes_ml, result.suspicion > 0) == ("", {}, True)
+
+
 def test_suspicion_is_graded_where_the_limits_are_at_hand():
     """One that is half-way between the median and the red limit of the shipped model."""
     import json

@@ -83,6 +83,22 @@ def test_the_table_of_infer_gets_its_other_columns(tmp_path):
     assert float(left["volume_ml"]) > 0
 
 
+def test_what_other_versions_and_programs_measured_otherwise_has_fewer_columns(tmp_path):
+    centre = {"value": [1, 2, 3], "error": 1, "level": "measurable", "reason": ""}
+    shapes = {"left": {"head_centre_mm": centre, "head_radius_mm": 24.0, "cam": None}, "right": "see paper"}
+    write_result(tmp_path / "out", "a", morphometry=shapes)
+    write_femurs(tmp_path / "out", [tmp_path / "out" / "a.json"])
+    (row,) = read(tmp_path / "out" / "femurs.csv")
+    assert (row.pop("side"), row["head_centre_z_mm"], row["head_centre_gate"]) == ("left", "3", "measurable")
+    assert len(row) == 7  # the case, and six of the centre
+    write_tables(find_results(tmp_path / "out"), [], tmp_path / "out")
+    left, right = read(tmp_path / "out" / "femurs.csv")
+    assert row.items() <= left.items()
+    assert right["head_centre_z_mm"] == ""
+    write_result(tmp_path / "out", "a", morphometry=["left"])
+    assert write_femurs(tmp_path / "out", [tmp_path / "out" / "a.json"]) is None
+
+
 def test_the_table_of_evaluate_is_not_replaced(tmp_path):
     write_result(tmp_path / "out", "a")
     other = tmp_path / "out" / "metrics.csv"
