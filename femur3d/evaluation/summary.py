@@ -10,6 +10,7 @@ import numpy as np
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 
 LIMITS = 1.96  # standard deviations: 95% of normally distributed differences lie within
+ALL, WITHOUT_FAILURES = "all", "without failures"  # femurs that `means` are over
 
 
 def summarise(rows: Sequence[FemurMetrics]) -> dict[str, dict[str, float | int]]:
@@ -50,6 +51,22 @@ def by_label(rows: Sequence[FemurMetrics]) -> dict[str, list[FemurMetrics]]:
     found: dict[str, list[FemurMetrics]] = {}
     for row in rows:
         found.setdefault(row.label, []).append(row)
+    return found
+
+
+def means(rows: Sequence[FemurMetrics]) -> dict[str, dict[str, float | int]]:
+    """Mean of every metric: over 'all' femurs, 'without failures' where there are some, and of each label of several.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    summary = summarise(rows)
+    found = {ALL: {metric: one["mean"] for metric, one in summary.items()}}
+    if "mean_without_failures" in summary["dice"]:
+        found[WITHOUT_FAILURES] = {metric: one["mean_without_failures"] for metric, one in summary.items()}
+    sides = by_label([row for row in rows if row.applies])
+    for label, own in sides.items() if len(sides) > 1 else ():
+        found[label] = {metric: one["mean"] for metric, one in summarise(own).items()}
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
-from femur3d.evaluation.summary import by_label, summarise, volume_agreement
+from femur3d.evaluation.summary import ALL, WITHOUT_FAILURES, by_label, means, summarise, volume_agreement
 from femur3d.io.atomic import replacing
 
 # Metric → heading of its column and decimals, in the order of the paper's Table 1, which has no HD95.
@@ -47,17 +47,12 @@ def format_table(rows: Sequence[FemurMetrics]) -> str:
 
 def _averages(rows: Sequence[FemurMetrics]) -> list[tuple[str, str, list[float]]]:
     """Case, label and values of the lines below the rule."""
-    summary = summarise(rows)
-    counts = summary["dice"]
-    averages = [("Average", "", [summary[metric]["mean"] for metric in COLUMNS])]
-    if "mean_without_failures" in counts:
-        label = f"of {counts['n'] - counts['failures']}, without failures"
-        averages.append(("Average", label, [summary[metric]["mean_without_failures"] for metric in COLUMNS]))
-    sides = by_label([row for row in rows if row.applies])
-    for label, own in sides.items() if len(sides) > 1 else ():
-        side = summarise(own)
-        averages.append(("Average", label, [side[metric]["mean"] for metric in COLUMNS]))
-    return averages
+    counts = summarise(rows)["dice"]
+    labels = {ALL: "", WITHOUT_FAILURES: f"of {counts['n'] - counts['failures']}, without failures"}
+    return [
+        ("Average", labels.get(label, label), [mean[metric] for metric in COLUMNS])
+        for label, mean in means(rows).items()
+    ]
 
 
 def _headings(widths: Sequence[int]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
-from femur3d.evaluation.summary import by_label, summarise, volume_agreement
+from femur3d.evaluation.summary import ALL, means, summarise, volume_agreement
 
 
 def cohort_of(rows: Sequence[FemurMetrics]) -> dict[str, Any]:
@@ -31,20 +31,13 @@ def averages(rows: Sequence[FemurMetrics]) -> list[dict[str, Any]]:
     Args:
         rows: at least one, all of which apply.
     """
-    summary = summarise(rows)
-    lines = [
-        _line("Mean", "all", {metric: summary[metric]["mean"] for metric in METRICS}),
-        _line("SD", "all", {metric: summary[metric]["std"] for metric in METRICS}),
-        _line("Median", "all", {metric: statistics.median(getattr(row, metric) for row in rows) for metric in METRICS}),
+    mean, summary = means(rows), summarise(rows)
+    return [
+        _line("Mean", ALL, mean.pop(ALL)),
+        _line("SD", ALL, {metric: summary[metric]["std"] for metric in METRICS}),
+        _line("Median", ALL, {metric: statistics.median(getattr(row, metric) for row in rows) for metric in METRICS}),
+        *(_line("Mean", label, values) for label, values in mean.items()),
     ]
-    if "mean_without_failures" in summary["dice"]:
-        values = {metric: summary[metric]["mean_without_failures"] for metric in METRICS}
-        lines.append(_line("Mean", "without failures", values))
-    sides = by_label(rows)
-    for label, own in sides.items() if len(sides) > 1 else ():
-        side = summarise(own)
-        lines.append(_line("Mean", label, {metric: side[metric]["mean"] for metric in METRICS}))
-    return lines
 
 
 def _line(name: str, label: str, values: dict[str, float | int]) -> dict[str, Any]:
