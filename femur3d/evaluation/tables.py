@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.summary import ALL, WITHOUT_FAILURES, by_label, means, summarise, volume_agreement
 from femur3d.io.atomic import replacing
+from femur3d.io.formats import csv_table
 
 # Metric → heading of its column and decimals, in the order of the paper's Table 1, which has no HD95.
 COLUMNS = {
@@ -95,12 +95,13 @@ def write_csv(rows: Sequence[FemurMetrics], path: str | os.PathLike[str]) -> Non
     The column mean_mm is weighted by area; in files without vertex_mean_mm, which femur3d 0.1 wrote, every vertex
     counts alike in it, and likewise in std_mm and hd95_mm.
     """
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "label", *METRICS])
-        for row in rows:
-            values = [getattr(row, metric) for metric in METRICS]
-            writer.writerow([row.case, row.label, *("" if math.isnan(value) else value for value in values)])
+    lines = ({"case": row.case, "label": row.label, **_that_apply(row)} for row in rows)
+    csv_table.write_csv(path, ["case", "label", *METRICS], lines)
+
+
+def _that_apply(row: FemurMetrics) -> dict[str, float]:
+    values = {metric: getattr(row, metric) for metric in METRICS}
+    return {metric: value for metric, value in values.items() if not math.isnan(value)}
 
 
 def summary_json(rows: Sequence[FemurMetrics], origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ Every measure has its error bar and its gate beside it.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from femur3d.errors import InputError
 from femur3d.inference.quality_limits import RED
-from femur3d.io.atomic import replacing
+from femur3d.io.formats.csv_table import write_csv
 from femur3d.io.integrity import part, read_json
 
 if TYPE_CHECKING:  # what reads summaries does without
@@ -49,13 +47,7 @@ def write_femurs(folder: Path, summaries: list[Path]) -> Path | None:
         rows += [{"case": path.stem, "side": side, **columns} for side, columns in _femurs(path).items()]
     if not rows:
         return None
-    text = io.StringIO()
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(folder / NAME) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+    write_csv(folder / NAME, list(dict.fromkeys(column for row in rows for column in row)), rows)
     return folder / NAME
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from femur3d.errors import UsageError
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.export.femur_measures import columns_of
 from femur3d.inference.quality_limits import RED, YELLOW
-from femur3d.io.atomic import replacing
+from femur3d.io.formats.csv_table import write_csv
 from femur3d.io.integrity import part
 from femur3d.report.results import Result, femur_masks
 from femur3d.volume import Volume
@@ -120,11 +118,3 @@ def check_is_ours(path: Path, columns: Sequence[str]) -> None:
         header = file.readline().rstrip("\n").split(",")
     if header[: len(columns)] != list(columns):
         raise UsageError(f"{path}: another table, with the columns {','.join(header)[:60]}….\nGive another folder.")
-
-
-def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV file with a header, UTF-8, whole or not at all; what a row lacks is left empty."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
