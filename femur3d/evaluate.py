@@ -70,7 +70,7 @@ LIBRARIES = ("numpy", "scipy", "SimpleITK", "libigl")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluates every case, prints the table and the files written; returns 0, or 4 where a prediction was no use."""
+    """Evaluates every case, prints the table and the files written; 0, or 4 where a prediction or image was no use."""
     cli.no_arguments(argv)
     output, references = Path(FLAGS.output), Path(FLAGS.references)
     if output.exists() and not output.is_dir():
@@ -84,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
     rows: list[FemurMetrics] = []
     unusable: list[InputError] = []
     pictures: list[Path] = []
+    no_pictures: list[InputError] = []
 
     def load(case: evaluation.Case) -> tuple[Volume, Volume, InputError | None]:
         is_own = case.prediction is not None and bool(_summary(case.prediction))
@@ -94,7 +95,9 @@ def main(argv: Sequence[str]) -> int:
         reference, prediction, problem = loaded.result()
         unusable += [problem] if problem else []
         rows += measure_case(case.name, reference, prediction, FLAGS.labels, evaluation.label_names(roles))
-        pictures += _draw(case, reference, prediction, output)
+        image, problem = _load_image(case, reference)
+        no_pictures += [problem] if problem else []
+        pictures += _draw(case, image, reference, prediction, output)
     if unusable and len(unusable) == len(present):
         raise unusable[0]
     print(format_table(rows))
@@ -103,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         from femur3d.report.page import write_report as write_page  # here: pictures take a second to import
 
         print(write_page([_result(case) for case in cases], output / "report.html", rows))
-    return _report_failures(missing, unusable, [case.name for case in cases if case.image is None])
+    return _report_failures(missing, unusable, no_pictures, [case.name for case in cases if case.image is None])
 
 
 def _cases(references: Path) -> list[evaluation.Case]:
@@ -126,11 +129,22 @@ def _cases(references: Path) -> list[evaluation.Case]:
     return chosen
 
 
-def _draw(case: evaluation.Case, reference: Volume, prediction: Volume, output: Path) -> list[Path]:
-    image, pictures = None, []
-    if case.image:
-        image = read_volume(case.image)
-        evaluation.check_geometry(case.image, image, case.reference, reference)
+def _load_image(case: evaluation.Case, reference: Volume) -> tuple[Volume | None, InputError | None]:
+    """The scan of a case, None where it is not asked for; and why it is no use: then only its picture is lacking."""
+    try:
+        image = read_volume(case.image) if case.image else None
+        if case.image and image:
+            evaluation.check_geometry(case.image, image, case.reference, reference)
+        return image, None
+    except InputError as error:
+        return None, error
+
+
+def _draw(
+    case: evaluation.Case, image: Volume | None, reference: Volume, prediction: Volume, output: Path
+) -> list[Path]:
+    pictures = []
+    if image:
         pictures.append(output / f"{case.name}.png")
         from femur3d.evaluation.contour_figure import contour_figure
 
@@ -182,16 +196,20 @@ def _summary(prediction: Path) -> dict[str, Any]:
     return read_summary(prediction.with_name(f"{prediction.name.removesuffix(scan_extension(prediction))}.json"))
 
 
-def _report_failures(missing: Sequence[str], unusable: Sequence[InputError], no_image: Sequence[str]) -> int:
+def _report_failures(
+    missing: Sequence[str], unusable: Sequence[InputError], no_pictures: Sequence[InputError], no_image: Sequence[str]
+) -> int:
     """Says on stderr which predictions counted as failures and which pictures are lacking; returns the exit code."""
     for error in unusable:
         print(f"Counted as a failure: {error}", file=sys.stderr)
+    for error in no_pictures:
+        print(f"No picture: {error}", file=sys.stderr)
     if missing:
         said = "Left out" if FLAGS.present_only else "Counted as failures"
         print(f"{said}, no prediction: {', '.join(missing)}", file=sys.stderr)
     if FLAGS.images and no_image:
         print(f"No picture, no image: {', '.join(no_image)}", file=sys.stderr)
-    return EXIT_SOME_FAILED if unusable or (missing and not FLAGS.present_only) else 0
+    return EXIT_SOME_FAILED if unusable or no_pictures or (missing and not FLAGS.present_only) else 0
 
 
 if __name__ == "__main__":

@@ -91,6 +91,20 @@ def test_command_line_counts_a_bad_prediction_as_a_failure(tmp_path: Path) -> No
     assert "Traceback" not in ended.stderr
 
 
+def test_an_image_that_is_no_use_costs_its_picture_alone(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", BOTH)
+        write(tmp_path / "predictions" / f"{name}.nii.gz", BOTH)
+        write(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", BOTH, (1.0, 1.0, 3.0 if name == "b" else 2.0))
+    (tmp_path / "imagesTr" / "c_0000.nii.gz").write_bytes(b"")
+    ended = evaluate(tmp_path, "--images", str(tmp_path / "imagesTr"))
+    assert (ended.returncode, ended.stderr.count("No picture: ")) == (4, 2), ended.stderr
+    assert "b_0000.nii.gz" in ended.stderr
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.png", "metrics.csv", "summary.json", "table.txt"]
+    assert "Failures: 0 of 6" in ended.stdout
+
+
 def test_command_line_evaluates_one_part_of_the_split(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "imagesTr" / f"{name}_0000.nii.gz", BOTH)

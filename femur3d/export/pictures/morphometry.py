@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from femur3d.io.atomic import replacing
-from femur3d.morphometry.alpha import polar_degrees
+from femur3d.morphometry.alpha import STEP_DEG, polar_degrees
 from femur3d.morphometry.gate import NOT
 from femur3d.morphometry.measure import Morphometry
 from femur3d.morphometry.surface import PLANES, clock_angles
@@ -77,11 +77,12 @@ def _map(figure: Figure, place: Axes, one: Morphometry) -> None:
         place.set_axis_off()
         return
     heights = np.roll(one.femur.heights_mm, PLANES // 4, axis=0).T  # from 9 o'clock over 12 to 9
-    extent = (-3.0, 9.0, float(polar_degrees()[-1]), float(polar_degrees()[0]))
+    hour, degrees = 6 / PLANES, STEP_DEG / 2  # of half a cell: its middle stands at its hour and angle
+    extent = (-3 - hour, 9 - hour, float(polar_degrees()[-1]) - degrees, float(polar_degrees()[0]) + degrees)
     image = place.imshow(heights, extent=extent, aspect="auto", cmap="RdBu_r", vmin=-MAP_MM, vmax=MAP_MM)
-    hours = np.arange(-3, 9) + 6 / PLANES * 0
+    hours = np.arange(-3, 9)
     alpha = np.roll(one.femur.alpha_deg, PLANES // 4)
-    place.plot(np.roll(clock_angles(), 0) * 6 / np.pi - 3, alpha, color="black", linewidth=1)
+    place.plot(clock_angles() * 6 / np.pi - 3, alpha, color="black", linewidth=1)
     place.set_xticks(hours, [str(hour % 12 or 12) for hour in hours.tolist()])
     place.set(xlabel="hour", ylabel="angle with the neck's axis, °", title="mm over the sphere; line: α")
     figure.colorbar(image, ax=place)
@@ -92,8 +93,7 @@ def _front(place: Axes, one: Morphometry) -> None:
     surface, frame, head = one.surface, one.femur.frame, one.femur.head
     offsets = surface.vertices - frame.centre_mm
     facing = surface.normals @ frame.anterior > 0
-    lateral = frame.axis - 0
-    across, up = offsets @ lateral, offsets @ frame.superior
+    across, up = offsets @ frame.axis, offsets @ frame.superior
     heights = np.linalg.norm(offsets, axis=1) - head.radius_mm
     near = (np.abs(heights) < 1.2 * head.radius_mm) & (across < 1.1 * head.radius_mm)
     order = np.argsort(offsets[facing] @ frame.anterior)
