@@ -13,6 +13,7 @@ from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.summary import ALL, WITHOUT_FAILURES, by_label, means, summarise, volume_agreement
 from femur3d.io.atomic import replacing
 from femur3d.io.formats import csv_table
+from femur3d.io.integrity import valid_json
 
 # Metric → heading of its column and decimals, in the order of the paper's Table 1, which has no HD95.
 COLUMNS = {
@@ -120,17 +121,6 @@ def write_summary(rows: Sequence[FemurMetrics], path: str | os.PathLike[str], or
     text = json.dumps(valid_json(summary_json(rows, origin)), indent=2, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def valid_json(value: Any) -> Any:
-    """A value as JSON knows it: infinite numbers are "inf" and "-inf", NaN is None."""
-    if isinstance(value, Mapping):
-        return {key: valid_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [valid_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def write_report(

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -31,7 +30,7 @@ from femur3d.inference.quality_limits import RED
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import read_json, valid_json
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
 LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
@@ -216,7 +215,7 @@ def write_case(
 
                 summary["morphometry"] = as_json(found)
             with replacing(folder / case.json.name) as temporary:
-                text = json.dumps(_valid(summary), indent=2, allow_nan=False)
+                text = json.dumps(valid_json(summary, lambda _: None), indent=2, allow_nan=False)
                 temporary.write_text(f"{text}\n", encoding="utf-8")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -310,12 +309,3 @@ def _hidden(folder: Path) -> set[str]:
 def _is_temporary_of(case: Case, name: str) -> bool:
     found = _TEMPORARY.fullmatch(name)
     return found is not None and any(found["name"].startswith(f"{case.name}{ending}") for ending in _ENDINGS)
-
-
-def _valid(value: Any) -> Any:
-    """A value as JSON knows it: None for numbers that are infinite or none."""
-    if isinstance(value, dict):
-        return {str(key): _valid(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_valid(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,17 @@ def part(content: Any, name: str) -> dict[str, Any]:
     """An object by its name within JSON that anybody may have written; {} where there is none."""
     found = content.get(name) if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def valid_json(value: Any, infinite: Callable[[float], str | None] = str) -> Any:
+    """A value as JSON knows it: NaN is None, and an infinite number what `infinite` makes of it: "inf" or "-inf"."""
+    if isinstance(value, Mapping):
+        return {key: valid_json(item, infinite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [valid_json(item, infinite) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else infinite(value)
+    return value
 
 
 def kind_of_scan(path: Path, content: bytes, unpacked: bytes, expected: str) -> str:

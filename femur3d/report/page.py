@@ -20,12 +20,11 @@ import femur3d
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.cases import empty_labels, split_femurs, without_ignored
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
-from femur3d.evaluation.tables import valid_json
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
 from femur3d.export.femur_measures import columns_of, in_words
 from femur3d.io.atomic import replacing
-from femur3d.io.integrity import part
+from femur3d.io.integrity import part, valid_json
 from femur3d.report.cohort import cohort_of
 from femur3d.report.results import Result, femur_masks, result_of
 from femur3d.report.slices import packed_stack, stack_of, thumbnail

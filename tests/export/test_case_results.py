@@ -22,6 +22,7 @@ from femur3d.inference.postprocessing import LABEL_NAMES
 from femur3d.inference.quality_limits import Flag
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.images import ScanFile, read_volume
+from femur3d.io.integrity import valid_json
 from femur3d.morphometry import implicit_surface
 from femur3d.volume import Volume
 
@@ -39,7 +40,9 @@ def result(value: int = 1, sides: str = "sides") -> tuple[Segmentation, ScanFile
             labels[(z - 10) ** 2 + (y - 10) ** 2 + (x - centre) ** 2 <= 7**2] = label
     scan = Volume(np.random.default_rng(0).normal(size=labels.shape).astype(np.float32), (2.0, 2.0, 2.0))
     probability = scan.with_array((labels > 0).astype(np.float32))
-    quality = {"side_ratio": Flag(float("nan"), "unknown", "")}
+    quality = {
+        name: Flag(float(value), "unknown", "") for name, value in (("side_ratio", "nan"), ("fragments", "-inf"))
+    }
     return Segmentation(scan.with_array(labels), probability, {}, quality, LABEL_NAMES[sides]), ScanFile(scan)
 
 
@@ -84,7 +87,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
         raise AssertionError(name)
 
     summary = json.loads((tmp_path / "a.json").read_text(), parse_constant=fail)
-    assert summary["quality"]["side_ratio"]["value"] is None
+    assert summary["quality"]["side_ratio"]["value"] is summary["quality"]["fragments"]["value"] is None
     assert summary["volumes_ml"] == {"left": pytest.approx(11.5, abs=0.3), "right": pytest.approx(11.5, abs=0.3)}
 
 
@@ -109,7 +112,7 @@ def test_an_output_that_fails_is_listed_and_the_rest_is_written(tmp_path: Path, 
     summary = write(tmp_path, EVERYTHING)
     assert summary["failed"]["a_left.stl"] == summary["failed"]["a_right.stl"] == "ValueError: two lines"
     assert str(tmp_path / "a.seg.nrrd") in summary["failed"]["a.seg.nrrd"]
-    assert read_summary(tmp_path / "a.json") == json.loads(json.dumps(case_results._valid(summary)))
+    assert read_summary(tmp_path / "a.json") == json.loads(json.dumps(valid_json(summary, lambda _: None)))
     assert names(tmp_path) == ["a.json", "a.nii.gz", "a.seg.nrrd", "a_preview.png", "a_prob.nii.gz"]
     assert not is_done(case_in(tmp_path), MADE_WITH)  # it is tried again
 
