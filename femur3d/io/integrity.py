@@ -50,6 +50,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
+def whole_number(text: str) -> int:
+    """The number that a text of 1 to 18 digits stands for; −1 for any other, such as '²', which `isdigit` lets pass."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1
+
+
 def damaged(path: Path, what: str) -> InputError:
     """The error for a file that is cut short or corrupt. `what`: a phrase that says where it shows."""
     return InputError(f"{path}: the file is damaged or incomplete: {what}.\nCopy or export it again.")

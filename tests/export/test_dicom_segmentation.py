@@ -288,6 +288,7 @@ def written(tmp_path: Path, change: Callable[[pydicom.Dataset], None]) -> pydico
         ("PatientID", "", ""),
         ("SeriesNumber", "-3000", 1000),
         ("SeriesNumber", "three", 1000),
+        ("SeriesNumber", "²", 1000),
     ],
 )
 def test_values_that_dicom_does_not_allow_are_left_out(

@@ -269,6 +269,17 @@ def test_a_multi_frame_file_is_not_passed_over_for_a_series_beside_it(tmp_path: 
     np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=number).array, make_scan().array)
 
 
+@pytest.mark.parametrize("odd", [b"\xb2", b"9" * 5000, b"--5"], ids=["superscript", "long", "signs"])
+def test_numbers_that_are_none_do_not_end_a_batch(tmp_path: Path, odd: bytes) -> None:
+    """SeriesNumber and InstanceNumber count as missing; NumberOfFrames may be that of a scan of several."""
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    for path in (tmp_path / "scan").iterdir():
+        put_bytes(path, {(0x20, 0x11): odd, (0x20, 0x13): odd})
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array, make_scan().array)
+    put_bytes(tmp_path / "scan" / "3.dcm", {(0x28, 0x08): odd})
+    refused(tmp_path / "scan", "does not say where each of its frames lies", names=tmp_path / "scan" / "3.dcm")
+
+
 @pytest.mark.parametrize(("decimals", "n_notes"), [(6, 0), (3, 1)])
 def test_rounded_direction_cosines_are_put_right(tmp_path: Path, decimals: int, n_notes: int) -> None:
     """Six decimals are what scanners write; with three the slices are skew by 0.03°, and the user is informed."""

@@ -200,6 +200,19 @@ def test_what_cannot_be_guessed_is_refused(tmp_path: Path, head: bytes, words: s
     refused(path, words)
 
 
+@pytest.mark.parametrize("odd", ["²", "9" * 5000])
+def test_numbers_that_are_none(tmp_path: Path, odd: str) -> None:
+    """`isdigit` lets both pass, and `int` refuses them."""
+    heads = [nrrd(sizes=f"7 6 {odd}"), nrrd("raw", f"byte skip: {odd}"), nrrd("raw", f"line skip: {odd}")]
+    heads += [meta().replace(b"NDims = 3", f"NDims = {odd}".encode())]
+    heads += [meta("CompressedData = True", f"CompressedDataSize = {odd}")]
+    for head in heads:
+        path = tmp_path / ("a.nrrd" if head.startswith(b"NRRD") else "a.mha")
+        content = head + b"\n" * head.startswith(b"NRRD") + VOXELS.tobytes()
+        path.write_bytes(content.replace("²".encode(), b"\xb2"))  # headers are read as Latin-1
+        refused(path, "damaged")
+
+
 @pytest.mark.parametrize("extension", [".nrrd", ".nhdr", ".mha", ".mhd"])
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float32", "float64"])

@@ -20,6 +20,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.export.segments import Code
 from femur3d.io.dicom.headers import text
 from femur3d.io.dicom.slices import Slice, read_slices
+from femur3d.io.integrity import whole_number
 from femur3d.volume import Volume
 
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
@@ -119,9 +120,8 @@ def patient_and_study(path: Path) -> pydicom.Dataset:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     except Exception as error:  # a file that was sound when it was read
         raise InputError(f"{path}: cannot be read ({error}).\nCopy the file again.") from error
-    number = text(header, "SeriesNumber")
     found = pydicom.Dataset()
-    found.SeriesNumber = int(number) if number.isdigit() else 0
+    found.SeriesNumber = max(whole_number(text(header, "SeriesNumber")), 0)
     for tag in list(header.keys()):
         with contextlib.suppress(Exception):  # whatever pydicom makes of an invalid value
             if (tag.group in _GROUPS and header[tag].keyword not in _OWN) or tag == _STUDY_ID:

@@ -19,7 +19,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from femur3d.errors import InputError
 from femur3d.io.dicom.contrast import CONTRAST_ATTRIBUTES
-from femur3d.io.integrity import check_name, check_regular, damaged, dicom_kind, printable, reading
+from femur3d.io.integrity import check_name, check_regular, damaged, dicom_kind, printable, reading, whole_number
 
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 ATTRIBUTES = (
@@ -130,15 +130,13 @@ def _may_be_image(kind: str) -> bool:
 
 def _check_whole(path: Path, dataset: pydicom.Dataset, stated: int, there: int) -> None:
     """Raises InputError where the header gives no size, or more pixels than the file has."""
-    sizes = [text(dataset, name) for name in ("Rows", "Columns", "BitsAllocated")]
-    if not all(size.isdigit() and int(size) > 0 for size in sizes):
+    rows, columns, bits = (whole_number(text(dataset, name)) for name in ("Rows", "Columns", "BitsAllocated"))
+    if min(rows, columns, bits) < 1:
         raise damaged(path, "it does not say how many rows and columns it has, and of how many bits")
     if stated == _UNDEFINED or transfer_syntax(dataset) == DeflatedExplicitVRLittleEndian:
         return  # compressed: its reader tells
-    rows, columns, bits = map(int, sizes)
-    more = [text(dataset, name) for name in ("NumberOfFrames", "SamplesPerPixel")]
-    frames, samples = (int(number) if number.isdigit() else 1 for number in more)
-    needed = rows * columns * bits * samples * frames // 8
+    frames, samples = (whole_number(text(dataset, name)) for name in ("NumberOfFrames", "SamplesPerPixel"))
+    needed = rows * columns * bits * abs(samples * frames) // 8  # −1: not said, which is one
     if "YBR" in text(dataset, "PhotometricInterpretation"):
         needed = 0  # colours may share their samples
     if max(stated, needed) > there or stated < needed:

@@ -18,7 +18,7 @@ from femur3d.errors import InputError
 from femur3d.io.dicom.files import counted, files_by_folder, files_in, read_all
 from femur3d.io.dicom.multiframe import volumes_of
 from femur3d.io.dicom.pixels import read_voxels
-from femur3d.io.dicom.slices import Slice, read_slices
+from femur3d.io.dicom.slices import Slice, numbers, read_slices
 from femur3d.io.dicom.stack import check_alike, slice_spacing_mm
 from femur3d.volume import Volume
 
@@ -259,9 +259,8 @@ def _volumes(slices: Sequence[Slice]) -> list[tuple[str, list[Slice]]]:
     ]
 
 
-def _series_number(one: Slice) -> int:
-    number = one.header["SeriesNumber"]
-    return int(number) if number.lstrip("-").isdigit() else 0
+def _series_number(one: Slice) -> float:
+    return next(iter(numbers(one.header["SeriesNumber"])), 0.0)
 
 
 def _series(number: int, path: Path, label: str, slices: Sequence[Slice]) -> Series:

@@ -17,7 +17,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from femur3d.io.dicom.headers import ATTRIBUTES, GEOMETRY, read_header, text, transfer_syntax
 from femur3d.io.dicom.multiframe import PER_FRAME, SHARED, frames_of
 from femur3d.io.geometry import shear
-from femur3d.io.integrity import damaged
+from femur3d.io.integrity import damaged, whole_number
 
 _COSINES_OFF = 0.01  # direction cosines may be this far from unit length and right angles: some have two decimals
 _AGAIN = "Export the series again from the scanner or archive."
@@ -109,8 +109,7 @@ def _slices(path: Path, dataset: pydicom.Dataset) -> list[Slice]:
 def _frames(whole: Slice, dataset: pydicom.Dataset) -> list[Slice]:
     """The frames of a file with functional groups."""
     frames = frames_of(dataset)
-    expected = whole.header["NumberOfFrames"] or "1"
-    if not expected.isdigit() or len(frames) != int(expected):
+    if len(frames) != whole_number(whole.header["NumberOfFrames"] or "1"):
         return [_no_places(whole)]
     placed = [_placed(dataclasses.replace(whole, header=header, frame=i)) for i, header in enumerate(frames)]
     return [_no_places(whole)] if all(one.is_picture for one in placed) else placed

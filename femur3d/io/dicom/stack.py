@@ -10,7 +10,7 @@ import numpy as np
 from femur3d.errors import InputError
 from femur3d.io.dicom.contrast import is_number, mixed_contrast
 from femur3d.io.dicom.slices import Slice
-from femur3d.io.integrity import check_voxel_count
+from femur3d.io.integrity import check_voxel_count, whole_number
 
 EVEN_FRACTION = 0.01  # a slice may lie this far off the even grid, in slice distances …
 EVEN_MM = 0.02  # … or in mm, whichever is larger: positions are often stored with two decimals
@@ -71,10 +71,11 @@ def _check_none_left_out(folder: Path, slices: Sequence[Slice], spacing: float) 
     Either alone tells nothing: some scanners write the gap between slices for their distance, and the instance numbers
     of one echo or contrast of several go up in steps.
     """
-    stated, numbers = slices[0].header["SpacingBetweenSlices"], [one.header["InstanceNumber"] for one in slices]
-    if not (is_number(stated) and float(stated) > 0 and all(number.isdigit() for number in numbers)):
+    stated = slices[0].header["SpacingBetweenSlices"]
+    numbers = [whole_number(one.header["InstanceNumber"]) for one in slices]
+    if not (is_number(stated) and float(stated) > 0 and min(numbers) >= 0):
         return
-    steps = {abs(step) for step in np.diff([int(number) for number in numbers]).tolist()}
+    steps = {abs(step) for step in np.diff(numbers).tolist()}
     times = round(spacing / float(stated))
     if times > 1 and steps == {times} and abs(spacing / float(stated) - times) <= EVEN_FRACTION * times:
         apart = f"{spacing:.2f} mm apart, by their headers {float(stated):.2f} mm, and numbered in steps of {times}"

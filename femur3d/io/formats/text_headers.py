@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from femur3d.errors import InputError
 from femur3d.io.formats.voxels import Encoding, Files, Layout, check_one_scan, read_voxels
 from femur3d.io.geometry import orientation_unknown
-from femur3d.io.integrity import NRRD, check_voxel_count, damaged, itk_error, quiet_itk, reading
+from femur3d.io.integrity import NRRD, check_voxel_count, damaged, itk_error, quiet_itk, reading, whole_number
 from femur3d.volume import Volume
 
 _HEADER_BYTES = 1 << 20  # longer headers are none
@@ -95,7 +95,7 @@ def read_nrrd(path: Path, content: bytes) -> TextHeader:
     """
     lines, start = _nrrd_lines(content)
     fields = {name: value for name, colon, value in map(_nrrd_field, lines[1:]) if colon}
-    sizes = [int(size) for size in fields.get("sizes", "").split() if size.isdigit()]
+    sizes = [whole_number(size) for size in fields.get("sizes", "").split()]
     dtype = _NRRD_TYPES.get(_plain(fields.get("type", "")))
     encoding = _NRRD_ENCODINGS.get(_plain(fields.get("encoding", "")))
     if not sizes or str(len(sizes)) != fields.get("dimension") or min(sizes) < 1:
@@ -106,18 +106,19 @@ def read_nrrd(path: Path, content: bytes) -> TextHeader:
         known = "raw, gzip, bzip2, ascii and hex are read"
         raise InputError(f"{path}: NRRD of encoding {fields.get('encoding')!r:.50}.\n{known}: save it as gzip.")
     skipped = [fields.get(name, "0") for name in ("lineskip", "byteskip")]
-    if not skipped[0].isdigit() or not (skipped[1].isdigit() or (skipped[1] == "-1" and encoding == "raw")):
+    lines_skipped, bytes_skipped = map(whole_number, skipped)
+    from_end = skipped[1] == "-1" and encoding == "raw"
+    if lines_skipped < 0 or (bytes_skipped < 0 and not from_end):
         raise damaged(path, f"its header skips {skipped[0]!r:.20} lines and {skipped[1]!r:.20} bytes")
     attached = "datafile" not in fields
-    from_end = skipped[1] == "-1"
     layout = Layout(
         size=tuple(sizes),
         dtype=np.dtype(dtype).newbyteorder(">" if fields.get("endian", "").lower() == "big" else "<"),
         files=(path,) if attached else _data_files(path, fields["datafile"], lines, "datafile"),
         encoding=encoding,
         start=-1 if from_end else start if attached else 0,
-        lines=int(skipped[0]),
-        unpacked_start=0 if from_end else int(skipped[1]),
+        lines=lines_skipped,
+        unpacked_start=max(bytes_skipped, 0),
     )
     kept = itertools.takewhile(lambda line: not _is_list(line, "datafile"), lines)
     plain = [line for line in kept if _nrrd_field(line)[0] not in _NRRD_STORED]
@@ -137,7 +138,7 @@ def read_metaimage(path: Path, content: bytes) -> TextHeader:
     local = named.upper() == "LOCAL"
     if is_packed and local:
         left, announced = len(content) - start, fields.get("CompressedDataSize", "not said")
-        if not announced.isdigit() or int(announced) > left:
+        if not 0 <= whole_number(announced) <= left:
             raise damaged(path, f"{left:,} bytes of packed voxels, and CompressedDataSize in its header is {announced}")
     skipped = fields.get("HeaderSize", "0")
     if not re.fullmatch(r"-1|\d{1,9}", skipped):
@@ -254,11 +255,11 @@ def _meta_type(path: Path, fields: dict[str, str]) -> np.dtype:
     """
     n_axes, sizes = fields.get("NDims", ""), fields.get("DimSize", "").split()
     before = set(list(fields)[: list(fields).index("NDims")]) if "NDims" in fields else set(fields)
-    if not n_axes.isdigit() or before & _META_BY_AXIS:
+    if whole_number(n_axes) < 0 or before & _META_BY_AXIS:
         raise damaged(path, "its header does not begin with the number of axes, 'NDims = 3'")
     if not all(fields.get(name, "True").lower() in ("true", "false") for name in ("BinaryData", "CompressedData")):
         raise damaged(path, "its header does not say by True or False whether its voxels are binary and packed")
-    if len(sizes) != int(n_axes) or not all(re.fullmatch(r"[0-9]{1,9}", size) for size in sizes):
+    if len(sizes) != whole_number(n_axes) or not all(re.fullmatch(r"[0-9]{1,9}", size) for size in sizes):
         raise damaged(path, f"its header gives {n_axes:.20} axes of {' '.join(sizes)!r:.100} voxels")
     kind = _META_TYPES.get(fields.get("ElementType", "").removeprefix("MET_").removesuffix("_ARRAY"))
     if kind is None:
