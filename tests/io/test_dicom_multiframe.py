@@ -77,6 +77,14 @@ def test_every_way_to_store_pixels(tmp_path: Path, syntax: pydicom.uid.UID, dtyp
     np.testing.assert_array_equal(read_volume(path).array, stored.array * 0.5 + 3)
 
 
+def test_a_small_deflated_file_that_inflates_to_far_too_much(tmp_path: Path) -> None:
+    dataset = enhanced(frames_of(make_scan()))
+    dataset.PixelData += bytes(1 << 21)
+    path = save(dataset, tmp_path / "a.dcm", DeflatedExplicitVRLittleEndian)
+    with pytest.raises(InputError, match=r"damaged or incomplete: .* inflates to more than 64 times its length\.\n"):
+        read_volume(path)
+
+
 def test_big_endian(tmp_path: Path) -> None:
     scan = make_scan()
     dataset = enhanced(frames_of(scan))

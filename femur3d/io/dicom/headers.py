@@ -5,8 +5,10 @@ The text of an attribute is what the file says, several values joined by backsla
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +41,21 @@ _UNDEFINED = 0xFFFFFFFF  # length of compressed pixels
 _TEXT = ("LO", "SH", "PN", "LT", "ST", "UC", "UT")  # what SpecificCharacterSet applies to
 _FIRST_TAGS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # groups with which a file without DICOM's mark begins
 _BY_NAME = (".dcm", ".ima")
+_MOST_TIMES = 64  # as long as it is itself, at most, that a deflated file may be: images never shrink that far …
+_INFLATED_BYTES = 1 << 20  # … but for small ones
+
+
+class _DicomFile(io.BufferedReader):
+    """A file for pydicom, which reads the rest of one at once where it is deflated, and then inflates all of it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Some bytes, or the rest. Raises ValueError where these inflate to far more than an image would."""
+        content = super().read(size)
+        if size is None or size < 0:
+            most = _MOST_TIMES * len(content) + _INFLATED_BYTES
+            if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, most)) == most:
+                raise ValueError(f"it inflates to more than {_MOST_TIMES} times its length")
+        return content
 
 
 def read_header(path: Path) -> pydicom.Dataset | None:
@@ -51,7 +68,7 @@ def read_header(path: Path) -> pydicom.Dataset | None:
     """
     check_name(path)
     check_regular(path)
-    with reading(path), path.open("rb") as stream:
+    with reading(path), _DicomFile(path.open("rb", buffering=0)) as stream:
         head = stream.read(1024)
         is_marked = head[128:132] == b"DICM"
         if not is_marked and not may_be_dicom(path):
