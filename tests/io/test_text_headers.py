@@ -118,6 +118,39 @@ def test_one_data_file_a_slice(tmp_path: Path, named: str, names: list[str]) -> 
     refused(tmp_path / "a.mhd", f"{names[3]} is missing")
 
 
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("%d" * 2000, "is missing"),
+        ("%d" * 200_000, "its header names a data file by 400,000 characters"),
+        ("%9999999d%03d.raw 0 8 1", "%9999999d000.raw is missing"),
+        ("\0%d.raw 0 4 1", "is missing"),
+    ],
+    ids=["long", "endless", "wide", "zero"],
+)
+def test_names_that_no_file_can_have(tmp_path: Path, named: str, words: str) -> None:
+    (tmp_path / "a.nhdr").write_bytes(nrrd("raw", f"data file: {named}"))
+    refused(tmp_path / "a.nhdr", words)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_more_lines_to_skip_than_there_are(tmp_path: Path, encoding: str) -> None:
+    packed = PACK[encoding](VOXELS.tobytes())
+    (tmp_path / "a.nrrd").write_bytes(nrrd(encoding, "line skip: 999999999999") + b"\n" + packed)
+    refused(tmp_path / "a.nrrd", "0 bytes of voxels where its header announces 420")
+
+
+def test_voxels_in_text_have_as_many_digits_as_numbers_have(tmp_path: Path) -> None:
+    """All get the room of the longest."""
+    first, rest = PACK["ascii"](VOXELS.tobytes()).split(b" ", 1)
+    for digits, is_read in ((64, True), (65, False)):
+        (tmp_path / "a.nrrd").write_bytes(nrrd("ascii") + b"\n" + b"%0*d " % (digits, int(first)) + rest)
+        if is_read:
+            assert_read(tmp_path / "a.nrrd")
+        else:
+            refused(tmp_path / "a.nrrd", "not written as numbers")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "bz2", "zlib"])
 def test_damaged_data_in_a_second_file(tmp_path: Path, encoding: str) -> None:
     """A byte that changed, one that is missing, bytes that stand before or behind: none may give other voxels."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,9 @@ from femur3d.volume import Volume
 
 _HEADER_BYTES = 1 << 20  # longer headers are none
 _MAX_FILES = 10_000  # of the voxels of one scan
-_NUMBERED = re.compile(r"^(.*%0?\d?\dd\S*|.*%d\S*)\s+(-?\d{1,9})\s+(-?\d{1,9})(?:\s+(-?\d{1,9}))?(?:\s+\d+)?$")
+_MAX_NAME = 4096  # characters
+# No '%' behind the number's place, or a text of thousands of them would be searched again from each.
+_NUMBERED = re.compile(r"(.*)(%0?\d{0,2}d)([^\s%]*)\s+(-?\d{1,9})\s+(-?\d{1,9})(?:\s+(-?\d{1,9}))?(?:\s+\d+)?")
 _UNITS = {"m", "cm", "dm", "um", "µm", "nm", "in", "inch", "meter", "metre", "meters", "metres", "micron", "microns"}
 
 _NRRD_STORED = {"encoding", "datafile", "lineskip", "byteskip"}
@@ -289,13 +292,15 @@ def _data_files(path: Path, named: str, lines: Sequence[str], field: str) -> tup
     Raises:
         InputError: one of them is missing, or there are too many.
     """
+    if len(named) > _MAX_NAME:
+        raise damaged(path, f"its header names a data file by {len(named):,} characters")
     if named.split()[:1] == ["LIST"]:
         after = itertools.dropwhile(lambda line: not _is_list(line, field), lines)
         names = [line.strip() for line in after if line.strip()][1:]
-    elif numbered := _NUMBERED.match(named):
-        pattern, first, last, step = numbered[1], int(numbered[2]), int(numbered[3]), int(numbered[4] or 1)
+    elif numbered := _NUMBERED.fullmatch(named):
+        head, place, tail = numbered.group(1, 2, 3)
+        first, last, step = int(numbered[4]), int(numbered[5]), int(numbered[6] or 1)
         numbers = range(first, last + (1 if step > 0 else -1), step or 1)
-        head, place, tail = re.split(r"(%0?\d*d)", pattern, maxsplit=1)
         names = [head + place % n + tail for n in numbers[: _MAX_FILES + 1]]
     else:
         names = [named]
@@ -303,6 +308,6 @@ def _data_files(path: Path, named: str, lines: Sequence[str], field: str) -> tup
         raise damaged(path, f"its header names {len(names):,} data files")
     files = tuple(path.parent / name for name in names)
     for file in files:
-        if "\0" in file.name or not (file.is_symlink() or file.is_file()):
+        if not (os.path.islink(file) or os.path.isfile(file)):  # False for names that no file can have
             raise InputError(f"{path}: its data file {file} is missing.\nKeep the header and its data file together.")
     return files

@@ -22,11 +22,12 @@ from typing import IO, Literal, cast
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.io.integrity import CHUNK, check_voxel_count, damaged, read_bytes, reading
+from femur3d.io.integrity import CHUNK, MAX_FILE_BYTES, check_voxel_count, damaged, read_bytes, reading
 
 Encoding = Literal["raw", "gzip", "bzip2", "zlib", "text", "hex"]
 GZIP_MARK = b"\x1f\x8b"
 _LINE_BYTES = 1000  # at most, of a line of text before packed voxels
+_NUMBER_BYTES = 64  # at most, of a voxel in text: the longest takes this room in an array of all
 _SURPLUS_LIMIT = 1 << 30  # bytes behind the voxels that are unpacked to see whether a file is whole; no scan has more
 
 
@@ -159,7 +160,7 @@ def _one_file(file: Path, layout: Layout, content: bytes) -> np.ndarray:
         voxels = memoryview(stored)[layout.unpacked_start :][:expected]
     else:
         lines = layout.lines if _begins_packed(content, layout) else 0
-        limit = layout.unpacked_start + expected + lines * _LINE_BYTES
+        limit = min(layout.unpacked_start + expected + lines * _LINE_BYTES, MAX_FILE_BYTES)
         unpacked, total = unpack(file, stored, limit, layout.encoding)
         start = layout.unpacked_start + _end_of_lines(unpacked, 0, lines)
         found, voxels = total - start, memoryview(unpacked)[start:][:expected]
@@ -184,7 +185,7 @@ def _begins_packed(content: bytes, layout: Layout) -> bool:
 
 def _end_of_lines(content: bytes | bytearray, start: int, lines: int) -> int:
     """Where so many lines end; the end of all where there are fewer."""
-    for _ in range(lines):
+    for _ in range(min(lines, len(content) + 1)):  # a header may announce anything
         end = content.find(b"\n", start)
         start = len(content) if end < 0 else end + 1
     return start
@@ -197,7 +198,10 @@ def _from_text(file: Path, stored: bytes | memoryview, layout: Layout) -> np.nda
         if layout.encoding == "hex":
             values = np.frombuffer(bytes.fromhex(bytes(stored).decode("ascii")), layout.dtype)
         else:
-            values = np.array(bytes(stored).split(None, expected + 1)).astype(layout.dtype)
+            words = bytes(stored).split(None, expected + 1)[: expected + 1]
+            if max(map(len, words), default=0) > _NUMBER_BYTES:
+                raise ValueError("a number of too many digits")
+            values = np.array(words).astype(layout.dtype)
     except (ValueError, OverflowError) as error:
         raise damaged(file, "its voxels are not written as numbers") from error
     if values.size != expected:
