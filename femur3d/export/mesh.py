@@ -1,14 +1,20 @@
-"""STL and PLY files of a surface in world millimetres."""
+"""STL and PLY files of a surface in world millimetres.
+
+They are not read by igl 2.6: it makes room for as many vertices as a header says, and damaged files end the process.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.recfunctions import structured_to_unstructured
 
 from femur3d.errors import InputError, UsageError
-from femur3d.io.integrity import writing
+from femur3d.io.integrity import read_bytes, whole_number, writing
 
 MESH_EXTENSIONS = (".stl", ".ply")
 
@@ -16,6 +22,13 @@ _OPEN = 0.002  # part of the edges that may have one triangle only
 _NOTE = "femur3d surface, millimetres, LPS world coordinates (+x left, +y posterior)"  # 80 bytes at most for STL
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_TRIANGLE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
+_TEXT = "="
+_PLY_ORDERS = {"ascii": _TEXT, "binary_little_endian": "<", "binary_big_endian": ">"}
+_PLY_TYPES = {
+    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
+    "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
+    "float32": "f4", "float64": "f8",
+}  # fmt: skip
 
 
 def write_mesh(vertices_mm: np.ndarray, triangles: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -69,13 +82,12 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     path = Path(path)
     if path.suffix.lower() not in MESH_EXTENSIONS or not path.is_file():
         raise InputError(f"{path}: no surface file.\nExpected an STL or PLY file.")
-    import igl
-
+    content = read_bytes(path)
     try:
-        corners, faces = igl.read_triangle_mesh(str(path))
+        corners, faces = (_stl_surface if path.suffix.lower() == ".stl" else _ply_surface)(content)
     except Exception as error:  # of many kinds
         raise _not_triangles(path) from error
-    if not faces.size or faces.shape[1] != 3 or not np.isfinite(corners).all():
+    if not faces.size or faces.min() < 0 or faces.max() >= len(corners) or not np.isfinite(corners).all():
         raise _not_triangles(path)
     vertices, number = np.unique(corners, axis=0, return_inverse=True)  # STL has every corner of its own
     triangles = number.ravel()[faces].astype(np.int64)
@@ -86,6 +98,55 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     corners = vertices[triangles]
     inside_out = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0
     return vertices, triangles[:, ::-1] if inside_out else triangles
+
+
+def _stl_surface(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Corners (3M, 3) and triangles (M, 3) of an STL file; some binary ones begin as text does."""
+    count = int.from_bytes(content[80:84], "little")
+    if content.lstrip().startswith(b"solid") and len(content) != 84 + count * _STL_TRIANGLE.itemsize:
+        corners = np.array(re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", content), np.float64)
+    else:
+        corners = np.frombuffer(content, _STL_TRIANGLE, count, 84)["corners"].reshape(-1, 3).astype(np.float64)
+    return corners, np.arange(len(corners)).reshape(-1, 3)
+
+
+def _ply_surface(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (N, 3) and triangles (M, 3) of a PLY file, in which every list is one of three."""
+    header, _, body = content.partition(b"\nend_header")
+    lines = [words for line in header.decode("latin-1").splitlines() if (words := line.split())]
+    order = _PLY_ORDERS[next(words[1] for words in lines if words[0] == "format")]
+    rest, tables = body.partition(b"\n")[2], dict[str, dict[str, np.ndarray]]()
+    for at, words in enumerate(lines):
+        if words[0] == "element" and not {"vertex", "face"} <= tables.keys():
+            properties = itertools.takewhile(lambda words: words[0] != "element", lines[at + 1 :])
+            columns = [column for words in properties if words[0] == "property" for column in _ply_columns(words)]
+            rows, rest = _ply_rows(rest, whole_number(words[2]), [order + kind for _, kind in columns])
+            tables[words[1]] = {name: column for (name, _), column in zip(columns, rows.T, strict=True)}
+    if any((table["corners"] != 3).any() for table in tables.values() if "corners" in table):
+        raise ValueError("polygons that are no triangles")
+    vertices, triangles = (tables[name] for name in ("vertex", "face"))
+    corners = np.stack([triangles[f"corner {i}"] for i in range(3)], axis=1)
+    return np.stack([vertices[axis] for axis in "xyz"], axis=1), corners.astype(np.int64)
+
+
+def _ply_columns(words: list[str]) -> list[tuple[str, str]]:
+    """Names and types of the columns of a property: one, or those of a list of three."""
+    kinds = [_PLY_TYPES[word] for word in words[1:-1] if word != "list"]
+    if words[1] != "list":
+        return [(words[-1], kinds[0])]
+    return [("corners", kinds[0]), *((f"corner {i}", kinds[1]) for i in range(3))]
+
+
+def _ply_rows(data: bytes, count: int, kinds: list[str]) -> tuple[np.ndarray, bytes]:
+    """Numbers (count, columns), and the bytes behind them. ValueError where there are fewer."""
+    if count < 0:
+        raise ValueError("no number of rows")
+    if kinds[0].startswith(_TEXT):
+        words = data.split(None, count * len(kinds))
+        rows = np.array(words[: count * len(kinds)], np.float64).reshape(count, len(kinds))
+        return rows, b"".join(words[count * len(kinds) :])
+    dtype = np.dtype([("", kind) for kind in kinds])
+    return structured_to_unstructured(np.frombuffer(data, dtype, count), np.float64), data[count * dtype.itemsize :]
 
 
 def _not_triangles(path: Path) -> InputError:
