@@ -244,10 +244,12 @@ def _check_finite(image: np.ndarray, entry: Entry) -> None:
 
 
 def _entry(group: h5py.Group) -> Entry:
-    """The attributes of one volume, once its three arrays are seen to fit together."""
+    """The attributes of one volume, once its three arrays are seen to fit together and to be as small as the file."""
     image, label, voxels = group["image"], group["label"], group["femur_voxels"]
     kinds = (image.dtype, label.dtype, voxels.dtype) == (np.float16, np.uint8, np.int32)
-    if not kinds or image.ndim != 3 or image.shape != label.shape or voxels.shape[1:] != (3,):
+    fit = image.ndim == 3 and image.shape == label.shape and voxels.shape[1:] == (3,)
+    stored = all(array.id.get_storage_size() == array.nbytes for array in (image, label, voxels))  # not packed, no fill
+    if not (kinds and fit and stored and len(voxels) <= MAX_FEMUR_VOXELS):
         raise ValueError(f"{group.name}: {image}, {label}, {voxels}")
     attrs = group.attrs
     numbers = {name: int(attrs[name]) for name in ("label_value", "variant")}

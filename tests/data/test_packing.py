@@ -12,7 +12,7 @@ from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.packing import describe_packing, pack_dataset, pack_once
 from femur3d.errors import InputError
-from femur3d.io.atomic import SEAL_BYTES
+from femur3d.io.atomic import SEAL_BYTES, seal
 from femur3d.io.images import read_volume, write_volume
 from femur3d.io.settings import with_settings
 from femur3d.volume import Volume
@@ -240,6 +240,27 @@ def test_nothing_may_point_out_of_the_file(tmp_path, packed_file, kind):
             layout[:] = h5py.VirtualSource(str(packed_file), "x", (4,))
             file.create_virtual_dataset("x", layout)
     with pytest.raises(InputError, match=r"elsewhere|outside"):
+        PackedDataset(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("femur_voxels", {"data": np.ones((4097, 3), np.int32)}),
+        ("femur_voxels", {"chunks": True, "fillvalue": 1}),
+        ("image", {}),
+        ("label", {"compression": "gzip"}),
+    ],
+)
+def test_arrays_larger_than_what_is_written_of_them(tmp_path, packed_file, name, more):
+    path = unsealed(packed_file, tmp_path / "p.h5")
+    with h5py.File(path, "r+") as file:
+        group = file["volumes/00000"]
+        shape, dtype = group[name].shape, group[name].dtype
+        del group[name]
+        group.create_dataset(name, **({} if "data" in more else {"shape": shape, "dtype": dtype}), **more)
+    seal(path)
+    with pytest.raises(InputError, match="damaged"):
         PackedDataset(path)
 
 
