@@ -683,6 +683,7 @@ def test_finished_ablation_only_reports_again(whole, monkeypatch, tmp_path):
         report=str(tmp_path),
         fold=0,
         femur_labels=[],
+        test=None,
     )
     again.seeds = 1
     monkeypatch.setattr(run_ablation, "FLAGS", again)
