@@ -38,8 +38,6 @@ _NO_SCANS = (  # what goes by the name of a scan: how it begins, what it is, wha
     (re.compile(rb".{128}DICM", re.S), "a single DICOM file", "Give the folder that holds all slices of its series"),
 )
 _DICOM_KIND = b"\x02\x00\x02\x00UI"  # tag (0002,0002) in explicit little endian: which kind of object a file holds
-_DICOM_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "4", "4.1", "4.4", "7")}  # CT, MR, capture
-_DICOM_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _QUIET = threading.Lock()
 _displayed: list[bool] = []  # whether ITK showed its warnings when each of the open blocks of `quiet_itk` began
 _ITK_PREFIX = re.compile(r"^(?:s?itk::ERROR:|ITK ERROR:)?\s*(?:\w+\(0x[0-9a-f]+\):\s*)?")
@@ -232,19 +230,6 @@ def is_dicom_file(path: Path) -> bool:
     """Whether a file carries DICOM's mark, four letters after a preamble of 128 bytes."""
     with path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
-
-
-def is_dicom_segmentation(path: Path) -> bool:
-    """Whether a file says that it is a DICOM segmentation: a result, such as our own, and no scan."""
-    with path.open("rb") as stream:
-        return dicom_kind(stream.read(1024)) == _DICOM_SEGMENTATION
-
-
-def claims_dicom_image(path: Path) -> bool:
-    """Whether a file says that it is a CT, MR or secondary-capture image, or is an empty .dcm file."""
-    with path.open("rb") as stream:
-        head = stream.read(1024)
-    return dicom_kind(head) in _DICOM_IMAGES or (not head and path.suffix.lower() == ".dcm")
 
 
 def dicom_kind(head: bytes) -> str:
