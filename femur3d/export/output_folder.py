@@ -13,10 +13,10 @@ from femur3d.errors import InputError, UsageError
 from femur3d.export.case_files import Case, Wanted, possible_files
 from femur3d.export.case_results import is_of_another, made_earlier, read_summary
 from femur3d.io.atomic import TEMPORARY
+from femur3d.io.formats.text_headers import data_files
 from femur3d.io.formats.voxels import sha256_of
-from femur3d.io.images import scan_sha256
 from femur3d.io.inputs import Scan
-from femur3d.io.integrity import check_name
+from femur3d.io.integrity import check_name, check_regular
 
 TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
@@ -92,10 +92,12 @@ def check_folder(folder: Path) -> None:
 
 def digest(scan: Scan) -> str:
     """SHA-256 of the scan's files; empty where they cannot be read, which is said when their turn comes."""
+    if scan.problem:
+        return ""
     try:
-        if scan.dicom:
-            return "" if scan.problem else sha256_of(scan.dicom.choose(scan.series).files)
-        return "" if scan.problem else scan_sha256(scan.path)
+        check_regular(scan.path)
+        files = scan.dicom.choose(scan.series).files if scan.dicom else (scan.path, *data_files(scan.path))
+        return sha256_of(files)
     except InputError:
         return ""
 

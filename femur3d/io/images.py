@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from femur3d.errors import InputError
 from femur3d.io.formats.nifti import Nifti1Header, nifti_bytes, nifti_head, read_nifti
-from femur3d.io.formats.text_headers import data_files, read_text_headed
+from femur3d.io.formats.text_headers import read_text_headed
 from femur3d.io.formats.voxels import Files, file_state, sha256_of
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.integrity import (
@@ -43,7 +43,6 @@ __all__ = [
     "read_scan",
     "read_volume",
     "scan_extension",
-    "scan_sha256",
     "sitk_from_volume",
     "volume_from_sitk",
     "write_image",
@@ -154,25 +153,6 @@ def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> V
             without usable geometry, or holds NaN or infinite voxels; the series is incomplete or mixed.
     """
     return _read(Path(path), series).volume
-
-
-def scan_files(path: str | os.PathLike[str], series: int | None = None) -> list[Path]:
-    """`ScanFile.files` of a scan, its voxels unread. Raises InputError where they cannot be found."""
-    path = Path(path)
-    check_regular(path)
-    if not (path.is_dir() or _is_dicom(path)):
-        return [path, *data_files(path)]
-    from femur3d.io.dicom.series import series_files
-
-    return series_files(path, series)
-
-
-def scan_sha256(path: str | os.PathLike[str], *, series: int | None = None) -> str:
-    """`ScanFile.sha256` of a scan that is not read otherwise: it tells a changed scan from one that is done.
-
-    Raises InputError where the files cannot be found or read.
-    """
-    return sha256_of(scan_files(path, series))
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str], like: Nifti1Header | None = None) -> None:

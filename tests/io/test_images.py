@@ -21,7 +21,6 @@ from femur3d.io.images import (
     case_name,
     read_scan,
     read_volume,
-    scan_sha256,
     sitk_from_volume,
     volume_from_sitk,
     write_volume,
@@ -511,7 +510,7 @@ def test_digest_is_that_of_the_bytes_that_were_read(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(voxels, "read_bytes", replaced)
     scan = read_scan(path)
-    assert scan.sha256 == before != scan_sha256(path)
+    assert scan.sha256 == before != voxels.sha256_of([path])
     assert scan.volume.geometry_difference(make_volume(), 1e-5) is None
     assert scan.files == (path,)
 

@@ -13,7 +13,9 @@ import pytest
 import SimpleITK as sitk
 
 from femur3d.errors import InputError
-from femur3d.io.images import read_scan, read_volume, scan_sha256, sitk_from_volume
+from femur3d.io.formats.text_headers import data_files
+from femur3d.io.formats.voxels import sha256_of
+from femur3d.io.images import read_scan, read_volume, sitk_from_volume
 from tests.support.scan_files import make_volume
 
 VOXELS = np.random.default_rng(0).integers(-500, 500, (5, 6, 7)).astype("<i2")
@@ -54,7 +56,7 @@ def assert_read(path: Path) -> None:
     scan = read_scan(path)
     np.testing.assert_array_equal(scan.volume.array, VOXELS)
     assert (scan.volume.spacing_mm, scan.volume.origin_mm, scan.notes) == ((5, 4, 3), (1, 2, 3), ())
-    assert scan.sha256 == scan_sha256(path)
+    assert scan.sha256 == sha256_of((path, *data_files(path)))
 
 
 @pytest.mark.parametrize("encoding", PACK)
@@ -104,12 +106,12 @@ def test_one_data_file_a_slice(tmp_path: Path, named: str, names: list[str]) -> 
     for header in (tmp_path / "a.nhdr", tmp_path / "a.mhd"):
         assert_read(header)
         assert read_scan(header).files == (header, *(tmp_path / name for name in names))
-        digests = [scan_sha256(header)]
+        digests = [sha256_of((header, *data_files(header)))]
         for name in names:
             data = bytearray((tmp_path / name).read_bytes())
             data[3] ^= 1
             (tmp_path / name).write_bytes(data)
-            digests.append(scan_sha256(header))
+            digests.append(sha256_of((header, *data_files(header))))
             data[3] ^= 1
             (tmp_path / name).write_bytes(data)
         assert len(set(digests)) == 6

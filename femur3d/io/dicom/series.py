@@ -171,13 +171,6 @@ def read_series(series: Series) -> tuple[Volume, tuple[str, ...]]:
     return Volume(array, (*first.spacing_mm, spacing_mm), origin, direction), notes
 
 
-def series_files(folder: Path, series: int | None = None) -> list[Path]:
-    """The files of the series that is read, in the order of its slices. Raises InputError where they are mixed."""
-    chosen = series_folder(folder).choose(series)
-    check_alike(chosen.path, chosen.slices)
-    return list(chosen.files)
-
-
 # ---- files and folders
 
 

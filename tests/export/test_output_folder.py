@@ -1,0 +1,28 @@
+"""The folder for the results; what it holds is told from other scans' results by the digest of a scan's files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from femur3d.export.output_folder import digest
+from femur3d.io.inputs import Scan, open_sources
+from tests.support.dicom_series import make_scan, write_series
+
+
+def test_the_digest_of_a_scan_is_empty_where_it_cannot_be_read(tmp_path: Path) -> None:
+    """A pipe would be waited for."""
+    os.mkfifo(tmp_path / "pipe.nrrd")
+    (tmp_path / "a.nii").write_bytes(b"any bytes")
+    found = {name: digest(Scan("a", tmp_path / name, None, "a")) for name in ("pipe.nrrd", "missing.nii", "", "a.nii")}
+    assert found.pop("a.nii") == hashlib.sha256(b"any bytes").hexdigest()
+    assert set(found.values()) == {""}
+
+
+def test_the_digest_of_a_series_is_that_of_its_slices(tmp_path: Path) -> None:
+    write_series(tmp_path / "scan", make_scan(), names=[f"{z}.dcm" for z in range(6)])
+    (tmp_path / "scan" / "notes.txt").write_text("no slice")
+    slices = b"".join((tmp_path / "scan" / f"{z}.dcm").read_bytes() for z in range(6))
+    with open_sources([tmp_path / "scan"]) as (scan,):
+        assert digest(scan) == hashlib.sha256(slices).hexdigest()
