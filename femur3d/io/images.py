@@ -143,7 +143,7 @@ def read_volume(path: str | os.PathLike[str], *, series: int | None = None) -> V
 
     Args:
         path: the file or folder.
-        series: which series of a DICOM folder that holds several, as numbered by `dicom.series.list_series`.
+        series: which series of a DICOM folder that holds several, as numbered by `dicom.series.series_folder`.
 
     Returns:
         The volume, array (z, y, x), at least 2 voxels along every axis.

@@ -80,7 +80,7 @@ def open_sources(
 
     Args:
         paths: scan files, DICOM folders, folders of these (FOLDER_DEPTH levels deep), zips of these.
-        series: which series of every DICOM folder is meant, as numbered by `list_series`.
+        series: which series of every DICOM folder is meant, as numbered by `series_folder`.
         leave_out: a folder that is passed over where it lies inside a given folder: that of the results.
         results_in: gives the names of the files in a folder that are results of an earlier run and no scans.
         follow_links: whether links out of a given folder are followed.

@@ -12,7 +12,7 @@ from highdicom.sr import srread
 from femur3d.errors import InputError
 from femur3d.export.dicom.measures import write_dicom_sr
 from femur3d.export.segments import LEFT, RIGHT
-from femur3d.io.dicom.series import list_series
+from femur3d.io.dicom.series import series_folder
 from femur3d.morphometry.error_bars import Boundary
 from femur3d.morphometry.gate import NOT
 from femur3d.morphometry.measure import Morphometry, measure_surface
@@ -29,7 +29,7 @@ def femurs() -> list[Morphometry]:
 
 def write(tmp_path: Path, femurs: list[Morphometry]) -> Path:
     write_scan(tmp_path / "scan", make_scan(), seed=1, t0010_0020="P7")
-    (series,) = list_series(tmp_path / "scan")
+    (series,) = series_folder(tmp_path / "scan").series
     write_dicom_sr(femurs, series.slices, tmp_path / "out" / "a_sr.dcm")
     return tmp_path / "out" / "a_sr.dcm"
 

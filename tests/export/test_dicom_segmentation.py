@@ -16,7 +16,7 @@ import femur3d
 from femur3d.errors import InputError, UsageError
 from femur3d.export.dicom.segmentation import write_dicom_seg
 from femur3d.export.dicom.source import require_highdicom
-from femur3d.io.dicom.series import list_series
+from femur3d.io.dicom.series import series_folder
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
@@ -85,8 +85,8 @@ def test_a_segmentation_beside_its_series_is_no_second_series(highdicom, tmp_pat
     scan = make_scan()
     files = write_scan(tmp_path, scan)
     write_dicom_seg(some_labels(scan), files, tmp_path / "femurs.dcm", "sides")
-    (only,) = list_series(tmp_path)
-    assert only.n_files == len(files)
+    (only,) = series_folder(tmp_path).series
+    assert len(only.files) == len(files)
     np.testing.assert_array_equal(read_volume(tmp_path).array, scan.array)
 
 
@@ -355,7 +355,7 @@ def test_a_multi_frame_series_is_referred_to_by_its_frames(highdicom, tmp_path: 
     for number in range(files):
         own = frames[number::files]
         save(enhanced(own, SOPInstanceUID=f"1.2.9.{number}", PatientID="P-8"), tmp_path / "scan" / f"{number}.dcm")
-    series = list_series(tmp_path / "scan")[1]
+    series = series_folder(tmp_path / "scan").series[1]
     labels = some_labels(scan)
     write_dicom_seg(labels, series.slices, tmp_path / "hip.dcm", "sides")
     assert_same_voxels(tmp_path / "hip.dcm", labels, {1: "Left femur", 2: "Right femur"})

@@ -11,7 +11,7 @@ from matplotlib.path import Path as Polygon
 
 from femur3d.errors import InputError
 from femur3d.export.dicom.structure_set import outlines, write_rtstruct
-from femur3d.io.dicom.series import list_series
+from femur3d.io.dicom.series import series_folder
 from femur3d.io.images import read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan, write_scan
@@ -61,7 +61,7 @@ def test_every_voxel_centre_is_within_the_contours_of_its_label(tmp_path: Path, 
 def test_frames_of_one_file_are_referred_to_by_their_number(tmp_path: Path) -> None:
     scan = make_scan(OBLIQUE)
     save(enhanced(frames_of(scan)), tmp_path / "hip.dcm")
-    (series,) = list_series(tmp_path)
+    (series,) = series_folder(tmp_path).series
     labels = some_labels(scan)
     write_rtstruct(labels, series.slices, tmp_path / "contours.dcm", "sides")
     dataset = pydicom.dcmread(tmp_path / "contours.dcm")
@@ -108,8 +108,8 @@ def test_what_the_object_says_about_itself(tmp_path: Path) -> None:
 def test_it_is_no_second_series(tmp_path: Path) -> None:
     files = write_scan(tmp_path, make_scan())
     write_rtstruct(some_labels(make_scan()), files, tmp_path / "femurs.dcm", "sides")
-    (only,) = list_series(tmp_path)
-    assert only.n_files == len(files)
+    (only,) = series_folder(tmp_path).series
+    assert len(only.files) == len(files)
 
 
 def test_another_series_is_refused(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_real_series_with_its_manual_labels(hips_dir: Path, tmp_path: Path) -> N
     labels = read_volume(hips_dir / "labelsTr" / "hip_05.nii.gz")
     files = sorted((hips_dir / "dicom" / "hip_05").iterdir(), reverse=True)
     write_rtstruct(labels, files, tmp_path / "hip.dcm", "sides")
-    slices = list_series(hips_dir / "dicom" / "hip_05")[0].slices
+    slices = series_folder(hips_dir / "dicom" / "hip_05").series[0].slices
     slices = sorted(slices, key=lambda one: one.position_mm @ labels.affine[:3, 2])
     found = rasterised(tmp_path / "hip.dcm", labels, [one.header["SOPInstanceUID"] for one in slices])
     assert_same(found, labels)

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from femur3d.errors import InputError
-from femur3d.io.dicom.series import list_series
+from femur3d.io.dicom.series import series_folder
 from femur3d.io.images import read_scan, read_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import CORONAL, OBLIQUE, make_scan
@@ -55,8 +55,8 @@ def test_a_regular_stack_comes_back_on_its_grid(tmp_path: Path, direction: np.nd
     assert_same(read_volume(path), scan)
     assert_same(read_volume(path.parent), scan)
     assert read_volume(path).array.dtype == np.int16
-    (only,) = list_series(path.parent)
-    assert (only.description, only.size, only.n_files) == ("e-t1", (8, 7, 6), 1)
+    (only,) = series_folder(path.parent).series
+    assert (only.description, only.size, len(only.files)) == ("e-t1", (8, 7, 6), 1)
     assert read_scan(path).dicom.files == (path,)
 
 
@@ -146,7 +146,7 @@ def two_volumes(first: dict, second: dict, **attributes) -> tuple[list[Volume], 
 def test_volumes_at_one_place_are_listed_and_chosen(tmp_path: Path, first: dict, second: dict, labels: tuple) -> None:
     scans, dataset = two_volumes(first, second)
     path = save(dataset, tmp_path / "scan" / "a.dcm")
-    series = list_series(path.parent)
+    series = series_folder(path.parent).series
     assert [one.description for one in series] == [f"e-t1, {label}" for label in labels]
     assert [one.size for one in series] == [(8, 7, 6)] * 2
     refused(path, "2 DICOM series", f"1 = e-t1, {labels[0]}", f"2 = e-t1, {labels[1]}")
@@ -185,7 +185,7 @@ def test_echoes_and_time_points_are_a_series_each(tmp_path: Path) -> None:
         )
     ]
     path = save(enhanced(frames), tmp_path / "scan" / "a.dcm")
-    labels = [one.description.removeprefix("e-t1, ") for one in list_series(path.parent)]
+    labels = [one.description.removeprefix("e-t1, ") for one in series_folder(path.parent).series]
     assert labels == [f"echo time {echo} ms, time point {time}" for echo in (5, 10) for time in (1, 2)]
     np.testing.assert_array_equal(read_volume(path, series=3).array, scan.array + 1100)
 
@@ -226,7 +226,7 @@ def test_a_series_of_several_multi_frame_files(tmp_path: Path, per_file: int) ->
         own = enhanced(frames[start : start + per_file], SOPInstanceUID=f"1.2.9.{start + 1}", InstanceNumber=start + 1)
         save(own, tmp_path / "scan" / f"{9 - start}.dcm")
     assert_same(read_volume(tmp_path / "scan"), make_scan(OBLIQUE))
-    assert list_series(tmp_path / "scan")[0].n_files == 6 // per_file
+    assert len(series_folder(tmp_path / "scan").series[0].files) == 6 // per_file
 
 
 def test_a_file_for_each_volume(tmp_path: Path) -> None:
@@ -236,7 +236,10 @@ def test_a_file_for_each_volume(tmp_path: Path) -> None:
         array = scan.array + np.int16(100 * number)
         dataset = enhanced(frames_of(scan.with_array(array)), SOPInstanceUID=f"1.2.9.{number}", InstanceNumber=number)
         save(dataset, tmp_path / "scan" / f"{9 - number}.dcm")
-    assert [one.description for one in list_series(tmp_path / "scan")] == ["e-t1, instance 1", "e-t1, instance 2"]
+    assert [one.description for one in series_folder(tmp_path / "scan").series] == [
+        "e-t1, instance 1",
+        "e-t1, instance 2",
+    ]
     np.testing.assert_array_equal(read_volume(tmp_path / "scan", series=2).array, scan.array + 200)
 
 

@@ -29,21 +29,17 @@ class Series:
 
     Attributes:
         number: 1, 2, … in its folders, ordered by the scanner's SeriesNumber: what `read_volume(series=…)` takes.
-        uid: SeriesInstanceUID.
         description: SeriesDescription, and what tells it from other volumes of a multi-frame series; may be ''.
         size: columns, rows, slices.
         spacing_mm: between columns, between rows, between slices (median; 0 for a single slice).
-        n_files: number of files.
         path: the folder or multi-frame file in which it lies, to be named in messages.
         slices: by position along their normal.
     """
 
     number: int
-    uid: str
     description: str
     size: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
-    n_files: int
     path: Path = dataclasses.field(repr=False, default=Path())
     slices: tuple[Slice, ...] = dataclasses.field(repr=False, default=())
 
@@ -134,18 +130,6 @@ def series_folder(path: Path) -> SeriesFolder:
     if own[0].problem:
         raise InputError(own[0].problem)
     return own[0]
-
-
-def list_series(folder: str | Path) -> list[Series]:
-    """The DICOM series of a folder, ordered by the scanner's series number; see `series_folder`.
-
-    Raises:
-        InputError: no folder, no DICOM images in it, or a damaged DICOM file.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder.\nGive the folder that holds the DICOM files of a series.")
-    return list(series_folder(folder).series)
 
 
 def read_series(series: Series) -> tuple[Volume, tuple[str, ...]]:
@@ -261,11 +245,9 @@ def _series(number: int, path: Path, label: str, slices: Sequence[Slice]) -> Ser
     gaps = np.diff([s.height_mm for s in slices])
     return Series(
         number=number,
-        uid=first.header["SeriesInstanceUID"],
         description=", ".join(filter(None, (first.header["SeriesDescription"], label))),
         size=(*first.size, len(slices)),
         spacing_mm=(*first.spacing_mm, float(np.median(gaps)) if len(gaps) else 0.0),
-        n_files=len({one.path for one in slices}),
         path=path,
         slices=tuple(slices),
     )
