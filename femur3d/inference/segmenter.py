@@ -25,7 +25,8 @@ from femur3d.inference.quality import femurs_of, measure, tile_centres_mm
 from femur3d.inference.quality_limits import RED, YELLOW, Flag, flags
 from femur3d.inference.saved_model import TrainedModel
 from femur3d.inference.sliding_window import PatchMean, Progress, SlidingWindow
-from femur3d.io.images import Nifti1Header, write_volume
+from femur3d.io.formats.nifti import Nifti1Header
+from femur3d.io.images import write_volume
 from femur3d.volume import Volume
 
 SMALLEST_PATCH = 32  # voxels along an axis; smaller ones see too little

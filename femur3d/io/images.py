@@ -35,20 +35,6 @@ from femur3d.volume import Volume
 if TYPE_CHECKING:  # pydicom takes half a second, of which other files need nothing
     from femur3d.io.dicom.series import Series, SeriesFolder
 
-__all__ = [
-    "SCAN_EXTENSIONS",
-    "Nifti1Header",
-    "ScanFile",
-    "case_name",
-    "read_scan",
-    "read_volume",
-    "scan_extension",
-    "sitk_from_volume",
-    "volume_from_sitk",
-    "write_image",
-    "write_volume",
-]
-
 SCAN_EXTENSIONS = (".nii.gz", ".nhdr", ".nrrd", ".mha", ".mhd", ".nii")  # longest first
 TWO_FILES = (".mhd", ".nhdr")  # a header that names a second file with the voxels: read, never written
 _WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # types that the file formats lack
