@@ -28,7 +28,7 @@ from femur3d.inference.postprocessing import LABEL_NAMES
 from femur3d.io.atomic import replacing
 from femur3d.io.case_names import Wish, distinct
 from femur3d.io.images import case_name, read_volume
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import read_json, valid_json
 from femur3d.morphometry.error_bars import Boundary
 from femur3d.morphometry.measure import Morphometry, as_json, measure_labels, measure_surface
 from femur3d.morphometry.surface import Surface
@@ -63,7 +63,8 @@ def _attempt(path: Path, folder: Path, case: str) -> bool:
     print(path, flush=True)
     for name, one in found.items():
         print(one if isinstance(one, Morphometry) else f"{name}: {one}", flush=True)
-    text = json.dumps({"input": str(path.absolute()), **earlier, "morphometry": as_json(found)}, indent=2)
+    summary = valid_json({"input": str(path.absolute()), **earlier, "morphometry": as_json(found)}, lambda _: None)
+    text = json.dumps(summary, indent=2, allow_nan=False)
     with replacing(folder / f"{case}.json") as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
     whole = [one for one in found.values() if isinstance(one, Morphometry)]

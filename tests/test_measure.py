@@ -78,9 +78,10 @@ def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> N
     assert done.stderr.count("Expected another folder for -o") == 2
     assert "damaged.json: not JSON (line 1" in done.stderr
     found = {name: (tmp_path / f"{name}.json").read_text() for name in others}
-    merged = json.loads(found.pop("ours"))
+    merged = json.loads(found.pop("ours"), parse_constant=pytest.fail)  # NaN is no JSON
     assert found.items() < others.items()
     assert ours.items() < merged.items()
+    assert merged["x"] is None
     assert list(merged["morphometry"]) == ["left"]
 
 

@@ -11,12 +11,13 @@ import time
 import uuid
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("distributed", reason="pip install '.[cluster]'")
 
-from femur3d.cluster import connection, hand_out
+from femur3d.cluster import connection, hand_out, worker
 from femur3d.errors import UsageError
 from femur3d.export.case_files import Case
 from femur3d.io.images import write_volume
@@ -53,6 +54,22 @@ def test_scan_that_kills_its_worker_twice_is_left_out_and_the_others_go_on(hand_
     assert second.startswith("This scan was left out.")
     if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 2:
         assert set(re.findall(r"on (.*)", said.out)) <= {f"[{core}]" for core in os.sched_getaffinity(0)}
+
+
+def test_a_worker_tells_two_folders_with_the_same_words_apart(tmp_path, monkeypatch):
+    prepared = []
+
+    def prepare(words):
+        prepared.append(Path.cwd().name)
+        return lambda scan, case: (0, 1)
+
+    monkeypatch.setitem(sys.modules, "femur3d.infer", SimpleNamespace(prepare=prepare))
+    worker._prepared.cache_clear()
+    for folder in ("a", "a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        assert worker.segment(("--model", "model"), str(tmp_path / folder), None, None).tried == 1
+    assert prepared == ["a", "b"]
+    worker._prepared.cache_clear()
 
 
 def test_scans_that_are_not_done_are_counted_where_the_scheduler_is_lost(hand_out_names, monkeypatch, capsys):

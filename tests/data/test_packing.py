@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from femur3d.config import IGNORED
+from femur3d.data import packing
 from femur3d.data.augmentation import variant
 from femur3d.data.nnunet_dataset import find_cases
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
@@ -264,7 +265,7 @@ def test_arrays_larger_than_what_is_written_of_them(tmp_path, packed_file, name,
         PackedDataset(path)
 
 
-def test_a_dataset_is_packed_once_for_all_trainings(tmp_path, tiny_experiment):
+def test_a_dataset_is_packed_once_for_all_trainings(tmp_path, tiny_experiment, monkeypatch):
     folder, said = write_dataset(tmp_path / "d"), []
 
     def pack(experiment=tiny_experiment, **more):
@@ -285,6 +286,8 @@ def test_a_dataset_is_packed_once_for_all_trainings(tmp_path, tiny_experiment):
     assert {p.name for p in (tmp_path / "cache").iterdir()} == {".lock", path.name, finer[0].name, one[0].name}
     with PackedDataset(one[0]) as packed:
         assert packed.femur_labels == ("femur_left",)
+    monkeypatch.setattr(packing, "__version__", "another")
+    assert pack()[2] == 5
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions of POSIX, which root has not")

@@ -116,10 +116,13 @@ def test_command_writes_a_dataset_and_compares_the_label(ct, tmp_path):
     (patients / "dataset.json").write_text(json.dumps({"labels": ct_to_mr.LABELS}))
     heads = ",".join(str(number) for point in heads_mm(volume) for number in point)
     done = run("--ct", str(tmp_path / "ct.nii.gz"), f"--heads={heads}", "-o", str(tmp_path / "out"), "--cases", "1",
-               "--extend_mm", "10", "--check", str(tmp_path / "truth.nii.gz"),
+               "--seed", "23", "--all_contrasts", "--extend_mm", "10", "--check", str(tmp_path / "truth.nii.gz"),
                "--patients", str(patients), "--validate", "hip_b")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "left: Dice with" in done.stdout
+    drawn = ct_to_mr.random_contrast(np.random.Generator(np.random.Philox(23)), like_held_out=True)
+    assert ct_to_mr.is_held_out(drawn.fat, drawn.muscle, drawn.marrow)
+    assert str(drawn) in done.stdout
     assert json.loads((tmp_path / "out" / "splits_final.json").read_text()) == [
         {"train": ["ct_00", "hip_a"], "val": ["hip_b"]}
     ]

@@ -4,6 +4,7 @@ import pytest
 from femur3d.config import Network, Training
 from femur3d.errors import InputError
 from femur3d.network.unet import build_network
+from femur3d.training import checkpoint
 from femur3d.training.checkpoint import checkpoints, restore_latest, save_checkpoint
 from femur3d.training.optimizer import make_optimizer
 
@@ -49,6 +50,22 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path, damage):
     assert said == [f"{newest}: damaged; what came after the checkpoint before is computed again"]
     for a, b in zip(values(*pair(1)), values(*restored), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("error", [PermissionError, MemoryError])
+def test_a_newest_one_that_may_be_sound_is_not_passed_over(tmp_path, monkeypatch, error):
+    for step in (5, 6):
+        save_checkpoint(tmp_path, step, *pair())
+    read = checkpoint._read
+
+    def fail(path):
+        if path.name == "step_00000006.npz":
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "_read", fail)
+    with pytest.raises(error):
+        restore_latest(tmp_path, *pair())
 
 
 def test_all_damaged_or_of_another_network(tmp_path):
