@@ -36,7 +36,7 @@ from experiments.studies.table_output import command_line, output_table
 from femur3d import cli
 from femur3d.data.nnunet_dataset import CasePaths, find_cases, load_case, read_labels, read_split
 from femur3d.data.preprocessing import cut
-from femur3d.errors import InputError
+from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.overlap import count_overlap, dice
 from femur3d.inference.postprocessing import LEFT, RIGHT
 from femur3d.inference.quality_limits import Limit, excess, learn_limits, read_limits, write_limits
@@ -166,11 +166,18 @@ def without_hips(scan: Volume, reference: Volume) -> Volume:
 
 
 def shafts_alone(scan: Volume, reference: Volume) -> Volume:
-    """What of a scan lies BELOW_MM and more under the top of the femurs; a hundredth of the label may be specks."""
+    """What of a scan lies BELOW_MM and more under the top of the femurs; a hundredth of the label may be specks.
+
+    Raises UsageError where the scan ends above that.
+    """
     heights = scan.world_mm(np.argwhere(reference.array > 0))[:, 2]
     corners = scan.world_mm(list(itertools.product(*[(0, n - 1) for n in scan.array.shape])))[:, 2]
-    top = float(np.percentile(heights, 99))
-    return cut(scan, top_box(scan, float(corners.max()) - top + BELOW_MM, keep=False))
+    start = float(np.percentile(heights, 99)) - BELOW_MM
+    if start <= corners.min():
+        raise UsageError(
+            f"A scan ends {BELOW_MM:g} mm below its femurs' top, or above.\nLeave out --grid 'shafts alone'."
+        )
+    return cut(scan, top_box(scan, float(corners.max()) - start, keep=False))
 
 
 PARTS: dict[str, Callable[[Volume, Volume], Volume]] = {"above hips": without_hips, "shafts alone": shafts_alone}

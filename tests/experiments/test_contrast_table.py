@@ -6,7 +6,8 @@ import pytest
 
 from experiments.studies import contrast_table
 from experiments.studies.contrast_table import Result
-from femur3d.data.preprocessing import orient
+from femur3d.data.preprocessing import cut, orient
+from femur3d.errors import UsageError
 from femur3d.inference.quality_limits import Limit
 from femur3d.volume import Volume
 from tests.support.ellipsoids import scan_and_label
@@ -53,6 +54,12 @@ def test_threshold_model_finds_bright_femurs_and_no_dark_ones(threshold_model):
     values, _ = contrast_table.measure(scan, label, threshold_model, "inverted", "as acquired")
     assert max(values) < 0.2
     assert contrast_table.measure(scan, label, threshold_model, "as it is", "above hips")[0] == []
+    assert contrast_table.measure(scan, label, threshold_model, "as it is", "shafts alone")[0] == []
+    without = [
+        cut(volume, (slice(8, None), slice(0, None), slice(0, None))) for volume in (scan, label)
+    ]  # 40 mm at the foot
+    with pytest.raises(UsageError, match="ends 100 mm below"):
+        contrast_table.measure(*without, threshold_model, "as it is", "shafts alone")
 
 
 LIMITS = {"fragments": Limit(0, 1, 2), "smallest_volume_ml": Limit(100, 80, 60)}
