@@ -55,11 +55,9 @@ def test_threshold_model_finds_bright_femurs_and_no_dark_ones(threshold_model):
     assert max(values) < 0.2
     assert contrast_table.measure(scan, label, threshold_model, "as it is", "above hips")[0] == []
     assert contrast_table.measure(scan, label, threshold_model, "as it is", "shafts alone")[0] == []
-    without = [
-        cut(volume, (slice(8, None), slice(0, None), slice(0, None))) for volume in (scan, label)
-    ]  # 40 mm at the foot
+    heads = [cut(volume, (slice(16, None), slice(0, None), slice(0, None))) for volume in (scan, label)]
     with pytest.raises(UsageError, match="ends 100 mm below"):
-        contrast_table.measure(*without, threshold_model, "as it is", "shafts alone")
+        contrast_table.measure(*heads, threshold_model, "as it is", "shafts alone")
 
 
 LIMITS = {"fragments": Limit(0, 1, 2), "smallest_volume_ml": Limit(100, 80, 60)}
