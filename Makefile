@@ -24,6 +24,8 @@ FLAGS ?=
 LOGDIR ?= runs
 # Tests that run side by side, with one thread each
 WORKERS ?= 2
+# The clone on Python's path: otherwise, in the folder above, a clone called femur3d is taken for the package.
+EDITABLE = --config-settings editable_mode=compat
 SETTINGS = $(foreach s,$(SET),--set '$(s)')
 
 # Whether SCAN= was given
@@ -46,7 +48,7 @@ $(READY): setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and f"femur3d needs Python 3.11 to 3.13, {sys.executable} is {sys.version.split()[0]}.\nName another one: make PYTHON=python3.12 ...")'
 	@echo 'Setting up .venv (a few minutes, once) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' $(EDITABLE)
 	@touch $@
 
 test: $(READY)  ## run the tests, but for the slow ones
@@ -142,7 +144,7 @@ bench: $(READY)  ## time the network (against PyTorch where it is installed) and
 	@$(BIN)/python -m benchmarks.pipeline
 
 docs: $(READY)  ## build the pages of docs/ and the API reference into site/
-	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]' $(EDITABLE)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'Open site/index.html'
 
