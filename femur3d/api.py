@@ -17,6 +17,7 @@ from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted
 from femur3d.export.case_results import MadeWith, summary_of, write_case
 from femur3d.export.femur_measures import measured
+from femur3d.export.output_folder import check_results_replace_nothing
 from femur3d.export.slicer import EXTENSION, write_segment_nrrd
 from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
@@ -24,6 +25,7 @@ from femur3d.inference.saved_model import load_model, read_config
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
+from femur3d.io.inputs import Scan
 from femur3d.io.read_ahead import read_ahead
 from femur3d.volume import IDENTITY, Volume
 
@@ -39,11 +41,13 @@ class Result(Segmentation):
         scan: as it was read.
         source: its path; '' for a scan that was never a file.
         mode: how it was computed.
+        series: the number that was given, of a DICOM folder.
     """
 
     scan: ScanFile | None = None
     source: str = ""
     mode: Mode = EXACT
+    series: int | None = None
 
     @property
     def kind(self) -> Literal["femur", "sides"]:
@@ -77,15 +81,18 @@ class Result(Segmentation):
 
         Raises:
             InputError: the label map cannot be written.
+            UsageError: a result would replace the scan, a file beside it, or another scan's results.
             ValueError: a scan from memory without a name.
         """
         if self.scan is None or not (name or self.source):
             raise ValueError("A scan from memory has no name. Expected name=.")
-        files = Wanted(labels=self.kind, **wanted)
-        case = Case(name or case_name(self.source), Path(self.source), None, Path(folder))
-        series = self.scan.dicom.number if self.scan.dicom else None
+        files, sha256 = Wanted(labels=self.kind, **wanted), self.scan.sha256
+        case = Case(name or case_name(self.source), Path(self.source), self.series, Path(folder))
+        if self.source:
+            scan = Scan(case.name, case.path, self.series, self.source)
+            check_results_replace_nothing([scan], [case], [files], lambda _: sha256)
         options = {**dataclasses.asdict(self.mode), **dataclasses.asdict(files)}
-        made_with = MadeWith(self.source, self.scan.sha256, series, options, self.model)
+        made_with = MadeWith(self.source, sha256, self.series, options, self.model)
         summary = summary_of(made_with, self, self.scan.notes, seconds=self.seconds)
         return [case.folder / file for file in write_case(self, self.scan, case, files, summary)["files"]]
 
@@ -128,7 +135,7 @@ def segment(
         InputError: the scan or the model cannot be read, or cannot be used.
     """
     run = _Run(os.fspath(model), labels, fast, engine)
-    return run(scan, _read(scan, series, spacing_mm, origin_mm, direction))
+    return run(scan, _read(scan, series, spacing_mm, origin_mm, direction), series)
 
 
 def segment_many(
@@ -181,11 +188,11 @@ class _Run:
         self._segment = Chooser(folders, lambda f: _segmenter(f, str(read_config(f)["weights_sha256"]), fast, engine))
         self._labels, self._mode = labels, FAST if fast else EXACT
 
-    def __call__(self, scan: Any, read: ScanFile) -> Result:
+    def __call__(self, scan: Any, read: ScanFile, series: int | None = None) -> Result:
         """The result of a scan, as it was given and as it was read."""
         found = dataclasses.replace(self._segment(read.volume, self._labels), nifti=read.nifti)
         source = os.fspath(scan) if isinstance(scan, (str, os.PathLike)) else ""
-        return Result(**vars(found), scan=read, source=source, mode=self._mode)
+        return Result(**vars(found), scan=read, source=source, mode=self._mode, series=series)
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from femur3d.errors import InputError, UsageError
@@ -21,13 +21,31 @@ from femur3d.io.integrity import check_name, check_regular
 TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
 
-def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], wanted: Sequence[Wanted]) -> None:
+def digest(scan: Scan) -> str:
+    """SHA-256 of the scan's files; empty where they cannot be read, which is said when their turn comes."""
+    if scan.problem:
+        return ""
+    try:
+        check_regular(scan.path)
+        files = scan.dicom.choose(scan.series).files if scan.dicom else (scan.path, *data_files(scan.path))
+        return sha256_of(files)
+    except InputError:
+        return ""
+
+
+def check_results_replace_nothing(
+    scans: Sequence[Scan],
+    cases: Sequence[Case],
+    wanted: Sequence[Wanted],
+    digest_of: Callable[[Scan], str] = digest,
+) -> None:
     """Results may replace what an earlier run made of the same scan, and nothing else.
 
     Args:
         scans: all of a run.
         cases: of each, where its results go.
         wanted: of each, what is to be written.
+        digest_of: SHA-256 of a scan's files, '' where it is not known.
 
     Raises:
         UsageError: a result would replace a scan, a file beside it, or another scan's result.
@@ -49,7 +67,7 @@ def check_results_replace_nothing(scans: Sequence[Scan], cases: Sequence[Case], 
             ours = file.name in [case.json.name, *earlier.get("files", [])] and earlier
             if target.parent in beside and file.exists() and not ours:
                 raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
-        if is_of_another(earlier, scan.source, scan.series, functools.partial(digest, scan)):
+        if is_of_another(earlier, scan.source, scan.series, functools.partial(digest_of, scan)):
             there = _named(str(earlier.get("input")), earlier.get("series"))
             message = f"{case.json}: results of {there} lie there, not of {_named(scan.source, scan.series)}"
             raise UsageError(f"{message}.\nExpected another folder for -o.")
@@ -88,18 +106,6 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{folder}: {error.strerror}.\nExpected a folder to write to for -o.") from error
     except InputError as error:
         raise UsageError(str(error)) from error
-
-
-def digest(scan: Scan) -> str:
-    """SHA-256 of the scan's files; empty where they cannot be read, which is said when their turn comes."""
-    if scan.problem:
-        return ""
-    try:
-        check_regular(scan.path)
-        files = scan.dicom.choose(scan.series).files if scan.dicom else (scan.path, *data_files(scan.path))
-        return sha256_of(files)
-    except InputError:
-        return ""
 
 
 def _named(source: str, series: int | None) -> str:
