@@ -260,15 +260,15 @@ def _outcome(cases: Sequence[Case], failed: int, tried: int) -> int:
     empty = sum(map(case_results.found_no_femur, cases))
     if len(cases) > 1:
         counts = f"{tried - failed} segmented, {len(cases) - tried} skipped, {failed} failed"
-        print(f"{counts}, {empty} without a femur" if empty else counts, flush=True)
+        say(f"{counts}, {empty} without a femur" if empty else counts)
     if failed:
         return EXIT_INPUT if failed == len(cases) else EXIT_SOME_FAILED
     red = sum(map(case_results.has_red_flag, cases))
     if FLAGS.strict and red:
-        print(f"--strict: {red} with a red flag: look at them before you use them", file=sys.stderr, flush=True)
+        say(f"--strict: {red} with a red flag: look at them before you use them", sys.stderr)
         return EXIT_RED_FLAG
     if empty:
-        print(f"No femur was found in {empty} of {len(cases)}: check that they show a hip", file=sys.stderr, flush=True)
+        say(f"No femur was found in {empty} of {len(cases)}: check that they show a hip", sys.stderr)
     return EXIT_SOME_FAILED if empty else 0
 
 

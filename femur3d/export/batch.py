@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 import traceback
 from collections import deque
@@ -45,9 +46,18 @@ class Steps:
 
 
 def say(line: str, file: TextIO | None = None) -> None:
-    """Prints a line beside a progress bar; on standard output by default."""
-    with tqdm.external_write_mode(file=file or sys.stdout):
-        print(line, file=file or sys.stdout, flush=True)
+    """Prints a line beside a progress bar; on standard output by default.
+
+    Where it cannot be written, as behind `| head`, this and all later ones are dropped: no scan is worth losing for it.
+    """
+    stream = file or sys.stdout
+    try:
+        with tqdm.external_write_mode(file=stream):
+            print(line, file=stream, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # where Python's own flush at the end succeeds, too
+        os.close(nowhere)
 
 
 def segment_all(

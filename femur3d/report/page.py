@@ -20,6 +20,7 @@ import femur3d
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.cases import empty_labels, split_femurs, without_ignored
 from femur3d.evaluation.metrics import METRICS, FemurMetrics
+from femur3d.export.batch import say
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
 from femur3d.export.femur_measures import columns_of, in_words
@@ -45,7 +46,7 @@ def write_report_of(cases: Iterable[Case], folder: Path) -> None:
     found = [(case, read_summary(case.json)) for case in cases]
     results = [result_of(case.folder, case.name, summary, case.path) for case, summary in found if summary]
     if results:
-        print(write_report(results, folder / ("report.html" if len(results) <= CASES_IN_ONE_FILE else "report")))
+        say(str(write_report(results, folder / ("report.html" if len(results) <= CASES_IN_ONE_FILE else "report"))))
 
 
 def write_report(

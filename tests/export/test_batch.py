@@ -1,5 +1,7 @@
 """Scans in turn: the results of one are written while the next one is segmented, and everything is said in order."""
 
+import os
+import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -80,3 +82,25 @@ def test_results_of_a_huge_scan_are_written_before_the_next_one_begins(tmp_path,
 
     assert run(tmp_path, segment) == (0, 3)
     assert events == ["a", "A", "b", "B", "c", "C"]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_scan_is_not_lost_where_nobody_reads_what_is_said(tmp_path, monkeypatch, stream):
+    """As behind `| head`, or `| tee` that was stopped: the pipe has no reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    written = []
+
+    def segment(scan, case, reading):
+        def finish():
+            batch.say("  Note: said before it is written", sys.stderr if stream == "stderr" else None)
+            written.append(scan.name)
+            batch.say(f"  {scan.name} is written", sys.stderr if stream == "stderr" else None)
+
+        return finish
+
+    with open(writer, "w", encoding="utf-8") as deaf:
+        monkeypatch.setattr(sys, stream, deaf)
+        assert run(tmp_path, segment) == (0, 3)
+        deaf.flush()  # as Python does at its end: a failure would be exit code 120
+    assert written == list(NAMES)
