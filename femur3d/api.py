@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from femur3d.export.output_folder import check_results_replace_nothing
 from femur3d.export.slicer import EXTENSION, write_segment_nrrd
 from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
-from femur3d.inference.saved_model import load_model, read_config
+from femur3d.inference.saved_model import load_model, state
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.geometry import orthonormalise
 from femur3d.io.images import ScanFile, case_name, read_scan, volume_from_sitk
@@ -185,7 +186,7 @@ class _Run:
 
     def __init__(self, model: str, labels: Literal["femur", "sides"], fast: bool, engine: str) -> None:
         folders = [folder.resolve() for folder in find_models(model)]
-        self._segment = Chooser(folders, lambda f: _segmenter(f, str(read_config(f)["weights_sha256"]), fast, engine))
+        self._segment = Chooser(folders, lambda one: _loaded(one, fast, engine))
         self._labels, self._mode = labels, FAST if fast else EXACT
 
     def __call__(self, scan: Any, read: ScanFile, series: int | None = None) -> Result:
@@ -195,9 +196,17 @@ class _Run:
         return Result(**vars(found), scan=read, source=source, mode=self._mode, series=series)
 
 
-@functools.lru_cache(maxsize=2)
-def _segmenter(folder: Path, weights_sha256: str, fast: bool, engine: str) -> Segmenter:
-    """The loaded model; the checksum makes a folder that was replaced another one."""
+_LOADING = threading.Lock()  # two threads would load a model twice, and hide what the process says for good
+
+
+def _loaded(folder: Path, fast: bool, engine: str) -> Segmenter:
+    with _LOADING:
+        return _segmenter(folder, state(folder), fast, engine)
+
+
+@functools.lru_cache(maxsize=4)  # the two models that come with femur3d, in both modes
+def _segmenter(folder: Path, content: str, fast: bool, engine: str) -> Segmenter:
+    """The loaded model; `content`, its state, makes a folder that was replaced another one."""
     return Segmenter(load_model(folder), cli.load_engine(engine, fast), FAST if fast else EXACT)
 
 

@@ -220,6 +220,11 @@ def identity(folder: Path) -> dict[str, Any]:
     return {name: read_config(folder)[name] for name in ("weights_sha256", "provenance")}
 
 
+def state(folder: Path) -> str:
+    """A text that is another one when anything about a model is, its limits included. Raises InputError."""
+    return repr((read_config(folder), read_limits(folder)))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's `config.json` as a dict with every expected name. Raises InputError."""
     path = folder / CONFIG
