@@ -35,8 +35,8 @@ from femur3d.export.femur_measures import write_femurs
 from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
 from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
-from femur3d.inference.quality_limits import RED, YELLOW
-from femur3d.inference.saved_model import identity, load_model
+from femur3d.inference.quality_limits import RED, YELLOW, Limit, read_limits
+from femur3d.inference.saved_model import identity, load_model, state
 from femur3d.inference.segmenter import Segmentation, Segmenter
 from femur3d.io.images import ScanFile, read_scan, scan_extension
 from femur3d.io.inputs import Scan, open_sources
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
         case_results.tidy(cases)
         claims.tidy(cases)
         folders = find_models(FLAGS.model)
-        run = _Run(tuple(map(identity, folders))) if FLAGS.cluster else _load(folders)
+        run = _run(folders) if FLAGS.cluster else _load(folders)
         print(f"Model {', or '.join(one.name for one in folders)} on {run.device or FLAGS.cluster}", flush=True)
         if FLAGS["continue"].value:
             done = run.done(scans, cases)
@@ -128,12 +128,12 @@ def prepare(words: Sequence[str]) -> Callable[[Scan, Case], tuple[int, int]]:
     sys.argv = list(words)
     cli.parse(words)
     folders = find_models(FLAGS.model)
-    run = _load(folders)
+    loaded, run = list(map(state, folders)), _load(folders)
 
     def segment_one(scan: Scan, case: Case) -> tuple[int, int]:
-        nonlocal run
-        if run.models != tuple(map(identity, folders)):  # trained anew since
-            run = _load(folders)
+        nonlocal loaded, run
+        if (now := list(map(state, folders))) != loaded:  # trained anew since, or with other limits
+            loaded, run = now, _load(folders)
         return segment_all(run.steps(), [scan], [case], [0], FLAGS.verbose)
 
     return segment_one
@@ -144,7 +144,11 @@ def _load(folders: Sequence[Path]) -> _Run:
     engine.make_repeatable(training=False)
     mode = _mode()
     segmenter = Chooser(folders, lambda one: Segmenter(load_model(one), engine, mode))
-    return _Run(tuple(map(identity, folders)), segmenter, engine.device_name())
+    return _run(folders, segmenter, engine.device_name())
+
+
+def _run(folders: Sequence[Path], segmenter: Chooser | None = None, device: str = "") -> _Run:
+    return _Run(tuple(map(identity, folders)), tuple(map(read_limits, folders)), segmenter, device)
 
 
 def _mode() -> Mode:
@@ -177,6 +181,7 @@ class _Run:
     """What segments every scan of this command."""
 
     models: tuple[dict[str, Any], ...]
+    limits: tuple[dict[str, Limit], ...]  # of each model
     segmenter: Chooser | None = None  # where others segment
     device: str = ""
 
@@ -197,7 +202,10 @@ class _Run:
         return found
 
     def _is_done(self, case: Case, scan: Scan, sha256: str) -> bool:
-        done = any(case_results.is_done(case, self.made_with(scan, sha256, model)) for model in self.models)
+        done = any(
+            case_results.is_done(case, self.made_with(scan, sha256, model)) and case_results.is_flagged_by(case, limits)
+            for model, limits in zip(self.models, self.limits, strict=True)
+        )
         if len(self.models) == 1 or not done:
             return done
         summary = case_results.read_summary(case.json)  # of a choice, or of the first model, which would be kept

@@ -720,11 +720,11 @@ def test_worker_of_a_cluster_loads_a_model_again_that_was_trained_anew(monkeypat
 
     def load(folders):
         loaded.append(weights[0])
-        return SimpleNamespace(models=(weights[0],), steps=lambda: None)
+        return SimpleNamespace(steps=lambda: None)
 
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(infer, "_load", load)
-    monkeypatch.setattr(infer, "identity", lambda folder: weights[0])
+    monkeypatch.setattr(infer, "state", lambda folder: weights[0])
     monkeypatch.setattr(infer, "segment_all", lambda *args: (0, 1))
     segment_one = infer.prepare(["femur3d.infer", "-i", "scan.nii.gz", "-o", "out", "--model", "hip_t1"])
     assert [segment_one(None, None), segment_one(None, None)] == [(0, 1)] * 2

@@ -16,7 +16,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ import femur3d
 from femur3d.errors import InputError
 from femur3d.export.case_files import Case, Wanted, write_files
 from femur3d.export.femur_measures import measured
-from femur3d.inference.quality_limits import RED
+from femur3d.inference.quality_limits import KINDS, RED, Limit, flags
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.atomic import flush, replacing
 from femur3d.io.images import ScanFile
-from femur3d.io.integrity import read_json, valid_json
+from femur3d.io.integrity import part, read_json, valid_json
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
 LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
@@ -107,6 +107,14 @@ def is_done(case: Case, made_with: MadeWith) -> bool:
     same = all(summary.get(name) == known[name] for name in ("input_sha256", "series", "options", "model"))
     whole = same and not summary.get("failed") and bool(summary)
     return whole and all((case.folder / name).is_file() for name in summary["files"])
+
+
+def is_flagged_by(case: Case, limits: Mapping[str, Limit]) -> bool:
+    """Whether the flags in the summary have the levels that these limits give, which may have been learnt later."""
+    found = part(read_summary(case.json), "quality")
+    known = {name: part(found, name) for name in KINDS}
+    values = {name: one["value"] for name, one in known.items() if type(one.get("value")) in (int, float)}
+    return all(flag.level == known[name].get("level") for name, flag in flags(values, limits).items())
 
 
 def is_of_another(earlier: dict[str, Any], source: str, series: int | None, digest: Callable[[], str]) -> bool:
