@@ -6,9 +6,11 @@ TensorFlow; else TensorFlow. What trains is `engines.backend.ENGINE`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,8 @@ def inference_engine(name: str = AUTO, fast: bool = False) -> Engine:
     Raises:
         UsageError: it is not installed, or the process has begun with another one of Keras's.
     """
+    if name not in (AUTO, *NAMES):
+        raise UsageError(f"Engine {name!r}: there is none of that name.\nExpected {', '.join((AUTO, *NAMES))}.")
     if name == AUTO:
         name = _keras_backend() or _best(fast)
     if name == "openvino":
@@ -40,12 +44,25 @@ def inference_engine(name: str = AUTO, fast: bool = False) -> Engine:
         if not openvino_engine.is_installed():
             raise UsageError("OpenVINO is not installed, the engine asked for.\nInstall it: pip install openvino")
         return openvino_engine.OpenVinoEngine()
-    os.environ["KERAS_BACKEND"] = name
-    from femur3d.engines.backend import ENGINE
+    with _asking_for(name):
+        from femur3d.engines.backend import ENGINE
 
     if ENGINE.name != name:
         raise UsageError(f"Engine {name}: this process computes with {ENGINE.name} already.\nStart another process.")
     return ENGINE
+
+
+@contextlib.contextmanager
+def _asking_for(backend: str) -> Iterator[None]:
+    """Keras, imported in here, takes this backend; afterwards KERAS_BACKEND is what the user wishes, as before."""
+    before = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = backend
+    try:
+        yield
+    finally:
+        del os.environ["KERAS_BACKEND"]
+        if before is not None:
+            os.environ["KERAS_BACKEND"] = before
 
 
 def idle_libraries(name: str = AUTO) -> list[str]:
@@ -63,7 +80,10 @@ def _keras_backend() -> str:
     if backend := os.environ.get("KERAS_BACKEND"):
         return backend
     file = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
-    return "jax" if file.is_file() and '"jax"' in file.read_text(encoding="utf-8", errors="replace") else ""
+    try:
+        return "jax" if '"jax"' in file.read_text(encoding="utf-8", errors="replace") else ""
+    except OSError:  # there is none, or it lies in another user's home: Keras does without it, too
+        return ""
 
 
 def _best(fast: bool) -> str:

@@ -1,7 +1,9 @@
 """Which engine segments, by what is asked for and what there is."""
 
 import importlib.util
+import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +47,34 @@ def test_the_environment_and_the_users_word_come_first(monkeypatch, tmp_path):
     assert selection._keras_backend() == "jax"
     assert selection.idle_libraries() == ["matplotlib"]
     assert selection.idle_libraries("tensorflow") == ["matplotlib", "jax"]
+
+
+def test_one_engine_that_was_asked_for_decides_nothing_for_later_calls(monkeypatch):
+    """In a process that segments from Python with several engines: only the user's KERAS_BACKEND is a wish."""
+    engine = SimpleNamespace(name="tensorflow")
+    monkeypatch.setitem(sys.modules, "femur3d.engines.backend", SimpleNamespace(ENGINE=engine))
+    monkeypatch.setattr(selection, "_best", lambda fast: "openvino" if fast else "tensorflow")
+    monkeypatch.setenv("KERAS_HOME", "nowhere")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    for name in ("tensorflow", "auto"):
+        assert selection.inference_engine(name) is engine
+        assert selection.inference_engine(fast=True).name == "openvino"
+    with pytest.raises(UsageError, match=r"^Engine 'tensorflw': .*\nExpected auto, tensorflow, jax, openvino\.$"):
+        selection.inference_engine("tensorflw")
+    with pytest.raises(UsageError, match="already"):
+        selection.inference_engine("jax")
+    assert selection.inference_engine() is engine
+    assert "KERAS_BACKEND" not in os.environ
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert selection.inference_engine("tensorflow") is engine
+    assert os.environ["KERAS_BACKEND"] == "jax"
+
+
+def test_a_file_of_keras_that_cannot_be_looked_at_says_nothing(monkeypatch):
+    """As in a home that belongs to another user; here its path is too long."""
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", "x" * 300)
+    assert selection.idle_libraries() == ["matplotlib", "jax"]
 
 
 def test_an_engine_that_is_not_there_or_comes_too_late(monkeypatch):
