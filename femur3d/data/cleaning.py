@@ -52,7 +52,8 @@ def without_outliers(array: np.ndarray) -> np.ndarray:
 def content_box(volume: Volume) -> tuple[slice, ...]:
     """The box (z, y, x) without the empty slices, rows and columns around it: those whose voxels all have one value.
 
-    Along an axis of thin slices one empty one is left on either side where there are any.
+    Along an axis of thin slices one empty one is left on either side where there are any. The whole volume where all
+    slices along an axis are empty.
     """
     box = []
     for axis in range(3):

@@ -153,7 +153,7 @@ def hip_boxes(masks: dict[int, np.ndarray], preprocessing: Preprocessing) -> dic
 
 def cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
     """The part of a volume in a box of array slices (z, y, x), its origin moved along."""
-    origin = volume.world_mm([s.start for s in box])
+    origin = volume.world_mm([s.start or 0 for s in box])
     return dataclasses.replace(volume, array=volume.array[box], origin_mm=triple(origin))
 
 

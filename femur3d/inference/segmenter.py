@@ -144,13 +144,15 @@ class Segmenter:
         marks = [time.perf_counter()]
         _check_values(scan.array)
         grid = rounded(scan)
-        prepared = prepare_scan(cut(grid, content_box(grid)), self._preprocessing)
+        box = content_box(grid)  # beyond it nobody has looked: it is the field of view
+        content = cut(grid, box)
+        prepared = prepare_scan(content, self._preprocessing)
         _check_size(prepared, self._preprocessing.patch_size)
         marks.append(time.perf_counter())
         patches, patch_size = self._slide(prepared.array, self._preprocessing.patch_size, progress)
         coarse = prepared.with_array(patches.probability)
         marks.append(time.perf_counter())
-        probability = scan.with_array(restore(coarse, grid).array)
+        probability = cut(scan, box).with_array(restore(coarse, content).array)
         variance = patches.variance
         del coarse, patches  # what follows takes the most memory
         _check_output(probability.array)
@@ -161,8 +163,9 @@ class Segmenter:
         marks.append(time.perf_counter())
         seconds = dict(zip(STAGES, np.diff(marks).round(3).tolist(), strict=True))
         names, versions = LABEL_NAMES[labels], self._prepared.versions
+        whole, likely = (scan.with_array(_put_back(one.array, box, scan.array.shape)) for one in (result, probability))
         return Segmentation(
-            result, probability, seconds, quality, names, engine=self.engine, versions=versions, model=self._model
+            whole, likely, seconds, quality, names, engine=self.engine, versions=versions, model=self._model
         )
 
     def _heads(self, prepared: Volume, result: Volume, patch_size: tuple[int, ...]) -> dict[str, np.ndarray] | None:
@@ -199,6 +202,15 @@ class Segmenter:
             if math.prod(smaller) >= math.prod(patch_size):
                 raise
         return self._slide(array, smaller, progress)
+
+
+def _put_back(array: np.ndarray, box: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A part of an array (z, y, x) in its box of the whole, which is 0 elsewhere."""
+    if array.shape == shape:
+        return array
+    whole = np.zeros(shape, array.dtype)
+    whole[box] = array
+    return whole
 
 
 def _check_values(array: np.ndarray) -> None:
