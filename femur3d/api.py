@@ -172,6 +172,8 @@ def segment_many(
             yield scan, read if isinstance(read, InputError) else run(scan, read)
         except InputError as error:
             yield scan, error
+        except MemoryError as error:
+            yield scan, _too_large(scan, error)
 
 
 def _read_or_error(scan: str | os.PathLike[str]) -> ScanFile | InputError:
@@ -179,6 +181,14 @@ def _read_or_error(scan: str | os.PathLike[str]) -> ScanFile | InputError:
         return read_scan(scan)
     except InputError as error:
         return error
+    except MemoryError as error:
+        return _too_large(scan, error)
+
+
+def _too_large(scan: str | os.PathLike[str], error: MemoryError) -> InputError:
+    reason = f" ({error})" if str(error) else ""
+    what = f"{os.fspath(scan)}: not enough memory{reason}"
+    return InputError(f"{what}.\nCrop the scan to the hips, or segment it on a machine with more.")
 
 
 class _Run:
@@ -223,7 +233,7 @@ def _read(
         return _usable("The volume", scan)
     if isinstance(scan, np.ndarray):
         return _usable("The array", _from_array(scan, spacing_mm, origin_mm, direction))
-    if hasattr(scan, "GetSpacing"):
+    if hasattr(scan, "GetDimension") and hasattr(scan, "GetNumberOfComponentsPerPixel"):  # unlike one of ITK or VTK
         if scan.GetDimension() != 3 or scan.GetNumberOfComponentsPerPixel() != 1:
             received = f"{scan.GetDimension()} dimensions, {scan.GetNumberOfComponentsPerPixel()} values a voxel"
             raise InputError(f"A SimpleITK image of {received}.\nExpected a 3-D grey image.")
@@ -238,6 +248,8 @@ def _usable(what: str, volume: Volume) -> ScanFile:
     array = volume.array
     if min(array.shape) < 2 or array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{what} has shape {array.shape} and {array.dtype}.\nExpected real numbers, axes (z, y, x).")
+    if array.dtype == bool:
+        volume = volume.with_array(array.astype(np.uint8))
     straight, notes = orthonormalise(what, volume)
     return ScanFile(straight, notes)
 
