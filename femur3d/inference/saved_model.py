@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from femur3d.config import Network, Preprocessing
-from femur3d.errors import InputError
+from femur3d.errors import InputError, UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
 from femur3d.io.formats.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
-from femur3d.io.settings import current_name, from_dict, to_dict
+from femur3d.io.settings import Section, current_name, from_dict, to_dict
 from femur3d.network.weights import layers_with_weights
 
 if TYPE_CHECKING:  # an engine without it reads models too
@@ -163,8 +163,8 @@ def load_model(folder: Path) -> TrainedModel:
         InputError: a missing or damaged file, a checksum that differs, or weights of other names, shapes or types.
     """
     config = read_config(folder)
-    network_config = from_dict(Network, config["network"], f"{folder / CONFIG}: network")
-    preprocessing = from_dict(Preprocessing, config["preprocessing"], f"{folder / CONFIG}: preprocessing")
+    network_config = _section(Network, folder, config, "network")
+    preprocessing = _section(Preprocessing, folder, config, "preprocessing")
     meaning = _meaning_sha256(config)
     if config.get("config_sha256", meaning) != meaning:
         raise InputError(
@@ -186,6 +186,14 @@ def load_model(folder: Path) -> TrainedModel:
     return TrainedModel(weights, network_config, preprocessing, config["provenance"], digest, limits)
 
 
+def _section(kind: type[Section], folder: Path, config: dict[str, Any], name: str) -> Section:
+    try:
+        return from_dict(kind, config[name], f"{folder / CONFIG}: {name}")
+    except UsageError as error:  # of a setting, but here it is a file's
+        message = f"{folder / CONFIG}: {name}.{error}"
+        raise InputError(f"{message}\nExpected the file of a training: copy the model folder again.") from error
+
+
 def find_model(name: str) -> Path:
     """The folder of a model: `name` itself, or that of one that comes with femur3d, such as 'hip_t1'."""
     shipped = SHIPPED.parent / name
@@ -194,7 +202,7 @@ def find_model(name: str) -> Path:
 
 def check_fits(folder: Path, network: Network) -> None:
     """Raises InputError where there is no model in the folder, or one of other filters."""
-    found = from_dict(Network, read_config(folder)["network"], f"{folder / CONFIG}: network")
+    found = _section(Network, folder, read_config(folder), "network")
     for name in ("encoder_filters", "decoder_filters"):
         if getattr(found, name) != getattr(network, name):
             raise InputError(

@@ -134,6 +134,24 @@ def test_config_with_wrong_values(folder):
         load_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("network", {"encoder_filters": [2, 3, 4]}, "network.encoder_filters: expected 4 numbers"),
+        ("preprocessing", {"patch_size": [10, 16, 16]}, "preprocessing.patch_size: expected three multiples of 8"),
+    ],
+)
+def test_values_that_no_model_has_are_the_files_mistake_and_not_the_commands(folder, part, change, said):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config[part] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError) as caught:
+        load_model(folder)
+    first, _ = str(caught.value).splitlines()
+    assert first.startswith(f"{path}: {said}")
+
+
 def test_a_changed_configuration_is_noticed_and_an_old_one_is_read(folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
