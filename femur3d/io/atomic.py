@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from femur3d.errors import InputError, UsageError
 TEMPORARY = ".writing-"  # how the names of files that are being written begin
 SEAL = b"\nSHA-256 of all above: "  # the digest follows, in 64 digits
 SEAL_BYTES = len(SEAL) + 64
+_MASK = threading.Lock()  # the process's mask of permissions is 0 while it is asked for
 
 
 @contextlib.contextmanager
@@ -94,8 +96,9 @@ def _mode(final: Path) -> int:
     """Permission bits of the file to be replaced, or those that an ordinary new file gets (mkstemp gives 0600)."""
     if final.exists():
         return final.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
+    with _MASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return 0o666 & ~mask
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,30 @@ def test_full_disk_names_the_file(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_threads_leave_the_processs_mask_of_permissions_as_it_was(tmp_path, monkeypatch):
+    """It can be asked for only by setting it: in between, others would take 0 for the process's own."""
+    really, before = os.umask, os.umask(0o027)
+
+    def slow(mask):
+        found = really(mask)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(os, "umask", slow)
+    together = threading.Barrier(2)
+
+    def write(name):
+        together.wait()
+        with replacing(tmp_path / name) as temporary:
+            temporary.write_text(name)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = really(before)
+    assert after == 0o027
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in "ab"} == {0o640}
