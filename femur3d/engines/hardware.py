@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux calls it on x86 and o
 
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU and its driver, whatever an engine makes of it."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # by the user's wish
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    hidden = not re.match(r"\s*(\d|GPU-|MIG-)", visible)  # by the wish of the user, or of Slurm: "NoDevFiles"
     return not hidden and (os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi") is not None)
 
 
