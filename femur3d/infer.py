@@ -32,7 +32,14 @@ from femur3d.export.batch import Finish, Steps, say, segment_all
 from femur3d.export.case_files import LABEL_MAPS, SURFACES, Case, Wanted
 from femur3d.export.case_results import MadeWith
 from femur3d.export.femur_measures import write_femurs
-from femur3d.export.output_folder import cases_by_input, check_folder, check_results_replace_nothing, digest, too_long
+from femur3d.export.output_folder import (
+    cases_by_input,
+    check_folder,
+    check_results_replace_nothing,
+    check_tables_replace_nothing,
+    digest,
+    too_long,
+)
 from femur3d.inference.choice import AUTO, Chooser, find_models
 from femur3d.inference.mode import EXACT, FAST, Mode
 from femur3d.inference.quality_limits import RED, YELLOW, Limit, read_limits
@@ -94,6 +101,7 @@ def main(argv: Sequence[str]) -> int:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         scans = list(map(_with_name_that_fits, scans, cases))
         check_results_replace_nothing(scans, cases, [_wanted(scan) for scan in scans])
+        check_tables_replace_nothing(cases, ["femurs.csv"] * FLAGS.morphometry + ["report.html"] * FLAGS.report)
         check_folder(folder)
         case_results.tidy(cases)
         claims.tidy(cases)

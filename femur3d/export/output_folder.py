@@ -18,6 +18,7 @@ from femur3d.io.formats.voxels import sha256_of
 from femur3d.io.inputs import Scan
 from femur3d.io.integrity import check_name, check_regular
 
+_TABLES = {"femurs.csv": b"case,side,", "report.html": b'id="report-data"'}  # what they are known by
 TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
 
@@ -71,6 +72,24 @@ def check_results_replace_nothing(
             there = _named(str(earlier.get("input")), earlier.get("series"))
             message = f"{case.json}: results of {there} lie there, not of {_named(scan.source, scan.series)}"
             raise UsageError(f"{message}.\nExpected another folder for -o.")
+
+
+def check_tables_replace_nothing(cases: Sequence[Case], names: Sequence[str]) -> None:
+    """The tables and pages of all results may replace those of an earlier run, and nothing else beside a scan.
+
+    Args:
+        cases: of one folder.
+        names: of the files that are to be written.
+
+    Raises:
+        UsageError: one would replace another file beside a scan.
+    """
+    folder = cases[0].folder
+    if folder.resolve() not in {case.path.resolve().parent for case in cases}:
+        return
+    for file in (folder / name for name in names):
+        if file.exists() and not (file.is_file() and _TABLES[file.name] in file.read_bytes()):
+            raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
 
 
 def cases_by_input(folder: Path) -> dict[str, list[str]]:

@@ -6,7 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 
-from femur3d.export.output_folder import digest
+import pytest
+
+from femur3d.errors import UsageError
+from femur3d.export.case_files import Case
+from femur3d.export.output_folder import check_tables_replace_nothing, digest
 from femur3d.io.inputs import Scan, open_sources
 from tests.support.dicom_series import make_scan, write_series
 
@@ -26,3 +30,21 @@ def test_the_digest_of_a_series_is_that_of_its_slices(tmp_path: Path) -> None:
     slices = b"".join((tmp_path / "scan" / f"{z}.dcm").read_bytes() for z in range(6))
     with open_sources([tmp_path / "scan"]) as (scan,):
         assert digest(scan) == hashlib.sha256(slices).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("femurs.csv", "case,side,head_centre_x_mm\na,left,1\n"), ("report.html", '<script id="report-data">')],
+)
+def test_tables_of_all_results_replace_none_that_lies_beside_a_scan(tmp_path: Path, name: str, ours: str) -> None:
+    cases = [Case("a", tmp_path / "scans" / "a.mha", None, tmp_path / folder) for folder in ("scans", "out")]
+    for case in cases:
+        case.folder.mkdir()
+        check_tables_replace_nothing([case], [name])
+        (case.folder / name).write_text("patient,age\nthe user's own")
+    check_tables_replace_nothing(cases[1:], [name])  # no scan lies there
+    check_tables_replace_nothing(cases[:1], [])
+    with pytest.raises(UsageError, match=rf"scans/{name}: lies beside a scan and is no result\.\nExpected another"):
+        check_tables_replace_nothing(cases[:1], [name])
+    (cases[0].folder / name).write_text(ours)
+    check_tables_replace_nothing(cases[:1], [name])
