@@ -134,6 +134,7 @@ def segment(
 
     Raises:
         InputError: the scan or the model cannot be read, or cannot be used.
+        UsageError: there is no such engine, or it is not installed.
     """
     run = _Run(os.fspath(model), labels, fast, engine)
     return run(scan, _read(scan, series, spacing_mm, origin_mm, direction), series)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +128,29 @@ print("LOADED", *sorted(loaded))
     heavy = {"tensorflow", "keras", "jax", "torch", "openvino_telemetry", "vtkmodules", "matplotlib", "pydicom", "PIL"}
     assert not heavy & loaded
     assert read_volume(tmp_path / "out" / "a.nii.gz").array.max() == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is counted by Linux")
+def test_memory_does_not_grow_with_the_number_of_shapes():
+    """Of the boxes that the fast mode looks at closer, hardly two are alike; OpenVINO would keep 2 MB of each."""
+    code = """
+import numpy as np
+from femur3d.engines.openvino_engine import IMAGE, LOWER, Graph
+from femur3d.inference.saved_model import find_model, load_model
+
+def pages():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+refine = Graph(load_model(find_model("hip_t1")), "bfloat16").function([IMAGE, LOWER], ["upper_cls"])
+shapes, seen = np.random.default_rng(0).integers(2, (13, 8, 13), (160, 3)), []
+for z, y, x in shapes.tolist():
+    refine(np.zeros((1, 4 * z, 4 * y, 4 * x, 1), np.float32), np.zeros((1, z, y, x, 64), np.float32))
+    seen.append(pages())
+print((seen[-1] - seen[len(seen) // 2]) * 4096 >> 20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert int(done.stdout) < 25  # MiB; it was 65 in float32, 190 in bfloat16
 
 
 @pytest.mark.slow
