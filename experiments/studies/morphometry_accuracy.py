@@ -24,14 +24,14 @@ from absl import app, flags
 
 from femur3d.io.atomic import replacing
 from femur3d.morphometry.alpha import alpha_degrees, polar_degrees
-from femur3d.morphometry.axes import LONGEST_MM, START, Neck, Shaft
+from femur3d.morphometry.axes import LONGEST_MM, START, Neck, Shaft, section_areas
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.error_bars import COVERAGE, Boundary, half_width, interval, spread
 from femur3d.morphometry.femur import Femur, find_femur
 from femur3d.morphometry.gate import LEVELS, NOT, judge, of_bar
 from femur3d.morphometry.implicit_surface import femur_mesh
 from femur3d.morphometry.sphere import Sphere
-from femur3d.morphometry.surface import PLANES, Frame, Surface, clock_angles, perpendicular
+from femur3d.morphometry.surface import Frame, Surface, clock_angles, perpendicular
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.hip import patient_anatomy
 from femur3d.phantom.patient import FemurShape
@@ -56,7 +56,7 @@ def true_femur(shape: FemurShape) -> Femur:
     map_mm = reach_mm(shape, np.zeros(3), rays, BEYOND * radius) - radius
     along = np.arange(0.6, 1.9, 0.05) * radius
     widths = np.stack([reach_mm(shape, axis * s, around, BEYOND * radius) for s in along], axis=1)
-    areas = 0.5 * np.sin(2 * np.pi / PLANES) * (widths * np.roll(widths, -1, axis=0)).sum(axis=0)
+    areas = section_areas(widths)
     neck = Neck(frame, [], along, widths, areas, int(areas.argmin()), True)
     head = Sphere(np.zeros(3), radius)
     return Femur("left", 1.0, head, neck, shaft, -LOW_MM[2], map_mm, alpha_degrees(map_mm, radius))

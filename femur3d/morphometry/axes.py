@@ -99,12 +99,20 @@ def _sections(surface: Surface, head: Sphere, frame: Frame) -> Neck:
     lines = contours(surface, frame, REACH * radius)
     along = np.arange(SEARCH[0] * radius, SEARCH[1] * radius, NECK_STEP_MM)
     widths = np.stack([_widths(line, along, radius) for line in lines])
-    areas = 0.5 * np.sin(2 * np.pi / PLANES) * (widths * np.roll(widths, -1, axis=0)).sum(axis=0)
+    areas = section_areas(widths)
     if np.isnan(areas).all():
         return Neck(frame, lines, along, widths, areas, 0, False)
     narrowest = int(np.nanargmin(areas))
     last = np.flatnonzero(~np.isnan(areas))[-1]
     return Neck(frame, lines, along, widths, areas, narrowest, 0 < narrowest < last)
+
+
+def section_areas(widths_mm: np.ndarray) -> np.ndarray:
+    """Areas (S,), mm², of sections with a width in every half-plane, (PLANES, S): half the integral of its square.
+
+    The polygon through the same points has half a per cent less; a diameter from it would be 0.07 mm too small.
+    """
+    return np.square(widths_mm).sum(axis=0) * (np.pi / PLANES)
 
 
 def _widths(line: Contour, along: np.ndarray, radius: float) -> np.ndarray:

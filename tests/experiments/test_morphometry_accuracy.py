@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from experiments.studies.morphometry_accuracy import (
     MEASURES,
@@ -19,16 +20,32 @@ from experiments.studies.morphometry_accuracy import (
 from femur3d.morphometry import error_bars
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.gate import MEASURABLE, NOT, PARTS
+from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.patient import FemurShape
 
 
 def test_truth_of_a_phantom_is_what_it_was_made_of() -> None:
     found = dict(zip(DEFINITIONS, values(true_femur(FemurShape())), strict=True))
     assert found["head_radius_mm"] == 23
-    assert found["neck_diameter_mm"] == pytest.approx(2 * 0.68 * 23 * np.sqrt(0.84), abs=0.2)  # an ellipse's
+    assert found["neck_diameter_mm"] == pytest.approx(2 * 0.68 * 23 * np.sqrt(0.84), abs=0.2)  # about an ellipse's
     assert found["neck_shaft_angle_deg"] == pytest.approx(126, abs=0.8)  # the shaft is bowed
     assert found["femoral_offset_mm"] == pytest.approx(43, abs=0.8)
     assert found["cam_height_mm"] == 0
+
+
+def test_true_neck_is_as_wide_as_counting_its_section_says() -> None:
+    shape = FemurShape()
+    femur = true_femur(shape)
+    frame, edge = femur.frame, 0.1
+    across = np.arange(-25, 25, edge)
+    up, front = np.meshgrid(across, across, indexing="ij")
+    place = femur.neck.along_mm[femur.neck.narrowest] * frame.axis
+    points = place + up[..., None] * frame.superior + front[..., None] * frame.anterior
+    lateral, posterior, superior = np.moveaxis(points.astype(np.float32), -1, 0)
+    pieces, _ = ndimage.label(femur_distance((lateral, posterior, superior), shape) < 0)
+    area = np.count_nonzero(pieces == pieces[len(across) // 2, len(across) // 2]) * edge**2
+    measured = dict(zip(DEFINITIONS, values(femur), strict=True))["neck_diameter_mm"]
+    assert measured == pytest.approx(2 * np.sqrt(area / np.pi), abs=0.02)
 
 
 def rows(errors: np.ndarray, level: str) -> list[dict]:
