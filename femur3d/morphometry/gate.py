@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from femur3d.morphometry.alpha import FROM_DEG
+from femur3d.morphometry.definitions import neck_shaft_angle
 from femur3d.morphometry.femur import Femur
 
 MEASURABLE, WITH_CARE, NOT = "measurable", "with care", "not measurable"
@@ -30,6 +31,7 @@ SHAFT_MM = (12.0, 30.0)  # of shaft below the lesser trochanter: less is refused
 SIDEDNESS = 0.1  # head radii
 HEAD_RADIUS_MM = (17.0, 33.0)  # heads of adults have 19 to 30 mm
 NECK_SHARE = 0.95  # of the head's diameter: what is as thick is no neck
+NECK_SHAFT_DEG = (90.0, 170.0)  # adults have 110 to 150: what lies outside is no neck on a shaft
 NECK_ENDS = 2.0  # head radii below the head's centre; a femur that ends above has no whole neck
 WIDEST = {  # by unit: an error bar that reaches further to one side is refused, is with care
     "mm": (6.0, 2.0),
@@ -101,10 +103,13 @@ def _findings(
 
 def _of_junction(femur: Femur, thickest_mm: float) -> Iterator[Finding]:
     slices = f"Slices of {thickest_mm:.1f} mm across the neck"
+    better = f"{slices}: thinner than {JUNCTION_SLICES_MM[1]} mm would be better."
     if thickest_mm > JUNCTION_SLICES_MM[0]:
         yield "junction", NOT, f"{slices}: the outline of head and neck between them is not known."
     elif thickest_mm > JUNCTION_SLICES_MM[1]:
-        yield "junction", WITH_CARE, f"{slices}: thinner than {JUNCTION_SLICES_MM[1]} mm would be better."
+        yield "junction", WITH_CARE, better
+    if thickest_mm > JUNCTION_SLICES_MM[1]:
+        yield "neck", WITH_CARE, better
     if np.nanmax(femur.alpha_deg, initial=0.0) >= FROM_DEG:
         reason = "The outline stands out of the head's sphere on the articular side already: the head is not round."
         yield "junction", NOT, reason
@@ -161,5 +166,9 @@ def _of_shaft(femur: Femur) -> Iterator[Finding]:
             level,
             f"The shaft below the lesser trochanter is {length:.0f} mm long, less than {SHAFT_MM[1]:.0f}.",
         )
+    elif femur.shaft is not None:
+        angle = neck_shaft_angle(femur)
+        if not NECK_SHAFT_DEG[0] <= angle <= NECK_SHAFT_DEG[1]:
+            yield "head", NOT, f"Neck and shaft would be at {angle:.0f}°; in adults it is 110 to 150: this is no head."
     if femur.shaft is None:
         yield "clock", WITH_CARE, "Without a shaft 12 o'clock is the direction of the body, not of the femur."

@@ -70,8 +70,9 @@ def test_gate_knows_what_is_not_there(femur: Femur) -> None:
 
 
 @pytest.mark.parametrize(("mm", "level"), [(1.0, MEASURABLE), (2.0, WITH_CARE), (3.5, NOT)])
-def test_slices_decide_about_the_junction(mm: float, level: str) -> None:
-    assert judge(find_femur(left_femur(2.0)), mm, True)["junction"].level == level
+def test_slices_decide_about_the_junction_and_the_neck(femur: Femur, mm: float, level: str) -> None:
+    found = judge(femur, mm, True)
+    assert (found["junction"].level, found["neck"].level) == (level, MEASURABLE if mm < 2 else WITH_CARE)
 
 
 def test_gate_knows_what_is_no_femur(femur: Femur) -> None:
@@ -79,6 +80,14 @@ def test_gate_knows_what_is_no_femur(femur: Femur) -> None:
     thin = dataclasses.replace(femur.head, radius_mm=NECK_MM / 0.96)
     for head in (small, thin):
         assert judge(dataclasses.replace(femur, head=head), 1.0, True)["head"].level == NOT
+    assert femur.shaft is not None
+    across = femur.frame.superior  # the shaft at a right angle to the neck, but for 15°
+    for turn, level in ((-15, NOT), (15, MEASURABLE)):
+        direction = np.cos(np.radians(turn)) * across - np.sin(np.radians(turn)) * femur.frame.axis
+        angle = judge(
+            dataclasses.replace(femur, shaft=dataclasses.replace(femur.shaft, direction=direction)), 1.0, True
+        )
+        assert (angle["head"].level, "at 75°" in angle["head"].reason) == (level, level == NOT)
     not_round = dataclasses.replace(femur, alpha_deg=np.full_like(femur.alpha_deg, 100.0))
     assert judge(not_round, 1.0, True)["junction"].level == NOT
 
