@@ -30,7 +30,7 @@ from femur3d.io.case_names import Wish, distinct
 from femur3d.io.images import case_name, read_volume
 from femur3d.io.integrity import read_json, valid_json
 from femur3d.morphometry.error_bars import Boundary
-from femur3d.morphometry.measure import Morphometry, as_json, measure_labels, measure_surface
+from femur3d.morphometry.measure import Morphometry, as_json, measure_labels, measure_surface, only_femur
 from femur3d.morphometry.surface import Surface
 
 FLAGS = flags.FLAGS
@@ -80,7 +80,7 @@ def _is_surface(path: Path) -> bool:
 def _measure(path: Path) -> dict[str, Morphometry | InputError]:
     if not _is_surface(path):
         return _measured_labels(path)
-    surface = Surface(*read_mesh(path))
+    surface = only_femur(Surface(*read_mesh(path)))
     boundary = Boundary(_voxel_mm(), np.eye(3)) if FLAGS.voxel_mm else None
     one = measure_surface(surface, FLAGS.side, boundary=boundary)
     return {one.side: one}

@@ -85,6 +85,16 @@ def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> N
     assert list(merged["morphometry"]) == ["left"]
 
 
+def test_two_femurs_in_one_surface_are_told(tmp_path: Path) -> None:
+    surface = left_femur(2.5)
+    right = surface.vertices * [-1, 1, 1] - [190, 0, 0]
+    triangles = np.concatenate([surface.triangles, surface.triangles[:, ::-1] + len(right)])
+    write_mesh(np.concatenate([surface.vertices, right]), triangles, tmp_path / "both.stl")
+    done = measure("-i", tmp_path / "both.stl", "-o", tmp_path / "out")
+    assert (done.returncode, "both.stl: There are several bodies" in done.stderr) == (3, True)
+    assert not (tmp_path / "out/both.json").exists()
+
+
 def test_surfaces_are_read_as_they_were_written_and_open_ones_refused(tmp_path: Path) -> None:
     surface = left_femur(2.0)
     for name in ("a.stl", "a.ply"):
@@ -99,6 +109,15 @@ def test_surfaces_are_read_as_they_were_written_and_open_ones_refused(tmp_path: 
     (tmp_path / "text.stl").write_text("no surface")
     with pytest.raises(InputError, match="not a surface"):
         read_mesh(tmp_path / "text.stl")
+
+
+def test_surfaces_whose_triangles_face_different_ways_are_refused(tmp_path: Path) -> None:
+    surface = left_femur(2.0)
+    half = len(surface.triangles) // 2
+    mixed = np.concatenate([surface.triangles[:half], surface.triangles[half:, ::-1]])
+    write_mesh(surface.vertices, mixed, tmp_path / "mixed.stl")
+    with pytest.raises(InputError, match="face different ways"):
+        read_mesh(tmp_path / "mixed.stl")
 
 
 def test_infer_and_python_measure_what_they_segment(threshold_model: Path, tmp_path: Path) -> None:

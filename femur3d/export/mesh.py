@@ -18,7 +18,7 @@ from femur3d.io.integrity import read_bytes, whole_number, writing
 
 MESH_EXTENSIONS = (".stl", ".ply")
 
-_OPEN = 0.002  # part of the edges that may have one triangle only
+_OPEN = 0.002  # part of the edges that may have one triangle only, or two that do not agree
 _NOTE = "femur3d surface, millimetres, LPS world coordinates (+x left, +y posterior)"  # 80 bytes at most for STL
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _PLY_TRIANGLE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
@@ -77,7 +77,7 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (N, 3), float64, and outward triangles (M, 3) of a closed surface in an STL or PLY file.
 
     Raises:
-        InputError: not such a file, unreadable, without triangles, or not closed.
+        InputError: not such a file, unreadable, without triangles, not closed, or not orientable as it is.
     """
     path = Path(path)
     if path.suffix.lower() not in MESH_EXTENSIONS or not path.is_file():
@@ -92,9 +92,14 @@ def read_mesh(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     vertices, number = np.unique(corners, axis=0, return_inverse=True)  # STL has every corner of its own
     triangles = number.ravel()[faces].astype(np.int64)
     edges = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
-    _, counts = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
+    _, edge, counts = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
     if (counts == 1).mean() > _OPEN:
         raise InputError(f"{path}: the surface is open.\nClose it (fill its holes): inside and outside must be told.")
+    there_and_back = np.bincount(edge.ravel(), np.sign(edges[:, 1] - edges[:, 0]))  # 0 between neighbours that agree
+    if (there_and_back != 0).mean() > _OPEN:
+        raise InputError(
+            f"{path}: its triangles face different ways.\nMake its normals consistent and export it again."
+        )
     corners = vertices[triangles]
     inside_out = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0
     return vertices, triangles[:, ::-1] if inside_out else triangles

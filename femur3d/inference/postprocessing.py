@@ -171,7 +171,21 @@ def _centroid_x_mm(mask: np.ndarray, grid: Volume, start: Sequence[int] = (0, 0,
 def _solid(components: np.ndarray, value: int, box: tuple[slice, ...], height: int) -> np.ndarray:
     """Mask, bool (z, y, x), of one component; its holes in the slices across array axis `height` are filled."""
     mask = np.zeros(components.shape, bool)
+    mask[box] = _filled(components[box] == value, height)
+    return mask
+
+
+def without_holes(mask: np.ndarray, grid: Volume) -> np.ndarray:
+    """The mask of a femur, bool (z, y, x), and what it encloses in a slice across the patient's height.
+
+    Args:
+        mask: on a grid of that direction.
+        grid: says which axis runs along the patient.
+    """
+    return _filled(mask, _axis_along(grid, 2))
+
+
+def _filled(mask: np.ndarray, height: int) -> np.ndarray:
     in_slice = ndimage.generate_binary_structure(3, 1)
     np.moveaxis(in_slice, height, 0)[[0, 2]] = False
-    mask[box] = ndimage.binary_fill_holes(components[box] == value, in_slice)
-    return mask
+    return ndimage.binary_fill_holes(mask, in_slice)

@@ -11,12 +11,13 @@ import numpy as np
 from scipy import ndimage
 
 from femur3d.errors import InputError
+from femur3d.inference.postprocessing import without_holes
 from femur3d.morphometry.definitions import DEFINITIONS, values
 from femur3d.morphometry.error_bars import Boundary, spread
 from femur3d.morphometry.femur import Femur, Side, find_femur
 from femur3d.morphometry.gate import NOT, Verdict, judge, of_bar, worst
 from femur3d.morphometry.implicit_surface import femur_mesh
-from femur3d.morphometry.surface import Surface, clock_angles
+from femur3d.morphometry.surface import Surface, bodies, clock_angles, encloses
 from femur3d.volume import Volume, bounding_box
 
 SURFACE_MM = 1.0  # what a surface is taken to have been drawn in, where that is not known
@@ -127,6 +128,18 @@ def _number(value: float) -> float | None:
     return round(float(value), 3) if math.isfinite(value) else None
 
 
+def only_femur(surface: Surface) -> Surface:
+    """The largest body of a surface, without specks beside it and without the walls of cavities in it.
+
+    Raises:
+        InputError: another body is as large as a femur.
+    """
+    largest, *others = bodies(surface, 1000 * LEAST_ML)
+    if any(not encloses(largest, other.vertices[0]) for other in others):
+        raise InputError("There are several bodies as large as a femur.\nExpected one femur: save each as a file.")
+    return largest
+
+
 def measure_surface(
     surface: Surface,
     side: Side | None = None,
@@ -198,20 +211,29 @@ def measure_labels(
         flags: sentences of the segmentation's red quality flags.
 
     Returns:
-        By side ('left', 'right'), or the label's name where no head was found.
+        By side ('left', 'right'), or the label's name where no head was found, or a second femur of a side.
     """
     found: dict[str, Morphometry | InputError] = {}
+    sizes: dict[str, int] = {}
     for name, side, mask in _femurs(labels, names):
         try:
             one = measure_mask(mask, probability, side, flags)
-            found[one.side] = one
         except InputError as error:
             found[name] = error
+            continue
+        size = int(np.count_nonzero(mask.array))
+        if one.side in sizes:
+            found[name] = InputError(f"More than one {one.side} femur by their necks.\nOnly the largest is measured.")
+        if size > sizes.get(one.side, 0):
+            found[one.side], sizes[one.side] = one, size
     return found
 
 
 def _femurs(labels: Volume, names: Mapping[int, str]) -> Iterator[tuple[str, Side | None, Volume]]:
-    """Name, side and mask of every piece of a label that is as large as a femur; the largest piece where sides are."""
+    """Name, side and mask of every piece of a label that is as large as a femur; the largest piece where sides are.
+
+    What a piece encloses is bone: marrow that is not labelled would put a second wall beside the neck's.
+    """
     voxel_ml = math.prod(labels.spacing_mm) / 1000
     for value, name in names.items():
         mask = labels.array == value
@@ -224,5 +246,5 @@ def _femurs(labels: Volume, names: Mapping[int, str]) -> Iterator[tuple[str, Sid
         chosen = [int(sizes.argmax())] if side else np.flatnonzero(sizes > LEAST_ML).tolist()
         for piece in chosen:
             whole = np.zeros(mask.shape, bool)
-            whole[box] = pieces == piece + 1
+            whole[box] = without_holes(pieces == piece + 1, labels)
             yield name, side, labels.with_array(whole)

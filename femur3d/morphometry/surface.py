@@ -10,6 +10,8 @@ import dataclasses
 import functools
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 PLANES = 36  # half-planes of the clock: every 10°, three an hour
 
@@ -72,6 +74,38 @@ class Surface:
         corners = cluster[self.triangles]
         apart = (corners != np.roll(corners, 1, axis=1)).all(axis=1)
         return Surface(np.stack(sums, axis=1) / counts[:, None], corners[apart])
+
+
+def bodies(surface: Surface, least_mm3: float) -> list[Surface]:
+    """The parts that share no vertex, largest first and turned outwards: the largest, and those of such a volume."""
+    size, corners = len(surface.vertices), surface.triangles
+    ends = np.concatenate([corners[:, [0, 1]], corners[:, [0, 2]]]).T
+    graph = coo_matrix((np.ones(ends.shape[1], bool), tuple(ends)), (size, size))
+    part_of = connected_components(graph, directed=False)[1]
+    a, b, c = (surface.vertices[corners[:, corner]] - surface.vertices.mean(axis=0) for corner in range(3))
+    volumes = np.bincount(part_of[corners[:, 0]], np.einsum("ij,ij->i", a, np.cross(b, c)) / 6)
+    found: list[Surface] = []
+    for part in np.argsort(-np.abs(volumes), kind="stable"):
+        if found and abs(volumes[part]) < least_mm3:
+            break
+        used = part_of == part
+        triangles = (np.cumsum(used) - 1)[corners[used[corners[:, 0]]]]
+        found.append(Surface(surface.vertices[used], triangles if volumes[part] > 0 else triangles[:, ::-1]))
+    return found
+
+
+def encloses(surface: Surface, point_mm: np.ndarray) -> bool:
+    """Whether a point (3,) lies inside: the triangles' solid angles add up to 4π there, and to 0 outside.
+
+    The solid angle is that of van Oosterom and Strackee 1983 (IEEE Trans Biomed Eng 30:125).
+    """
+    corners = surface.vertices[surface.triangles] - point_mm  # (T, 3, 3)
+    a, b, c = np.moveaxis(corners, 1, 0)
+    u, v, w = np.moveaxis(np.linalg.norm(corners, axis=2), 1, 0)
+    dots = [np.einsum("ij,ij->i", *pair) for pair in ((a, b), (b, c), (c, a))]
+    above = np.einsum("ij,ij->i", a, np.cross(b, c))
+    angles = 2 * np.arctan2(above, u * v * w + dots[0] * w + dots[1] * u + dots[2] * v)
+    return bool(abs(angles.sum()) > 2 * np.pi)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

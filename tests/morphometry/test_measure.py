@@ -7,13 +7,16 @@ import json
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from femur3d.errors import InputError
 from femur3d.morphometry.definitions import DEFINITIONS
 from femur3d.morphometry.error_bars import BARS, GRIDS_MM, Boundary, half_width, interval
 from femur3d.morphometry.femur import Femur, find_femur
 from femur3d.morphometry.gate import MEASURABLE, NOT, WITH_CARE, judge, of_bar
-from femur3d.morphometry.measure import measure_surface
-from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, left_femur
+from femur3d.morphometry.measure import Morphometry, measure_labels, measure_surface, only_femur
+from femur3d.morphometry.surface import Surface
+from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, both_femurs, left_femur
 
 THICK = Boundary(np.array([0.9, 5.2, 0.9]), np.eye(3))
 
@@ -125,3 +128,50 @@ def test_where_the_head_is_refused_one_sentence_says_so_without_a_number_of_it()
     assert str(small) == f"left femur: not measurable. {small.centre_verdict.reason}"
     assert small.as_dict()["head_centre_mm"]["error"] is None
     assert all(one.verdict.level == NOT for one in small.measures.values())
+
+
+def test_marrow_that_is_not_labelled_leaves_the_neck_as_wide_as_it_is() -> None:
+    """A label map of the cortex alone, open below: without its inner wall it is the whole femur."""
+    solid = both_femurs(2.5)
+    wall = solid.with_array(np.where(ndimage.binary_erosion(solid.array == 1, iterations=2), 0, solid.array == 1))
+    wall.array[: np.flatnonzero(wall.array.any(axis=(1, 2)))[0] + 3] = 0
+    found, whole = (measure_labels(labels, {1: "left"})["left"] for labels in (wall, solid))
+    assert isinstance(found, Morphometry)
+    assert isinstance(whole, Morphometry)
+    assert found.measures["neck_diameter_mm"].value == pytest.approx(whole.measures["neck_diameter_mm"].value, abs=0.2)
+
+
+def test_a_second_femur_of_a_side_is_told_and_the_larger_one_measured() -> None:
+    """A left femur without the end of its shaft in front of a whole one, 96 mm apart, all of one label."""
+    labels = both_femurs(3.0)
+    left = (labels.array == 1).astype(np.uint8)
+    short = left.copy()
+    short[: np.flatnonzero(left.any(axis=(1, 2)))[0] + 4] = 0
+    gap = np.zeros((len(left), 3, left.shape[2]), np.uint8)
+    for parts, y_mm in (((short, gap, left), 3.0 * (left.shape[1] + 3)), ((left, gap, short), 0.0)):
+        found = measure_labels(dataclasses.replace(labels, array=np.concatenate(parts, axis=1)), {1: "femur"})
+        assert set(found) == {"left", "femur"}
+        assert isinstance(found["left"], Morphometry)
+        assert found["left"].centre_mm[1] == pytest.approx(y_mm, abs=1.0)
+        assert "More than one left femur" in str(found["femur"])
+
+
+@pytest.mark.parametrize("outwards", [False, True])
+def test_the_wall_of_a_cavity_and_specks_are_no_part_of_the_femur(outwards: bool) -> None:
+    surface = left_femur(3.0)
+    inner = surface.moved(np.full(len(surface.vertices), -4.0))
+    speck = Surface(0.1 * surface.vertices + [60, 60, 0], surface.triangles)
+    triangles = [surface.triangles, surface.triangles[:, :: 1 if outwards else -1], surface.triangles]
+    count = len(surface.vertices)
+    together = Surface(
+        np.concatenate([inner.vertices, surface.vertices, speck.vertices]),
+        np.concatenate([triangles[1], triangles[0] + count, triangles[2] + 2 * count]),
+    )
+    found = only_femur(together)
+    assert np.array_equal(found.vertices, surface.vertices)
+    assert np.array_equal(found.triangles, surface.triangles)
+    beside = Surface(
+        np.concatenate([surface.vertices, inner.vertices + 90]), together.triangles[: 2 * len(triangles[0])]
+    )
+    with pytest.raises(InputError, match="several bodies"):
+        only_femur(beside)
