@@ -176,12 +176,17 @@ def load_labels(path: Path, roles: LabelRoles | None = None) -> Volume:
 
 
 def without_ignored(reference: Volume, prediction: Volume) -> tuple[Volume, Volume]:
-    """Both with background where the reference says IGNORED, so that these voxels are neither right nor wrong."""
+    """Both with background where the reference says IGNORED, so that these voxels are neither right nor wrong.
+
+    What only the prediction ignores is background in it: it draws no femur there.
+    """
     ignored = reference.array == IGNORED
-    if not ignored.any():
+    left_open = ignored | (prediction.array == IGNORED)
+    if not left_open.any():
         return reference, prediction
-    cut = [labels.with_array(np.where(ignored, np.uint8(0), labels.array)) for labels in (reference, prediction)]
-    return cut[0], cut[1]
+    none = np.uint8(0)
+    kept = np.where(ignored, none, reference.array), np.where(left_open, none, prediction.array)
+    return reference.with_array(kept[0]), prediction.with_array(kept[1])
 
 
 def check_geometry(path: Path, volume: Volume, reference_path: Path, reference: Volume) -> None:

@@ -124,6 +124,19 @@ def test_labels_mean_what_the_dataset_calls_them(tmp_path: Path, is_own: bool) -
     assert np.count_nonzero(reference.array == 1) == np.count_nonzero(array == 3) < np.count_nonzero(array >= 3)
 
 
+def test_what_a_prediction_ignores_is_no_femur_of_it(tmp_path: Path) -> None:
+    """Another reader's labels: the right femur is drawn as left, and the speck is left open."""
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "left": 1, "right": 2, "ignore": 4}}')
+    write(tmp_path / "labelsTr" / "a.nii.gz", BOTH)
+    array = label_volume(l1=[LEFT, RIGHT]).array
+    array[SPECK] = 4
+    write(tmp_path / "predictions" / "a.nii.gz", BOTH.with_array(array))
+    (case,) = find_cases(tmp_path / "labelsTr", tmp_path / "predictions")
+    reference, prediction, _ = load_pair(case, roles_beside(case.reference.parent), is_own=False)
+    assert set(np.unique(prediction.array)) == {0, 1}
+    assert np.array_equal(split_femurs(reference, prediction).array, BOTH.array)
+
+
 def test_a_value_that_the_dataset_does_not_name(tmp_path: Path) -> None:
     path = write(tmp_path / "labelsTr" / "a.nii.gz", label_volume(l1=[LEFT], l2=[RIGHT]))
     (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "femur": 1}}')
