@@ -14,6 +14,7 @@ import pytest
 from femur3d import segment
 from femur3d.errors import InputError
 from femur3d.export.mesh import read_mesh, write_mesh
+from femur3d.export.pictures.morphometry import morphometry_figure
 from femur3d.io.images import write_volume
 from femur3d.volume import Volume
 from tests.support.dicom_series import write_scan
@@ -83,6 +84,11 @@ def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> N
     assert ours.items() < merged.items()
     assert merged["x"] is None
     assert list(merged["morphometry"]) == ["left"]
+
+
+def test_a_case_may_be_called_like_a_formula(tmp_path: Path) -> None:
+    morphometry_figure([], tmp_path / "picture.png", "a$_$b")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_two_femurs_in_one_surface_are_told(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def morphometry_figure(femurs: Sequence[Morphometry], path: str | os.PathLike[st
     """
     rows = max(len(femurs), 1)
     figure = Figure(figsize=(19, 6.2 * rows), layout="constrained")
-    figure.suptitle(f"{title}: for research only", x=0.01, ha="left")
+    figure.suptitle(f"{title}: for research only", x=0.01, ha="left", parse_math=False)
     for part, one in zip(figure.subfigures(rows, 1, squeeze=False)[:, 0], femurs, strict=False):
         pictures, words = part.subfigures(2, 1, height_ratios=(1, 0.95))
         axes = pictures.subplots(1, len(HOURS) + 2, width_ratios=(1,) * len(HOURS) + (1.3, 1.0))
