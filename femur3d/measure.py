@@ -10,6 +10,7 @@ DIR/CASE.json, a picture DIR/CASE_morphometry.png, and DIR/femurs.csv. For resea
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,8 +103,8 @@ def _voxel_mm() -> np.ndarray:
     except ValueError as error:
         received = ",".join(FLAGS.voxel_mm)
         raise UsageError(f"--voxel_mm {received}: not three lengths.\nExpected e.g. 0.9,5.2,0.9.") from error
-    if min(x, y, z) <= 0:
-        raise UsageError(f"--voxel_mm {x},{y},{z}: not positive.\nExpected e.g. 0.9,5.2,0.9.")
+    if not all(0 < edge < math.inf for edge in (x, y, z)):
+        raise UsageError(f"--voxel_mm {x},{y},{z}: not positive lengths.\nExpected e.g. 0.9,5.2,0.9.")
     return np.array([x, y, z])
 
 

@@ -86,6 +86,14 @@ def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> N
     assert list(merged["morphometry"]) == ["left"]
 
 
+def test_voxels_that_are_no_lengths_are_refused(tmp_path: Path) -> None:
+    surface = left_femur(3.0)
+    write_mesh(surface.vertices, surface.triangles, tmp_path / "one.stl")
+    done = measure("-i", tmp_path / "one.stl", "-o", tmp_path / "out", "--voxel_mm", "nan,1,1")
+    assert done.returncode == 2
+    assert done.stderr == "--voxel_mm nan,1.0,1.0: not positive lengths.\nExpected e.g. 0.9,5.2,0.9.\n"
+
+
 def test_a_case_may_be_called_like_a_formula(tmp_path: Path) -> None:
     morphometry_figure([], tmp_path / "picture.png", "a$_$b")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
