@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -75,7 +76,7 @@ def pack_dataset(
         for case, part in jobs:
             progress(case.name)
             variants = experiment.training.variants if part == "train" else (0,)
-            for hip in _hips(case, labels, roles, experiment.preprocessing):
+            for hip in _hips(case, labels, roles, experiment.preprocessing, variants):
                 count += _add_variants(writer, hip, case, part, variants)
     return count
 
@@ -139,7 +140,10 @@ def describe_packing(folder: str | os.PathLike[str], fold: int = 0, femur_labels
     return "; ".join(words)
 
 
-def _hips(case: CasePaths, labels: dict[str, int], roles: LabelRoles, preprocessing: Preprocessing) -> list[Hip]:
+def _hips(
+    case: CasePaths, labels: dict[str, int], roles: LabelRoles, preprocessing: Preprocessing, variants: Sequence[int]
+) -> list[Hip]:
+    """The volumes of a case, all of whose variants hold a patch. Raises InputError."""
     scan, label = load_case(case, labels)
     femurs = label.with_array(np.where(np.isin(label.array, roles.femurs), label.array, 0).astype(np.uint8))
     if not femurs.array.any():
@@ -153,10 +157,12 @@ def _hips(case: CasePaths, labels: dict[str, int], roles: LabelRoles, preprocess
             f"{case.name}: label {min(lost)} has too few voxels to be seen at {preprocessing.spacing_mm} mm.\n"
             "Expected a whole femur, or a finer preprocessing.spacing_mm."
         )
-    for hip in hips:
-        if any(n < p for n, p in zip(hip.image.array.shape, preprocessing.patch_size, strict=True)):
+    for hip, number in itertools.product(hips, variants):
+        shape = variant(hip.image.array, number).shape
+        if any(n < p for n, p in zip(shape, preprocessing.patch_size, strict=True)):
+            turned = " when turned by 90°" if number % 2 else ""
             raise InputError(
-                f"{case.name}: the volume around label {hip.label_value} has {hip.image.array.shape} voxels (z, y, x), "
+                f"{case.name}: the volume around label {hip.label_value} has {shape} voxels (z, y, x){turned}, "
                 f"less than a patch of {preprocessing.patch_size}.\nExpected a larger preprocessing.margin_mm, a finer "
                 "preprocessing.spacing_mm or a scan with more around the femur."
             )

@@ -208,6 +208,21 @@ def test_missing_label_and_too_large_a_patch(tmp_path, tiny_experiment):
     assert not (tmp_path / "p.h5").exists()
 
 
+def test_a_patch_has_to_fit_in_the_turned_volumes_too(tmp_path, tiny_experiment):
+    """Of 36×25×22 voxels 16×24×16 are a part, of the same turned by 90° they are not."""
+    folder = write_dataset(tmp_path / "d")
+    settings = ["preprocessing.margin_mm=12", "preprocessing.patch_size=(16, 24, 16)"]
+    upright, turned = (
+        with_settings(tiny_experiment, [*settings, f"training.variants={v}"]) for v in ("(0, 6)", "(0, 7)")
+    )
+    assert pack_dataset(folder, tmp_path / "p.h5", upright, lambda name: None) == 10
+    with PackedDataset(tmp_path / "p.h5") as packed:
+        assert packed.shape(0)[1:] == (25, 22)
+    with pytest.raises(InputError, match=r"case_0: .*, 22, 25\) voxels \(z, y, x\) when turned by 90°, less than") as e:
+        pack_dataset(folder, tmp_path / "q.h5", turned, lambda name: None)
+    assert str(e.value).count("\n") == 1
+
+
 def test_files_that_are_not_packed_datasets(tmp_path, packed_file):
     with pytest.raises(InputError, match="no such file"):
         PackedDataset(tmp_path / "none.h5")
