@@ -2,7 +2,8 @@
 
 A checkpoint is an uncompressed .npz of plain arrays (nothing in it can run), written to a temporary name and renamed,
 with its SHA-256 behind its end;
-the newest two are kept, and a damaged newest one is passed over for the one before.
+the newest two are kept, and a damaged newest one is passed over for the one before, and goes with the next that is
+written.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ def _state(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Itera
 
 
 def save_checkpoint(folder: Path, step: int, network: keras.Model, optimizer: keras.optimizers.Optimizer) -> Path:
-    """Writes `step_00001234.npz` and removes all but the newest two. Returns its path."""
+    """Writes `step_00001234.npz` and removes all but it and the one before. Returns its path."""
     path = folder / f"step_{step:08d}.npz"
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _state(network, optimizer)}
     with replacing(path) as temporary:
         np.savez(temporary, step=np.int64(step), **arrays)
         seal(temporary)
-    for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
+    found = checkpoints(folder)
+    kept = found[: found.index(path) + 1][-KEPT:]  # a later one was passed over: damaged
+    for other in set(found) - set(kept):
+        other.unlink()
     return path
 
 

@@ -34,9 +34,19 @@ def test_nothing_to_restore(tmp_path):
 
 
 def test_newest_two_are_kept(tmp_path):
-    for step in (1, 10, 9, 200):
+    for step in (1, 9, 10, 200):
         save_checkpoint(tmp_path, step, *pair())
     assert [p.name for p in checkpoints(tmp_path)] == ["step_00000010.npz", "step_00000200.npz"]
+
+
+def test_a_damaged_one_that_was_passed_over_takes_no_sound_ones_place(tmp_path):
+    """Gone on from 200, because 400 is damaged, and stopped at 250: two sound ones are kept, 200 and 250."""
+    for step in (200, 400):
+        newest = save_checkpoint(tmp_path, step, *pair(step))
+    newest.write_bytes(b"nothing")
+    assert restore_latest(tmp_path, *pair()) == 200
+    save_checkpoint(tmp_path, 250, *pair(250))
+    assert [p.name for p in checkpoints(tmp_path)] == ["step_00000200.npz", "step_00000250.npz"]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:2000] + b"x" + b[2001:]])
