@@ -177,7 +177,8 @@ class MetricsLog:
         if not self._path.exists():
             return []
         with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = [{c: row.get(c) or "" for c in self._columns} for row in csv.DictReader(file)]
+            whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk cuts rows off
+        rows = [{c: row.get(c) or "" for c in self._columns} for row in whole]
         return [row for row in rows if _is_sound(row) and int(row["step"]) <= step]
 
     def add(self, row: Mapping[str, float | int]) -> None:

@@ -38,6 +38,23 @@ def test_metrics_beyond_the_step_are_dropped(tmp_path):
     assert (tmp_path / "m.csv").read_text().split() == ["step,loss", "1,0.5", "2,1", "3,9"]
 
 
+@pytest.mark.parametrize("left", ["2", "22", "220,0.5"])
+def test_a_row_that_a_full_disk_cut_off_is_dropped(tmp_path, left):
+    """Of `220,0.5,0.75` after a checkpoint at 200, the first characters alone may be there: they are no update 22."""
+    path = tmp_path / "m.csv"
+    whole = "step,loss,dice\r\n20,0.5,\r\n200,0.5,0.75\r\n"
+    path.write_bytes((whole + left).encode())
+    MetricsLog(path, ("step", "loss", "dice")).start_after(200)
+    assert path.read_bytes().split() == whole.encode().split()
+
+
+def test_rows_of_a_version_with_fewer_columns_are_kept(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("step,loss\n1,0.5\n2,0.25\n")
+    MetricsLog(path, ("step", "loss", "dice")).start_after(2)
+    assert path.read_text().split() == ["step,loss,dice", "1,0.5,", "2,0.25,"]
+
+
 def test_a_run_directory_that_is_not_opened_writes_nothing(tmp_path, tiny_experiment):
     run = RunDirectory(tmp_path / "r")
     run.check_experiment(tiny_experiment)
