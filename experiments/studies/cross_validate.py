@@ -65,6 +65,16 @@ def link_dataset(dataset: Path, folder: Path, split: Split) -> Path:
     return folder
 
 
+def check_cases(run: Path, split: Split) -> None:
+    """Raises UsageError where a finished run was trained on other cases than the split's: it may know who is tested."""
+    seen = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["provenance"]["training_cases"]
+    if sorted(seen) != sorted(split.train):
+        raise UsageError(
+            f"{run}: trained on {', '.join(sorted(seen))}, now on {', '.join(sorted(split.train))}.\n"
+            "Expected the cases, --folds and --fold that this cross-validation was begun with; choose another -o."
+        )
+
+
 def _define_flags() -> None:
     """Not at import: tests use the functions above."""
     flags.DEFINE_string("dataset", None, "folder in nnU-Net's layout, one case a patient", required=True)
@@ -86,8 +96,11 @@ def main(argv: Sequence[str]) -> int:
 
     def train(name: str, split: Split) -> Path:
         """The model of a split."""
-        linked, run = link_dataset(dataset, output / "datasets" / f"{dataset.name}_{name}", split), output / name
-        if not is_trained(run, experiment):
+        run = output / name
+        if is_trained(run, experiment):
+            check_cases(run, split)
+        else:
+            linked = link_dataset(dataset, output / "datasets" / f"{dataset.name}_{name}", split)
             settings = [word for setting in FLAGS.set for word in ("--set", setting)]
             settings += ["--femur_labels", ",".join(FLAGS.femur_labels)] if FLAGS.femur_labels else []
             _call("femur3d.train", "--experiment", FLAGS.experiment, "--dataset", linked, "--run", run, *settings)

@@ -64,9 +64,15 @@ def called(monkeypatch, tmp_path):
     """Runs the tool on a dataset and returns the modules and words that it called."""
     (tmp_path / "tiny.py").write_text(EXPERIMENT, encoding="utf-8")
     dataset = write_dataset(tmp_path / "data", cases=5, validation=1)
+    folds = cross_validate.make_folds([f"case_{i}" for i in range(5)], ["case_4"], 3)
 
     def run(*trained, **more):
         found = []
+        for name in trained:
+            model = tmp_path / "out" / name / "model"
+            model.mkdir(parents=True, exist_ok=True)
+            provenance = {"training_cases": folds[int(name[-1])].train}
+            (model / "config.json").write_text(json.dumps({"provenance": provenance}), encoding="utf-8")
         words = {"dataset": dataset, "output": tmp_path / "out", "experiment": tmp_path / "tiny.py", "folds": 3}
         words |= {"set": [], "all": True, "fold": 0, "femur_labels": [], **more}
         monkeypatch.setattr(cross_validate, "FLAGS", types.SimpleNamespace(**words))
@@ -106,6 +112,12 @@ def test_goes_on_where_it_was_and_hands_settings_on(called):
     assert value(calls[2], "--set") == "training.seed=3"
     assert "--femur_labels" not in calls[2]
     assert all("--continue" in words for words in calls if words[0] == "femur3d.infer")
+
+
+def test_a_fold_that_was_trained_on_other_patients_is_refused(called):
+    """Of three folds the second one holds out other patients than of four: its network has seen some of those."""
+    with pytest.raises(UsageError, match=r"fold1: trained on case_1, case_3, case_4, now on case_1, case_2, case_4"):
+        called("fold0", "fold1", folds=4)
 
 
 def test_labels_and_fold_are_handed_on(called, tmp_path):
