@@ -26,12 +26,17 @@ STEP_PER_FORWARD = 4.0  # time of an update over that of a forward pass of its b
 
 
 class Report:
-    """metrics.csv, TensorBoard, log.txt and the progress bar of one training, which goes on after `step`."""
+    """metrics.csv, TensorBoard, log.txt and the progress bar of one training, which goes on after `step`.
+
+    Attributes:
+        is_validated: whether what was reported of `step` has a validation Dice: a stop may have cut the validation
+            short.
+    """
 
     def __init__(self, run: RunDirectory, experiment: Experiment, step: int, bar: tqdm) -> None:
         self._run, self._steps, self._bar = run, experiment.training.steps, bar
         self._metrics = MetricsLog(run.path / "metrics.csv", COLUMNS)
-        self._metrics.start_after(step)
+        self.is_validated = bool(self._metrics.start_after(step).get("validation_dice"))
         self.board = open_tensorboard_log(run.path, step)
         self.board.hyperparameters(experiment)
 
@@ -51,6 +56,12 @@ class Report:
         if row:
             self.board.scalars(step, row)
             self._metrics.add({"step": step, **row})
+
+    def complete(self, step: int, row: Mapping[str, float]) -> None:
+        """Writes what was missing of a step that was reported before the run was stopped; {} writes nothing."""
+        if row:
+            self.board.scalars(step, row)
+            self._metrics.complete({"step": step, **row})
 
 
 class Window:

@@ -167,11 +167,16 @@ class MetricsLog:
         self._path = path
         self._columns = columns
 
-    def start_after(self, step: int) -> None:
-        """Writes the header, or drops the rows beyond the step that a run goes on from."""
-        rows = [dict(zip(self._columns, self._columns, strict=True)), *self._rows_until(step)]
+    def start_after(self, step: int) -> dict[str, str]:
+        """Writes the header, or drops the rows beyond the step that a run goes on from. Returns its row, or {}."""
+        rows = self._rows_until(step)
+        self._write(rows)
+        return rows[-1] if rows and int(rows[-1]["step"]) == step else {}
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        header = dict(zip(self._columns, self._columns, strict=True))
         with replacing(self._path) as temporary:
-            temporary.write_text(_csv_text(rows, self._columns), encoding="utf-8")
+            temporary.write_text(_csv_text([header, *rows], self._columns), encoding="utf-8")
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         if not self._path.exists():
@@ -183,9 +188,19 @@ class MetricsLog:
 
     def add(self, row: Mapping[str, float | int]) -> None:
         """Appends a row; columns that it lacks stay empty."""
-        text = {c: _number(row[c]) if c in row else "" for c in self._columns}
         with naming(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
-            file.write(_csv_text([text], self._columns))
+            file.write(_csv_text([self._texts(row)], self._columns))
+
+    def complete(self, row: Mapping[str, float | int]) -> None:
+        """Writes columns into the last row, where it is of the same step; otherwise appends them."""
+        rows, texts = self._rows_until(int(row["step"])), self._texts(row)
+        if rows and rows[-1]["step"] == texts["step"]:
+            texts = {column: text or rows[-1][column] for column, text in texts.items()}
+            rows.pop()
+        self._write([*rows, texts])
+
+    def _texts(self, row: Mapping[str, float | int]) -> dict[str, str]:
+        return {c: _number(row[c]) if c in row else "" for c in self._columns}
 
 
 def _is_sound(row: Mapping[str, str]) -> bool:

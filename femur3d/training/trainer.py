@@ -117,9 +117,11 @@ class Trainer:
         """
         training = self.experiment.training
         announce(self.run, self.experiment, self.sampler, self.network, self.predict, self.step)
-        self._window = Window()
         with Report(self.run, self.experiment, self.step, bar) as report:
             batches = iter(self.engine.patch_stream(self.sampler, self.step, training.steps))
+            if self.step and self._is_due(training.validate_every) and not report.is_validated:
+                report.complete(self.step, self._validate(report))
+            self._window = Window()
             while self.step < training.steps and not self._is_stopped():
                 self._update(batches)
                 bar.update()
@@ -164,6 +166,7 @@ class Trainer:
         self._pending.clear()
 
     def _validate(self, report: Report) -> dict[str, float]:
+        """{'validation_dice': …}; {} without validation volumes, or where it was stopped: then it is made up for."""
         self._fetch()
         scores = []
         for result in validate(self.sampler.packed, self.predict, self.experiment.preprocessing.patch_size):

@@ -55,6 +55,17 @@ def test_rows_of_a_version_with_fewer_columns_are_kept(tmp_path):
     assert path.read_text().split() == ["step,loss,dice", "1,0.5,", "2,0.25,"]
 
 
+def test_what_a_row_lacked_is_written_into_it(tmp_path):
+    log = MetricsLog(tmp_path / "m.csv", ("step", "loss", "dice"))
+    assert log.start_after(0) == {}
+    log.add({"step": 1, "loss": 0.5})
+    assert log.start_after(1) == {"step": "1", "loss": "0.5", "dice": ""}
+    log.complete({"step": 1, "dice": 0.75})
+    log.complete({"step": 2, "dice": 0.25})
+    assert (tmp_path / "m.csv").read_text().split() == ["step,loss,dice", "1,0.5,0.75", "2,,0.25"]
+    assert log.start_after(3) == {}
+
+
 def test_a_run_directory_that_is_not_opened_writes_nothing(tmp_path, tiny_experiment):
     run = RunDirectory(tmp_path / "r")
     run.check_experiment(tiny_experiment)
