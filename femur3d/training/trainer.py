@@ -168,6 +168,7 @@ class Trainer:
     def _validate(self, report: Report) -> dict[str, float]:
         """{'validation_dice': …}; {} without validation volumes, or where it was stopped: then it is made up for."""
         self._fetch()
+        self._check_weights()
         scores = []
         for result in validate(self.sampler.packed, self.predict, self.experiment.preprocessing.patch_size):
             if self._stopping:
@@ -183,9 +184,12 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         self._fetch()
+        self._check_weights()
+        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
+
+    def _check_weights(self) -> None:
         if not all(np.isfinite(w).all() for w in self.network.get_weights()):
             raise self._failure(self.step - 1, "the weights are not finite any more")
-        save_checkpoint(self.run.checkpoints, self.step, self.network, self.optimizer)
 
     def _save_model(self) -> None:
         sources: dict[str, Any] = {"encoder_source": self._encoder_source}

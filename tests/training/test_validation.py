@@ -6,10 +6,11 @@ from tqdm import tqdm
 
 from femur3d.config import IGNORED
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
+from femur3d.inference.saved_model import load_model
 from femur3d.io.settings import with_settings
 from femur3d.training import trainer as training
 from femur3d.training.run_directory import open_run_directory
-from femur3d.training.trainer import Trainer
+from femur3d.training.trainer import Trainer, TrainingError
 from femur3d.training.validation import validate
 from femur3d.volume import Volume
 from tests.support.training import StandIn, rows, train
@@ -76,3 +77,20 @@ def test_a_validation_is_made_once(experiment, packed_file, tmp_path, monkeypatc
     trainer, _ = train(experiment, packed_file, tmp_path / "r", engine=StandIn(), stop_after=5)
     assert trainer.step == 5
     assert [bool(row["validation_dice"]) for row in rows(tmp_path / "r")] == [True]
+
+
+def test_a_model_whose_weights_are_not_finite_does_not_replace_a_sound_one(experiment, packed_file, tmp_path):
+    with PackedDataset(packed_file) as packed, open_run_directory(tmp_path / "r") as run, tqdm(disable=True) as bar:
+        trainer = Trainer(experiment, packed, run, StandIn())
+        inner = trainer.train_step
+
+        def overflow(images, labels):
+            scalars = inner(images, labels)
+            if trainer.step == 5:
+                trainer.network.get_layer("conv1a_bn").moving_variance.assign([np.inf] * 2)
+            return scalars
+
+        trainer.train_step = overflow
+        with pytest.raises(TrainingError, match="Update 6 failed, the weights are not finite"):
+            trainer.train(bar)
+    assert load_model(tmp_path / "r" / "model").provenance["step"] == 3
