@@ -17,7 +17,7 @@ THRESHOLD = 0.5  # of the averaged P(femur), section 3.4; a voxel above it is fe
 HEADS = ("lower", "mid", "upper")  # LowerCls, MidCls and UpperCls, section 2.1
 POOLINGS = 3  # of 2×2×2, section 2; their number **(ours)**
 DOWNSAMPLING = 2**POOLINGS
-IGNORED = 255  # label of packed voxels that count for nothing, neither in the loss nor in the Dice: nnU-Net's "ignore"
+IGNORED = 255  # label of packed voxels that count for nothing, in loss and Dice: nnU-Net's "ignore" **(ours)**
 MIN_BFLOAT16_SLICES = 24  # with 16 z is 2 voxels at the bottom, where oneDNN (TensorFlow 2.21) loses the gradient
 MAX_FILTERS = 1024  # a network from a file takes 2 GB at most
 

@@ -1,7 +1,7 @@
 """Augmentation: the paper's eight variants of a volume and, for CPU recipes only, random distortions of a patch.
 
-Section 3, "Data augmentation": each image is rotated by 0, 90, 180 and 270° around z, with and without a flip along y:
-10 training images become 80. z is array axis 0, y axis 1, x axis 2.
+Section 3.1: each image is rotated by 0, 90, 180 and 270° around z, with and without a flip along y: 10 training images
+become 80. z is array axis 0, y axis 1, x axis 2.
 """
 
 from __future__ import annotations

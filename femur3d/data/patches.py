@@ -114,7 +114,7 @@ def make_normalise(normalisation: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def normalise_patch(patch: np.ndarray) -> np.ndarray:
-    """A float32 copy of `patch` with zero mean and unit variance (section 3.2); zeros where it is constant.
+    """A float32 copy of `patch` with zero mean and unit variance (section 3.2); zeros where it is constant **(ours)**.
 
     Args:
         patch: finite numbers of any real dtype and shape.
@@ -128,7 +128,7 @@ def normalise_patch(patch: np.ndarray) -> np.ndarray:
 
 
 def pad_to_patch(array: np.ndarray, patch_size: Index) -> tuple[np.ndarray, tuple[slice, ...]]:
-    """The volume, reflected at both ends of the axes shorter than the patch, and where it lies in that."""
+    """The volume, reflected **(ours)** at both ends of the axes shorter than the patch, and where it lies in that."""
     missing = [max(patch - size, 0) for size, patch in zip(array.shape, patch_size, strict=True)]
     before = [count // 2 for count in missing]
     inside = tuple(slice(start, start + size) for start, size in zip(before, array.shape, strict=True))

@@ -83,7 +83,7 @@ def restore(prediction: Volume, scan: Volume) -> Volume:
 
 
 def rounded(volume: Volume) -> Volume:
-    """The volume with spacing and direction to 5 decimals and its origin to 3: 0.002 mm across a pelvis.
+    """The volume with spacing and direction to 5 decimals and its origin to 3 **(ours)**: 0.002 mm across a pelvis.
 
     A NIfTI header holds float32, a DICOM file decimals: rounded, both of one scan lead to the same bits.
     """
@@ -101,13 +101,13 @@ def orient(volume: Volume, code: str) -> Volume:
 
 
 def resample_image(volume: Volume, spacing_mm: tuple[float, ...]) -> Volume:
-    """An image at another spacing (x, y, z), float32, by linear interpolation; its first voxel stays in place."""
+    """An image at another spacing (x, y, z), float32, interpolated linearly **(ours)**; its first voxel stays."""
     target = _target_grid(volume, spacing_mm)
     return _resample(dataclasses.replace(volume, array=volume.array.astype(np.float32)), target)
 
 
 def resample_mask(mask: Volume, spacing_mm: tuple[float, ...]) -> Volume:
-    """A bool mask at another spacing (x, y, z) by its signed distance, so that thick slices become smooth surfaces."""
+    """A bool mask at another spacing (x, y, z) by its signed distance **(ours)**: of thick slices, smooth surfaces."""
     target = _target_grid(mask, spacing_mm)
     distance = mask.with_array(near_distance_mm(mask))
     resampled = _resample(distance, target)

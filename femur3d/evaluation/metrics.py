@@ -19,7 +19,7 @@ LABEL_MODES = get_args(LabelMode)
 class FemurMetrics:
     """One row: one label of one case.
 
-    Where reference and prediction are both empty there is nothing to measure: distances, overlap and
+    Where reference and prediction are both empty there is nothing to measure **(ours)**: distances, overlap and
     `volume_error_percent` are NaN, `applies` is False, and summaries count the row but leave it out of every average.
 
     Attributes:

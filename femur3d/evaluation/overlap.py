@@ -1,8 +1,8 @@
 """Overlap metrics of a reference and a prediction, all derived from three voxel counts.
 
-Empty masks: where both are empty the two agree, and every metric is 1. Where exactly one is empty every metric is 0,
-also precision without a prediction and recall without a reference, whose ratios are 0/0: never NaN, so that an empty
-prediction cannot drop out of an average.
+Empty masks **(ours)**: where both are empty the two agree, and every metric is 1. Where exactly one is empty every
+metric is 0, also precision without a prediction and recall without a reference, whose ratios are 0/0: never NaN, so
+that an empty prediction cannot drop out of an average.
 """
 
 from __future__ import annotations

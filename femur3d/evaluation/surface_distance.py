@@ -98,7 +98,7 @@ class SurfaceDistances:
 
     @property
     def hd95_mm(self) -> float:
-        """The distance that 95% of a surface's area does not exceed, in each direction, and the larger of the two."""
+        """The distance that 95% of a surface's area does not exceed, the larger one of both directions **(ours)**."""
         return max(one.percentile_mm(95) for one in self.directed) if self.is_defined else math.inf
 
     @property
@@ -157,7 +157,7 @@ def point_areas(vertices_mm: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def mesh_from_mask(mask: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """The closed surface of a mask by marching cubes at 0.5.
+    """The closed surface of a mask by marching cubes at 0.5 **(ours)**.
 
     The mask is cut to its bounding box and padded by one empty voxel, so that it is fast and that a femur at the border
     of the field of view is closed there as well.

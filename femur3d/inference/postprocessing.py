@@ -74,10 +74,10 @@ def keep_femurs(mask: Volume) -> list[np.ndarray]:
     (`CUT_FEMUR_VOLUME_FRACTION` at the field of view's left or right border) and at least `SECOND_FEMUR_DISTANCE_MM`
     from it along the patient's left-right axis, the largest is the other femur.
 
-    Components hang together by faces (6 neighbours): what touches a femur only along an edge or at a corner is more
-    often a leak across the joint space than bone. A hole is also what a femur encloses in a slice across the patient's
-    height: the marrow of a shaft that is open above, below or through a gap in its wall. Towards the patient's sides,
-    front and back, a cavity that is open to the field of view's border is not a hole.
+    Components hang together by faces, 6 neighbours **(ours)**: what touches a femur only along an edge or at a corner
+    is more often a leak across the joint space than bone. A hole is also what a femur encloses in a slice across the
+    patient's height **(ours)**: the marrow of a shaft that is open above, below or through a gap in its wall. Towards
+    the patient's sides, front and back, a cavity that is open to the field of view's border is not a hole.
     """
     components, count = ndimage.label(mask.array)
     if count == 0:
@@ -116,7 +116,7 @@ def component_sizes(components: np.ndarray, count: int) -> np.ndarray:
 
 
 def assign_sides(femurs: Sequence[np.ndarray], grid: Volume) -> list[int]:
-    """Label values, `LEFT` or `RIGHT`, of one or two femurs, from anatomy in world coordinates.
+    """Label values, `LEFT` or `RIGHT`, of one or two femurs, from anatomy in world coordinates **(ours)**.
 
     Of two femurs the one further to the patient's left is the left one. A single femur has its head medial to its
     shaft: in a left femur the top quarter of its height lies further to the patient's right than the bottom quarter.

@@ -12,7 +12,7 @@ SKIPS = (("lower", "conv3b"), ("mid", "conv2a"), ("upper", "conv1a"))
 
 
 def decode(features: Mapping[str, Any], filters: Sequence[int], blocks: Blocks) -> dict[str, Any]:
-    """Builds the decoder on the encoder's features.
+    """Builds the decoder on the encoder's features; two convolution blocks follow each skip **(ours)**.
 
     Args:
         features: what `encoder.encode` returns.

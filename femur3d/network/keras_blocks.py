@@ -15,6 +15,8 @@ from femur3d.config import Network
 class KerasBlocks:
     """See `network.blocks.Blocks`. A block's convolution is called `name`; its other layers append `_bn` and `_relu`.
 
+    Every convolution has a bias, 0 at first; batch normalisation begins with γ = 1 and β = 0 **(ours)**.
+
     Attributes:
         config: initialisation and batch normalisation.
         seed: of the initial kernels; each layer adds its own name to it. None: zeros, for weights about to be set.

@@ -22,7 +22,7 @@ def softmax_cross_entropy(labels: Any, logits: Any) -> Any:
 
 
 def voxel_cross_entropy(labels: Any, logits: Any, over: Any = ops) -> Any:
-    """Equation (1), averaged over the voxels with a label: `softmax_cross_entropy` in one pass over memory.
+    """Equation (1), averaged over the voxels with a label **(ours)**: `softmax_cross_entropy` in one pass over memory.
 
     Of two classes the softmax is the sigmoid of the margin m by which the femur's logit exceeds the background's, and
     -log p(t) is softplus(m) - t·m.
@@ -65,7 +65,7 @@ def _margin(logits: Any) -> Any:
 
 
 def l2_penalty(weights: Iterable[Any]) -> Any:
-    """ψ of equation (2): ½‖w‖² over convolution kernels (weights of rank 5); biases and BN weights are left out."""
+    """ψ of equation (2): ½‖w‖² over convolution kernels (weights of rank 5), not over biases, γ and β **(ours)**."""
     return 0.5 * sum(ops.sum(ops.square(w)) for w in weights if len(w.shape) == 5)
 
 

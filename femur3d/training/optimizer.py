@@ -16,7 +16,11 @@ def make_schedule(training: Training) -> keras.optimizers.schedules.LearningRate
 
 
 def make_optimizer(training: Training, network: keras.Model) -> keras.optimizers.Optimizer:
-    """SGD or Adam built for the network's trainable variables, so that its state can be restored before any update."""
+    """SGD or Adam built for the network's trainable variables, so that its state can be restored before any update.
+
+    It has no weight decay of its own: the paper's 0.005 is λ in the loss, once **(ours)**. Momentum is Keras's, whose
+    velocity holds the rate, where TensorFlow 1 multiplies by it afterwards **(ours)**.
+    """
     schedule, clip = make_schedule(training), training.clip_norm or None
     if training.optimizer == "adam":
         optimizer = keras.optimizers.Adam(schedule, training.momentum, global_clipnorm=clip)

@@ -9,7 +9,7 @@ from keras import ops
 
 
 class HalvingRate(keras.optimizers.schedules.LearningRateSchedule):
-    """The paper's rate (section 3.3): updates 1…3,000 at 1e-3, 3,001…6,000 at half of it, and so on.
+    """The paper's rate (section 3.3): updates 1…3,000 at 1e-3, 3,001…6,000 at half of it **(ours)**, and so on.
 
     Keras's own PiecewiseConstantDecay would make update 3,001 at the first rate: it compares with `<=`.
     """

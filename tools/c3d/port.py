@@ -118,7 +118,7 @@ def to_keras(net: Net, target: str) -> np.ndarray:
 
     A kernel (out, in, length, height, width) becomes (length, height, width, in, out): both apply it as
     cross-correlation, so nothing is flipped, and length, height, width are z, y, x. The first kernel is summed over its
-    three colours: an MR voxel is grey, R = G = B. A bias becomes (out,).
+    three colours **(ours)**: an MR voxel is grey, R = G = B. A bias becomes (out,).
 
     Args:
         net: the source.
