@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from femur3d.config import IGNORED
 from femur3d.data.augmentation import MIRROR, VARIANTS, Distortion, distort, random_distortion, variant
 
 ARRAY = np.arange(2 * 3 * 3).reshape(2, 3, 3)
@@ -56,6 +57,15 @@ def test_identity_distortion_gives_the_patch_itself():
     box = (slice(2, 10), slice(3, 11), slice(4, 12))
     np.testing.assert_allclose(patch, image[box], atol=1e-6)
     np.testing.assert_array_equal(mask, label[box])
+
+
+def test_voxels_that_count_for_nothing_are_distorted_with_the_others():
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[1:3], label[4:] = 1, IGNORED
+    twice = Distortion(np.diag([1.0, 1.0, 0.5]))
+    for distortion in (IDENTITY, twice):
+        _, found = distort(label.astype(float), label, np.full(3, 2.5), (6, 6, 6), distortion)
+        np.testing.assert_array_equal(found, label)  # which is the same everywhere along x
 
 
 def test_distortion_scales_about_the_centre_and_keeps_image_and_label_together():

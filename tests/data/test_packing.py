@@ -55,6 +55,20 @@ def test_patch_is_part_of_the_volume_and_femur_voxels_are_femur(packed_file):
         assert patch.dtype == np.float16
 
 
+def test_of_a_large_femur_some_different_voxels_are_noted(tmp_path):
+    label = np.ones((20, 20, 20), np.uint8)
+    label[:10] = 0
+    label[:, :, 19] = IGNORED
+    label = np.tile(label, (2, 1, 1))
+    with create_packed_file(tmp_path / "p.h5", "d", {}) as writer:
+        writer.add(Entry("a", 1, 0, "train", "a.nii"), np.zeros(label.shape), label, Volume(label))
+    with PackedDataset(tmp_path / "p.h5") as packed:
+        voxels = packed.femur_voxels(0)
+    assert (label == 1).sum() == 7600
+    assert len(np.unique(voxels, axis=0)) == len(voxels) == 4096
+    assert (label[tuple(voxels.T)] == 1).all()
+
+
 def test_volumes_are_contiguous(packed_file):
     with h5py.File(packed_file) as file:
         assert file["volumes/00000/image"].chunks is None

@@ -173,6 +173,43 @@ def test_every_transform_changes_the_image_repeatably_and_keeps_its_normalisatio
         np.testing.assert_allclose(changed, again, rtol=0.03, atol=0.1)  # the reference is a sample
 
 
+def test_noise_takes_its_own_part_of_the_deviation(scan):
+    """What the body's deviation was it is, however strong the noise: here 0.3 at most, which would make 1.04 of it."""
+    body = scan[0] > -1.9
+    strong = [change(scan, seed, noise=1.0)[body].std() for seed in range(12)]
+    np.testing.assert_allclose(strong, change(scan)[body].std(), rtol=0.02)
+    noise = [np.std(change(scan, seed, noise=1.0)[~body]) for seed in range(12)]
+    assert max(noise) > 0.25  # some of it is strong
+
+
+@pytest.mark.parametrize("names", [("remap", "regions"), ("fat_suppression",), ("bias",), ("bright_air",)])
+def test_a_patch_is_changed_as_its_place_in_the_whole_volume_is(scan, names):
+    """Wherever it is cut: in millimetres from the volume's centre, and by the statistics of the whole volume."""
+    image, label = scan
+    spacing, origin, size = np.array([2.0, 3.0, 4.0]), np.array([1, 6, 9]), np.array([8, 6, 4])
+    box = tuple(slice(o, o + s) for o, s in zip(origin, size, strict=True))
+    reference = transforms.reference_of(image, label, spacing)
+    drawn = Transforms(**dict.fromkeys(names, 1.0))
+    whole = transforms.change_contrast(image, label, np.zeros(3), spacing, reference, drawn, generator(5))
+    centre = (origin + (size - 1) / 2 - 7.5) * spacing
+    part = transforms.change_contrast(image[box], label[box], centre, spacing, reference, drawn, generator(5))
+    np.testing.assert_allclose(part, whole[box], atol=1e-4)
+
+
+def test_how_far_inside_the_femur_is_in_millimetres():
+    """Beside a flat boundary a Gaussian of 2 mm leaves 0.5 + 0.5·0.399 along voxels of 2 mm, all along 8 mm."""
+    spacing = np.array([2.0, 8.0, 2.0])
+    for axis, expected in ((0, 0.399), (1, 1.0)):
+        label = np.zeros((12, 12, 12), np.uint8)
+        np.moveaxis(label, axis, 0)[6:] = 1
+        image = np.zeros(label.shape, np.float32)
+        reference = transforms.reference_of(image, label, spacing)
+        found = transforms._together(image, label, np.zeros(3), spacing, reference, 0.0, 1.0)
+        femur = np.moveaxis(found.femur[: image.size].reshape(image.shape), axis, 0)
+        assert femur[6, 6, 6] == pytest.approx(expected, abs=2e-3)
+        assert not femur[:6].any()
+
+
 def test_probabilities_are_checked():
     with pytest.raises(UsageError, match=r"remap: expected 0 to 1. Received: 1.5"):
         Transforms(remap=1.5)

@@ -7,6 +7,7 @@ import pytest
 from femur3d.config import Training, Transforms
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import normalise_patch
+from femur3d.data.random_transforms import change_contrast, reference_of
 from femur3d.data.sampler import PatchSampler, share
 from femur3d.engines.tensorflow_engine import TensorFlowEngine
 from femur3d.io.settings import with_settings
@@ -152,6 +153,26 @@ def test_stream_gives_the_samplers_batches_from_any_step(sampler):
             np.testing.assert_array_equal(images.numpy(), expected[0])
             np.testing.assert_array_equal(labels.numpy(), expected[1])
             assert images.shape.as_list() == [2, *SIZE, 1]
+
+
+def test_a_patch_is_transformed_as_its_place_in_its_volume_is(packed, tiny_experiment):
+    """Shading is a function of the place in the volume: a patch is the part of the whole volume, shaded as one."""
+    drawn = Transforms(patches=1.0, bias=1.0)
+    training = dataclasses.replace(tiny_experiment.training, augmentation_probability=0.0)
+    sampler = PatchSampler(packed, training, SIZE, drawn)
+    numbers = []
+    for step in (0, 5, 9):
+        number, origin = sampler.volume_of(step, 1), sampler.origins_of(step)[1]
+        image, label = packed.read_volume(number)
+        spacing = np.asarray(image.spacing_mm[::-1])
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(training.seed, spawn_key=(4, step, 1))))
+        rng.random()  # whether this patch is changed
+        reference = reference_of(image.array, label.array, spacing)
+        whole = change_contrast(image.array, label.array, np.zeros(3), spacing, reference, drawn, rng)
+        found, _ = sampler._patch(number, origin, step, 1)
+        np.testing.assert_allclose(found, whole[tuple(slice(o, o + 16) for o in origin)], atol=1e-3)
+        numbers.append(number)
+    assert len(set(numbers)) == 3
 
 
 def test_transforms_are_a_pure_function_of_seed_and_step_and_off_by_default(packed, tiny_experiment):

@@ -101,6 +101,21 @@ def test_initialisation_is_the_papers():
             assert not values.any()
 
 
+def test_batch_normalisation_is_as_configured():
+    network = build_network(Network((2, 2, 2, 2), (2, 2, 2), bn_momentum=0.9, bn_epsilon=1e-5))
+    found = [(layer.momentum, layer.epsilon) for layer in network.layers if layer.name.endswith("_bn")]
+    assert found == [(0.9, 1e-5)] * 18
+    paper = build_network(TINY)
+    assert {(layer.momentum, layer.epsilon) for layer in paper.layers if layer.name.endswith("_bn")} == {(0.99, 1e-3)}
+
+
+def test_layers_of_one_shape_begin_with_different_kernels():
+    network = build_network(Network((2, 2, 2, 2), (2, 2, 2)))
+    kernels = [np.asarray(layer.kernel) for layer in network.layers if hasattr(layer, "kernel")]
+    assert len(kernels) == 21
+    assert len({kernel.tobytes() for kernel in kernels}) == 21
+
+
 def test_upper_probability_is_the_softmax_of_upper_cls(tiny):
     image = np.random.default_rng(0).normal(size=(1, 16, 16, 16, 1)).astype(np.float32)
     logits = np.asarray(tiny(image, training=False)["upper"], np.float64)
