@@ -15,7 +15,7 @@ from tqdm import tqdm
 from femur3d.config import Experiment, Loss
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
-from femur3d.errors import EXIT_INTERNAL, FemurError
+from femur3d.errors import EXIT_INTERNAL, FemurError, UsageError
 from femur3d.inference.saved_model import find_model, save_model, start_from
 from femur3d.inference.sliding_window import Predict
 from femur3d.network.encoder_weights import encoder_provenance, load_encoder_weights
@@ -61,6 +61,10 @@ class Trainer:
 
     Attributes:
         step: updates made so far.
+
+    Raises:
+        InputError: the run was begun with other data, or its checkpoints are damaged.
+        UsageError: more updates are made already than the experiment wants.
     """
 
     def __init__(self, experiment: Experiment, packed: PackedDataset, run: RunDirectory, engine: Engine) -> None:
@@ -71,8 +75,14 @@ class Trainer:
         self.optimizer = make_optimizer(training, self.network)
         self._encoder_source = self._fill_encoder()
         self._initial_model = self._start_from_model()
-        run.write_config(experiment, self._encoder_source, packed.content, self._initial_model)
+        run.check_data(packed.content)
         self.step = restore_latest(run.checkpoints, self.network, self.optimizer, run.say)
+        if self.step > training.steps:
+            raise UsageError(
+                f"{run.path}: {self.step:,} updates are made already; choose another --run for fewer.\n"
+                f"Expected training.steps of {self.step:,} or more. Received: {training.steps:,}"
+            )
+        run.write_config(experiment, self._encoder_source, packed.content, self._initial_model)
         self.train_step = engine.make_train_step(self.network, self.optimizer, experiment.loss)
         self.predict = engine.make_predict(self.network)
         self._window = Window()

@@ -116,6 +116,16 @@ def test_finished_run_has_nothing_left_to_do(finished_run, tiny_experiment, pack
         np.testing.assert_array_equal(a, b)
 
 
+def test_fewer_updates_than_are_made_already_are_refused(stand_in_run, tiny_experiment, packed_file, tmp_path):
+    """config.json would say 5 updates of a model of 6, and so would tables."""
+    path = shutil.copytree(stand_in_run[0], tmp_path / "r")
+    before = (path / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=r"6 updates are made already.*\n.*training\.steps.*Received: 5") as caught:
+        train(with_settings(tiny_experiment, ["training.steps=5"]), packed_file, path, engine=StandIn())
+    assert str(caught.value).count("\n") == 1
+    assert (path / "config.json").read_bytes() == before
+
+
 def test_other_experiment_in_the_same_run_is_refused(finished_run, tiny_experiment):
     run = open_run_directory(finished_run[0])
     with pytest.raises(UsageError, match=r"training\.rate=0\.01, now 0\.5"):
