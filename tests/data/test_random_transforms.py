@@ -108,6 +108,20 @@ def test_thick_slices_blur_one_axis_and_thin_ones_nothing():
         assert (np.ptp(spread, axis=0) > 0).sum() <= 1
 
 
+def test_thick_slices_lie_across_the_axis_that_is_drawn():
+    image = generator(8).standard_normal((10, 11, 12), np.float32)
+    spacing, axes = np.array([0.4, 0.5, 0.6]), set()
+    for seed in range(6):
+        rng = generator(seed)
+        axis, thickness = rng.integers(3), rng.uniform(1, 6)
+        matrix = transforms.slice_matrix(image.shape[axis], thickness / spacing[axis], rng.uniform(0, 1))
+        expected = np.apply_along_axis(lambda line, matrix=matrix: matrix @ line, axis, image)
+        np.testing.assert_allclose(transforms.thick_slices(image, spacing, generator(seed)), expected, atol=1e-5)
+        assert np.abs(expected - image).max() > 0.1
+        axes.add(int(axis))
+    assert axes == {0, 1, 2}
+
+
 def test_ringing_keeps_the_mean_and_overshoots_at_an_edge():
     edge = np.zeros((16, 16, 16), np.float32)
     edge[4:12, 4:12, 4:12] = 1
