@@ -13,6 +13,7 @@ import pytest
 from femur3d import infer
 from femur3d.export import claims
 from femur3d.export.case_files import Case
+from femur3d.io.atomic import give_back
 from femur3d.io.images import write_volume
 from tests.support.ellipsoids import scan_and_label
 from tests.support.loaded_once import load_once, run_main
@@ -48,7 +49,7 @@ def test_what_another_process_is_at_is_left_to_it(infer_main, tmp_path, capsys):
     assert infer_main() == 0
     assert "1 scans are left to other processes" in capsys.readouterr().out
     assert results(tmp_path / "out") == sorted([".b.claim", *(f"{n}{e}" for n in "acd" for e in (".json", ".nii.gz"))])
-    claims.give_back(lock)
+    give_back(lock)
     assert infer_main("--continue") == 0
     assert "3 of 4 scans are done already" in capsys.readouterr().out
 

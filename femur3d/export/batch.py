@@ -21,6 +21,7 @@ from tqdm import tqdm
 from femur3d.errors import InputError
 from femur3d.export import claims
 from femur3d.export.case_files import Case
+from femur3d.io.atomic import give_back
 from femur3d.io.images import ScanFile
 from femur3d.io.inputs import Scan
 from femur3d.io.read_ahead import read_ahead
@@ -77,7 +78,7 @@ def segment_all(
             if (lock := claims.take(cases[i])) is None:
                 left.append(i)
             elif claims.state(cases[i]) != before[i] and steps.is_done(scans[i], cases[i]):
-                claims.give_back(lock)
+                give_back(lock)
             else:
                 held.append((i, lock))
                 yield scans[i]
@@ -137,7 +138,7 @@ def _ended(writing: deque[tuple[Future[bool], FileLock]]) -> int:
     while writing:
         written, lock = writing.popleft()
         failed += not written.result()
-        claims.give_back(lock)
+        give_back(lock)
     return failed
 
 

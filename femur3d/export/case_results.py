@@ -16,11 +16,9 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-import filelock
 
 import femur3d
 from femur3d.errors import InputError
@@ -28,7 +26,7 @@ from femur3d.export.case_files import Case, Wanted, write_files
 from femur3d.export.femur_measures import measured
 from femur3d.inference.quality_limits import KINDS, RED, Limit, flags
 from femur3d.inference.segmenter import Segmentation
-from femur3d.io.atomic import flush, replacing
+from femur3d.io.atomic import flush, locked, replacing
 from femur3d.io.images import ScanFile
 from femur3d.io.integrity import part, read_json, valid_json
 
@@ -282,21 +280,11 @@ def _move(source: Path, final: Path) -> None:
     os.replace(source, final)
 
 
-@contextlib.contextmanager
-def _locked(case: Case, seconds: float) -> Iterator[None]:
+def _locked(case: Case, seconds: float) -> contextlib.AbstractContextManager[None]:
     """The case is this process's alone within the block. InputError where another one has it for so long."""
-    lock = filelock.FileLock(_lock_file(case))
-    try:
-        lock.acquire(timeout=seconds)
-    except filelock.Timeout as error:
-        message = f"{case.json}: another femur3d.infer has been writing this case for {seconds:.0f} s"
-        raise InputError(f"{message}.\nWait for it to end, or give another folder for -o.") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # Windows removes no file that is open
-            _lock_file(case).unlink()  # before the release: who waits for this one notices and makes another
-        lock.release()
+    message = f"{case.json}: another femur3d.infer has been writing this case for {seconds:.0f} s"
+    busy = InputError(f"{message}.\nWait for it to end, or give another folder for -o.")
+    return locked(_lock_file(case), busy, seconds)
 
 
 def _writing(case: Case) -> Path:

@@ -7,7 +7,6 @@ other's claims where their file system has locks (NFS 4, Lustre with `flock`, SM
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,26 +15,15 @@ import filelock
 
 from femur3d.errors import UsageError
 from femur3d.export.case_files import Case
+from femur3d.io.atomic import give_back, take_lock
 from femur3d.io.inputs import Scan
 
 State = tuple[int, int, int] | None
 
 
 def take(case: Case) -> filelock.FileLock | None:
-    """The claim to a case, to be handed to `give_back`; None where another process has it."""
-    lock = filelock.FileLock(_claim_file(case))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return None
-    return lock
-
-
-def give_back(lock: filelock.FileLock) -> None:
-    """Ends a claim and removes its file."""
-    with contextlib.suppress(OSError):  # Windows removes no file that is open
-        Path(lock.lock_file).unlink()  # before the release: who waits for this one notices and makes another
-    lock.release()
+    """The claim to a case, to be handed to `io.atomic.give_back`; None where another process has it."""
+    return take_lock(_claim_file(case))
 
 
 def tidy(cases: Iterable[Case]) -> None:

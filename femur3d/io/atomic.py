@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from femur3d.errors import InputError, UsageError
+from femur3d.errors import FemurError, InputError, UsageError
 
 TEMPORARY = ".writing-"  # how the names of files that are being written begin
 SEAL = b"\nSHA-256 of all above: "  # the digest follows, in 64 digits
@@ -78,18 +78,40 @@ def writing_alone(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     final = Path(os.path.realpath(path))
     final.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(final.with_name(f".{final.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise UsageError(f"{path}: another process is writing it.\nChoose another name, or wait.") from error
-    try:
+    busy = UsageError(f"{path}: another process is writing it.\nChoose another name, or wait.")
+    with locked(final.with_name(f".{final.name}.lock"), busy):
         for leftover in final.parent.glob(f"{TEMPORARY}????????-{glob.escape(final.name)}"):
             leftover.unlink(missing_ok=True)
         yield
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: FemurError, seconds: float = 0.0) -> Iterator[None]:
+    """`take_lock` and, after the block, `give_back`. Raises `busy` where another process has it for so long."""
+    lock = take_lock(path, seconds)
+    if lock is None:
+        raise busy
+    try:
+        yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        give_back(lock)
+
+
+def take_lock(path: Path, seconds: float = 0.0) -> filelock.FileLock | None:
+    """The system's lock on a file, which ends with the process that has it; None where another has it for so long."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=seconds)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+def give_back(lock: filelock.FileLock) -> None:
+    """Ends a lock and removes its file."""
+    with contextlib.suppress(OSError):  # Windows removes no file that is open
+        Path(lock.lock_file).unlink()  # before the release: who waits for this one notices and makes another
+    lock.release()
 
 
 def _mode(final: Path) -> int:

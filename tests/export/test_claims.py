@@ -13,6 +13,7 @@ import pytest
 from femur3d.errors import UsageError
 from femur3d.export import claims
 from femur3d.export.case_files import Case
+from femur3d.io.atomic import give_back
 
 HOLDER = """
 import sys
@@ -43,7 +44,7 @@ def test_a_claim_of_a_killed_process_is_free_and_its_file_is_tidied(tmp_path):
     assert list(tmp_path.iterdir()) == []
     lock = claims.take(case(tmp_path))
     assert lock is not None
-    claims.give_back(lock)
+    give_back(lock)
     assert list(tmp_path.iterdir()) == []
 
 

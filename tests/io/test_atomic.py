@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from femur3d.io.atomic import replacing
+from femur3d.io.atomic import replacing, writing_alone
 
 
 def test_success_puts_the_new_content_in_place(tmp_path: Path) -> None:
@@ -110,3 +110,15 @@ def test_two_threads_leave_the_processs_mask_of_permissions_as_it_was(tmp_path, 
     after = really(before)
     assert after == 0o027
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in "ab"} == {0o640}
+
+
+def test_lock_file_that_cannot_be_removed_stays_and_is_free(tmp_path, monkeypatch):
+    """As on Windows, while it is open."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "in use", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for _ in range(2):
+        with writing_alone(tmp_path / "a.h5"):
+            assert os.listdir(tmp_path) == [".a.h5.lock"]
