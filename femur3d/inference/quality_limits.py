@@ -17,6 +17,7 @@ import numpy as np
 
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
+from femur3d.io.integrity import read_json
 
 QUALITY = "quality.json"
 FORMAT = "femur3d-quality-1"
@@ -180,14 +181,7 @@ def read_limits(folder: Path) -> dict[str, Limit]:
     path = folder / QUALITY
     if not path.exists():
         return {}
-    if not path.is_file():  # reading a named pipe would wait for ever
-        raise InputError(f"{path}: no regular file.\n{_EXPECTED}")
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_BYTES}.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({str(error)[:100]}).\n{_EXPECTED}") from error
+    found = read_json(path, MAX_BYTES, _EXPECTED)
     limits = found.get("limits") if isinstance(found, dict) and found.get("format") == FORMAT else None
     if not isinstance(limits, dict):
         raise InputError(f"{path}: no limits in the format {FORMAT!r}.\n{_EXPECTED}")

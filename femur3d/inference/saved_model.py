@@ -25,6 +25,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
 from femur3d.io.formats.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
+from femur3d.io.integrity import read_json
 from femur3d.io.settings import Section, current_name, from_dict, to_dict
 from femur3d.network.weights import layers_with_weights
 
@@ -238,12 +239,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder}: no model here.\nExpected a folder with {CONFIG} and {WEIGHTS}.")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes.\nExpected at most {MAX_CONFIG_BYTES}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}).\nExpected the file that femur3d.train wrote.") from error
+    config = read_json(path, MAX_CONFIG_BYTES, "Expected the file that femur3d.train wrote.")
     config = dict(current_name(*item) for item in config.items()) if isinstance(config, dict) else config
     names = {"format", "network", "preprocessing", "classes", "provenance", "weights_sha256"}
     known = isinstance(config, dict) and config.get("format") == FORMAT and config.get("classes") == list(CLASSES)

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-
 from femur3d.errors import InputError
 from femur3d.io.atomic import replacing
 
@@ -81,6 +79,8 @@ def quiet_itk() -> Iterator[None]:
 
     The switch is one for the whole process: threads whose blocks overlap put it back when the last of them is done.
     """
+    import SimpleITK as sitk  # here: a training on a packed file does without it
+
     with _QUIET:
         _displayed.append(sitk.ProcessObject.GetGlobalWarningDisplay())
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -163,8 +163,8 @@ def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
         return stream.read(n_bytes)  # Python asks for the memory of as many bytes as are wanted, at once
 
 
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
-    """The content of a JSON file, in UTF-8, of at most `limit` bytes.
+def read_json(path: Path, limit: int = MAX_JSON_BYTES, advice: str = "Correct the file.") -> Any:
+    """The content of a JSON file, in UTF-8, of at most `limit` bytes. `advice`: where it is not JSON.
 
     Raises:
         InputError: it is missing, unreadable, too large, or not JSON (or JSON that is nested too deep, or with numbers
@@ -177,10 +177,10 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
         raise InputError(f"{path}: cannot be read as text ({error}).\nA JSON file in UTF-8 is needed.") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise InputError(f"{path}: not JSON ({where}).\nCorrect the file there.") from error
+        raise InputError(f"{path}: not JSON ({where}).\n{advice}") from error
     except (RecursionError, ValueError) as error:  # a hundred thousand brackets, a number of five thousand digits
         what = "nested too deep" if isinstance(error, RecursionError) else "a number that is too long"
-        raise InputError(f"{path}: not JSON that can be read ({what}).\nCorrect the file.") from error
+        raise InputError(f"{path}: not JSON that can be read ({what}).\n{advice}") from error
 
 
 def part(content: Any, name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from femur3d.config import Experiment
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import recover_model
 from femur3d.io.atomic import naming, remove_leftovers, replacing
+from femur3d.io.integrity import read_json
 from femur3d.io.settings import from_dict, to_dict
 
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
@@ -118,12 +119,7 @@ class RunDirectory:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _read(self) -> dict[str, Any]:
-        try:
-            if not self._config.is_file():
-                raise OSError("no regular file")  # reading a named pipe would wait for ever
-            stored = json.loads(self._config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self._config}: not a run's configuration ({error}).\nChoose another --run.") from error
+        stored = read_json(self._config, advice="Choose another --run.")
         if not isinstance(stored, dict):
             raise InputError(f"{self._config}: not a run's configuration.\nChoose another --run.")
         digest = stored.pop("config_sha256", None)  # runs of earlier versions lack it

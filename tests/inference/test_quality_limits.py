@@ -126,7 +126,7 @@ def text(**limits):
         (text(fragments={"median": 0, "yellow": 2, "red": 1}), "rising order"),
         (text(fragments={"median": 1, "yellow": 1, "red": 1}), "rising order"),
         (text(side_ratio={"median": 0.5, "yellow": 0.6, "red": 0.7}), "falling order"),
-        (" " * 200_000, "200000 bytes"),
+        (" " * 200_000, "200,000 bytes"),
     ],
 )
 def test_a_damaged_file_is_two_lines(tmp_path, content, said):
@@ -139,7 +139,7 @@ def test_a_damaged_file_is_two_lines(tmp_path, content, said):
 
 def test_a_file_that_is_no_text_is_two_lines(tmp_path):
     (tmp_path / "quality.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="cannot be read as text"):
         read_limits(tmp_path)
 
 
@@ -156,5 +156,5 @@ def test_a_changed_number_is_told_and_a_file_of_an_earlier_version_is_read(tmp_p
 @pytest.mark.skipif(os.name == "nt", reason="named pipes")
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "quality.json")
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="a pipe or device"):
         read_limits(tmp_path)

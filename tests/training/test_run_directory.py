@@ -96,6 +96,6 @@ def test_a_model_that_was_being_replaced_is_there_again(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"data": ' + "9" * 5000 + "}"])
 def test_a_damaged_configuration_is_told(tmp_path, tiny_experiment, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match="not a run's configuration") as caught:
+    with pytest.raises(InputError, match="Choose another --run") as caught:
         RunDirectory(tmp_path).check_experiment(tiny_experiment)
     assert str(caught.value).count("\n") == 1
