@@ -33,7 +33,8 @@ from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 with cli.quiet_imports():
     import keras
 
-    from femur3d.engines.fused_for_inference import fused_weights
+    from femur3d.engines.folding import all_folded
+    from femur3d.inference.saved_model import weights_of
     from femur3d.network.keras_blocks import KerasBlocks
     from femur3d.training.checkpoint import restore_latest, save_checkpoint
 
@@ -116,9 +117,9 @@ def accuracy(model: keras.Model, seed: int) -> float:
 
 def caffe_layers(model: keras.Model) -> dict[str, tuple[int, np.ndarray, np.ndarray]]:
     """Type, kernel and bias of every layer of C3D, in its order and in Caffe's layout of five dimensions."""
-    layers = {}
+    folded, layers = all_folded(weights_of(model), Network().bn_epsilon), {}
     for name in (*(n for stage in CONVOLUTIONS for n in stage), *INNER_PRODUCTS):
-        kernel, bias = fused_weights(model, name.replace("-", "_"))
+        kernel, bias = folded[name.replace("-", "_")]
         convolution = kernel.ndim == 5
         stored = kernel.transpose(4, 3, 0, 1, 2) if convolution else kernel.T[None, None, None]
         layers[name] = (CONVOLUTION3D if convolution else INNER_PRODUCT, stored, bias[None, None, None, None])

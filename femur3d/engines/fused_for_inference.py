@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
-from femur3d.engines.folding import folded
+from femur3d.engines.folding import all_folded
+from femur3d.inference.saved_model import weights_of
 
 CONVOLUTIONS = (keras.layers.Conv3D, keras.layers.Conv3DTranspose)
 
@@ -31,21 +31,11 @@ def fuse_for_inference(network: keras.Model, dtype: str = "float32") -> keras.Mo
         return type(layer).from_config(config)
 
     fused = keras.models.clone_model(network, clone_function=clone, call_function=_call_without_normalisation)
-    for layer in fused.layers:
-        if layer.weights:
-            layer.set_weights(fused_weights(network, layer.name))
+    epsilon = next(layer.epsilon for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization))
+    for name, weights in all_folded(weights_of(network), epsilon).items():
+        fused.get_layer(name).set_weights(weights)
     return fused
 
 
 def _call_without_normalisation(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
     return args[0] if isinstance(layer, keras.layers.BatchNormalization) else layer(*args, **kwargs)
-
-
-def fused_weights(network: keras.Model, name: str) -> list[np.ndarray]:
-    """Kernel and bias of the network's convolution `name` with the normalisation behind it. Raises InputError."""
-    layer = network.get_layer(name)
-    if not any(other.name == f"{name}_bn" for other in network.layers):
-        return layer.get_weights()  # a classifier
-    normalisation = network.get_layer(f"{name}_bn")
-    transposed = isinstance(layer, keras.layers.Conv3DTranspose)
-    return folded(name, layer.get_weights(), normalisation.get_weights(), normalisation.epsilon, transposed)
