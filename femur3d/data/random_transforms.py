@@ -36,26 +36,11 @@ INSIDE_MM = 2.0  # standard deviation of the smoothing that tells how far inside
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Voxels:
-    """Some voxels in any order, whose contrast is changed together.
+    """Some voxels of a volume in any order.
 
     Attributes:
-        shares: float32 (n,), intensities, see above.
+        values: float32 (n,), intensities: normalised ones, or shares, see above.
         femur: float32 (n,), 0 outside the femur to 1 well inside.
-        position_mm: float32 (3, n), (z, y, x) from the volume's centre.
-    """
-
-    shares: np.ndarray
-    femur: np.ndarray
-    position_mm: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
-    """Random voxels of a whole volume, to tell what its normalisation would be in another contrast.
-
-    Attributes:
-        values: float32 (n,), normalised intensities.
-        femur: float32 (n,), 0 or 1.
         position_mm: float32 (3, n), (z, y, x) from the volume's centre.
     """
 
@@ -64,12 +49,12 @@ class Reference:
     position_mm: np.ndarray
 
 
-def reference_of(image: np.ndarray, label: np.ndarray, spacing_mm: np.ndarray) -> Reference:
-    """The same REFERENCE_VOXELS random voxels of a volume (z, y, x) each time."""
+def reference_of(image: np.ndarray, label: np.ndarray, spacing_mm: np.ndarray) -> Voxels:
+    """Random voxels of a volume (z, y, x), the same each time: they tell its normalisation in another contrast."""
     places = np.random.Generator(np.random.PCG64(0)).integers(0, image.shape, (REFERENCE_VOXELS, 3))
     at = tuple(places.T)
     position = (places - (np.asarray(image.shape) - 1) / 2) * spacing_mm
-    return Reference(image[at].astype(np.float32), (label[at] == 1).astype(np.float32), position.T.astype(np.float32))
+    return Voxels(image[at].astype(np.float32), (label[at] == 1).astype(np.float32), position.T.astype(np.float32))
 
 
 def change_contrast(
@@ -77,7 +62,7 @@ def change_contrast(
     label: np.ndarray,
     centre_mm: np.ndarray,
     spacing_mm: np.ndarray,
-    reference: Reference,
+    reference: Voxels,
     transforms: Transforms,
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -88,20 +73,18 @@ def change_contrast(
         label: (z, y, x), 1 is femur.
         centre_mm: of the patch from the volume's centre, (z, y, x).
         spacing_mm: (z, y, x).
-        reference: of the volume.
+        reference: of the volume, by `reference_of`.
         transforms: how often what is done.
         rng: where the random numbers come from.
     """
-    low, high = np.percentile(reference.values, (0.5, 99.5))
-    scale = max(float(high - low), 1e-6)
-    voxels = _together(patch, label, centre_mm, spacing_mm, reference, float(low), scale)
+    voxels = _together(patch, label, centre_mm, spacing_mm, reference)
     shares = remap(voxels, transforms, rng)
     if rng.random() < transforms.fat_suppression:
         shares = suppress_fat(shares, rng)
     if rng.random() < transforms.bias:
         shares = shares * bias_field(voxels.position_mm, rng)
     if rng.random() < transforms.bright_air:
-        shares = lift_air(shares, voxels.shares, rng)
+        shares = lift_air(shares, voxels.values, rng)
     noise = 0.0
     mean, deviation = body_statistics(shares[patch.size :])
     image = ((shares[: patch.size] - mean) / deviation).reshape(patch.shape)
@@ -116,22 +99,17 @@ def change_contrast(
 
 
 def _together(
-    patch: np.ndarray,
-    label: np.ndarray,
-    centre_mm: np.ndarray,
-    spacing_mm: np.ndarray,
-    reference: Reference,
-    low: float,
-    scale: float,
+    patch: np.ndarray, label: np.ndarray, centre_mm: np.ndarray, spacing_mm: np.ndarray, reference: Voxels
 ) -> Voxels:
-    """The patch's voxels, then the reference's."""
+    """The patch's voxels, then the reference's; their values are shares."""
     mask = (label == 1).astype(np.float32)
     inside = np.clip(2 * ndimage.gaussian_filter(mask, INSIDE_MM / spacing_mm, mode="nearest") - 1, 0, 1)
     axes = [c + s * (np.arange(n) - (n - 1) / 2) for c, s, n in zip(centre_mm, spacing_mm, patch.shape, strict=True)]
     places = np.stack(np.broadcast_arrays(*np.ix_(*axes))).reshape(3, -1)
     values = np.concatenate([patch.ravel().astype(np.float32), reference.values])
+    low, high = np.percentile(reference.values, (0.5, 99.5))
     return Voxels(
-        ((values - np.float32(low)) / np.float32(scale)).astype(np.float32),
+        (values - np.float32(low)) / np.float32(max(float(high - low), 1e-6)),
         np.concatenate([inside.ravel(), reference.femur]),
         np.concatenate([places.astype(np.float32), reference.position_mm], axis=1),
     )
@@ -139,7 +117,7 @@ def _together(
 
 def remap(voxels: Voxels, transforms: Transforms, rng: np.random.Generator) -> np.ndarray:
     """Shares after one random curve for all, another for some regions and one for the femur's inside, as drawn."""
-    shares = voxels.shares
+    shares = voxels.values
     femur_too = rng.random() < transforms.femur
     marrow = new_marrow(shares, voxels.femur, rng) if femur_too else shares
     if rng.random() < transforms.remap:

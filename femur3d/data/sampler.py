@@ -15,7 +15,7 @@ from femur3d.config import Training, Transforms
 from femur3d.data.augmentation import distort, random_distortion
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.patches import centred_origin, make_normalise, random_origin
-from femur3d.data.random_transforms import Reference, change_contrast, narrow_view, reference_of
+from femur3d.data.random_transforms import Voxels, change_contrast, narrow_view, reference_of
 
 # First element of the counter of each kind of draw, so that no two draws share their bits.
 _SHUFFLE, _ORIGIN, _FOCUS, _DISTORT, _CONTRAST = range(5)
@@ -128,14 +128,14 @@ class PatchSampler:
         image = change_contrast(image, label, centre * spacing, spacing, self._reference(number), self.transforms, rng)
         return narrow_view(image, label, rng) if rng.random() < self.transforms.narrow_view else (image, label)
 
-    def _reference(self, number: int) -> Reference:
+    def _reference(self, number: int) -> Voxels:
         if number not in self._references:
             image, label = self.packed.read_volume(number)
             self._references[number] = reference_of(image.array, label.array, np.asarray(image.spacing_mm[::-1]))
         return self._references[number]
 
     @functools.cached_property
-    def _references(self) -> dict[int, Reference]:
+    def _references(self) -> dict[int, Voxels]:
         return {}
 
     def _read(self, number: int, origin: tuple[int, ...], step: int, element: int) -> tuple[np.ndarray, np.ndarray]:
