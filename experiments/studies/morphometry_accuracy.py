@@ -72,7 +72,7 @@ def _true_shaft(shape: FemurShape) -> Shaft:
     middles = shape.junction_mm + heights[:, None] * proximal + bow[:, None] * posterior
     direction = np.linalg.svd(middles - middles.mean(axis=0))[2][0]
     direction *= np.sign(direction @ proximal)
-    return Shaft(middles.mean(axis=0), direction, float(top - low), 0.0, 0.0, shape.shaft_diameter_mm)
+    return Shaft(middles.mean(axis=0), direction, float(top - low), 0.0, 0.0)
 
 
 def reach_mm(shape: FemurShape, start: np.ndarray, rays: np.ndarray, most: float) -> np.ndarray:

@@ -16,7 +16,6 @@ from femur3d.config import IGNORED
 
 # Variant v: rotation by 90°·(v mod 4) in the plane of array axes (1, 2), then for v ≥ 4 a flip along axis 1.
 VARIANTS = tuple(range(8))
-MIRROR = 6  # 180° and a flip along y: a flip along x, which turns a left hip into a right one
 
 
 def variant(array: np.ndarray, number: int) -> np.ndarray:

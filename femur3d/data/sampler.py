@@ -89,10 +89,6 @@ class PatchSampler:
     def _elements(self) -> range:
         return range(self.training.batch_size) if self.elements is None else self.elements
 
-    def origins_of(self, step: int) -> list[tuple[int, int, int]]:
-        """Origin indices (z, y, x) of the patches of step `step`."""
-        return [self._origin(self.volume_of(step, i), step, i) for i in range(self.training.batch_size)]
-
     def _origin(self, number: int, step: int, element: int) -> tuple[int, int, int]:
         shape, seed = self.packed.shape(number), self.training.seed
         sequence = np.random.SeedSequence(seed, spawn_key=(_FOCUS, step, element))

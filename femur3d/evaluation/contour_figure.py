@@ -39,23 +39,18 @@ RIM = [withStroke(linewidth=2, foreground="black")]  # of letters: they lie on b
 
 
 def contour_figure(
-    image: Volume,
-    reference: Volume | None,
-    prediction: Volume | None,
-    path: str | os.PathLike[str],
-    title: str | None = None,
+    image: Volume, reference: Volume | None, prediction: Volume | None, path: str | os.PathLike[str]
 ) -> None:
-    """Writes the PNG of `draw_contours`.
+    """Writes the PNG of `draw_contours` under the file's name.
 
     Args:
         image, reference, prediction: see `draw_contours`.
         path: the PNG to write or replace.
-        title: heading; None for the file's name.
 
     Raises:
         ValueError: a label map does not lie on the image's grid.
     """
-    figure = draw_contours(image, reference, prediction, title or Path(path).stem)
+    figure = draw_contours(image, reference, prediction, Path(path).stem)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor="black")
 

@@ -111,20 +111,18 @@ class Segmenter:
         model: what `load_model` returns.
         engine: what computes.
         mode: overlap of the patches and how the network computes.
-        batch_size: patches a forward pass.
 
     Attributes:
         engine: name of what computes.
     """
 
-    def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT, batch_size: int = 1) -> None:
+    def __init__(self, model: TrainedModel, engine: Engine, mode: Mode = EXACT) -> None:
         self._preprocessing = model.preprocessing
         self._limits = model.quality
         self._model = {"weights_sha256": model.weights_sha256, "provenance": model.provenance}
         self._prepared = engine.prepare(model, mode)
         self.engine = engine.name
         self._mode = mode
-        self._batch_size = batch_size
 
     def __call__(
         self, scan: Volume, labels: Literal["femur", "sides"] = "sides", progress: Progress | None = None
@@ -189,7 +187,7 @@ class Segmenter:
         normalise = make_normalise(self._preprocessing.normalisation)
         try:
             window = SlidingWindow(
-                array, self._prepared.predict, patch_size, stride, self._batch_size, normalise, progress
+                array, self._prepared.predict, patch_size, stride, normalise=normalise, progress=progress
             )
             look = functools.partial(look_past_air, window, air_level(array)) if self._mode.skip_air else window.look
             if self._mode.refine_above is None:

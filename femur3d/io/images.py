@@ -172,14 +172,14 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], like: Nifti1Heade
             _write_like(image, temporary, like)
 
 
-def write_image(image: sitk.Image, path: Path, compressed: bool = True) -> None:
+def write_image(image: sitk.Image, path: Path) -> None:
     """SimpleITK's writer, and a look at what it has written: on a full disk some of its formats say nothing.
 
     Raises:
         RuntimeError: the file cannot be written.
         OSError: the file does not hold the image.
     """
-    sitk.WriteImage(image, str(path), useCompression=compressed)
+    sitk.WriteImage(image, str(path), useCompression=True)
     try:
         written = sitk.ReadImage(str(path))
     except RuntimeError as error:

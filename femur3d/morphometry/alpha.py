@@ -90,13 +90,11 @@ class Cam:
         height_mm: the most.
         area_mm2: of the sphere under it.
         volume_mm3: between it and the sphere.
-        hour: of the clock at its highest.
     """
 
     height_mm: float
     area_mm2: float
     volume_mm3: float
-    hour: float
 
 
 def cam(heights_mm: np.ndarray, radius_mm: float) -> Cam:
@@ -106,10 +104,4 @@ def cam(heights_mm: np.ndarray, radius_mm: float) -> Cam:
     solid = np.sin(angles) * np.radians(STEP_DEG) * (2 * np.pi / PLANES)
     height = np.where(region, heights_mm, 0.0)
     volume = ((radius_mm + height) ** 3 - radius_mm**3) / 3 * solid
-    plane = int(height.max(axis=1).argmax())
-    return Cam(
-        float(height.max()),
-        float((region * solid).sum() * radius_mm**2),
-        float(volume.sum()),
-        plane * 12 / PLANES or 12.0,
-    )
+    return Cam(float(height.max()), float((region * solid).sum() * radius_mm**2), float(volume.sum()))

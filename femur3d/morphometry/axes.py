@@ -151,7 +151,6 @@ class Shaft:
         length_mm: of what was used.
         below_head_mm: how far the femur reaches below the head's centre, along the axis.
         residual_mm: root mean square distance of the sections' middles from the axis.
-        diameter_mm: of a circle of the mean section's area.
     """
 
     point_mm: np.ndarray
@@ -159,7 +158,6 @@ class Shaft:
     length_mm: float
     below_head_mm: float
     residual_mm: float
-    diameter_mm: float
 
 
 def find_shaft(
@@ -201,7 +199,7 @@ def _fit(surface: Surface, head: Sphere, down: np.ndarray, start: float) -> Shaf
     slim = areas <= SLIM * np.median(areas[len(areas) // 2 :])
     if slim.sum() < 3:
         return None
-    levels, areas, middles = levels[slim], areas[slim], middles[slim]
+    levels, middles = levels[slim], middles[slim]
     centre = middles.mean(axis=0)
     _, _, axes = np.linalg.svd(middles - centre)
     direction = axes[0] * -np.sign(axes[0] @ down)
@@ -212,7 +210,6 @@ def _fit(surface: Surface, head: Sphere, down: np.ndarray, start: float) -> Shaf
         float(levels[-1] - levels[0]),
         float(end),
         float(np.sqrt(np.square(across).sum(axis=1).mean())),
-        float(2 * np.sqrt(areas.mean() / np.pi)),
     )
 
 

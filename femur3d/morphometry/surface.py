@@ -54,11 +54,6 @@ class Surface:
         pairs = np.concatenate([self.triangles[:, [0, 1]], self.triangles[:, [1, 2]], self.triangles[:, [2, 0]]])
         return pairs[pairs[:, 0] < pairs[:, 1]]
 
-    @property
-    def volume_mm3(self) -> float:
-        """Signed volume: negative where the triangles are turned inside out."""
-        return float(np.einsum("ij,ij->", self.vertices[self.triangles[:, 0]], self.triangle_normals) / 6)
-
     def moved(self, offsets_mm: np.ndarray) -> Surface:
         """The surface with each vertex moved by (V,) millimetres along its normal."""
         moved = Surface(self.vertices + offsets_mm[:, None] * self.normals, self.triangles)

@@ -111,11 +111,6 @@ class Anatomy:
     right: FemurShape
     body: BodyShape
 
-    def head_centre_mm(self, side: str) -> np.ndarray:
-        """World position (3,), LPS, of the head centre of `side`, "left" or "right"."""
-        sign = 1.0 if side == "left" else -1.0
-        return np.array([sign * self.body.head_distance_mm, *self.body.centre_mm])
-
 
 def _clipped_normal(rng: np.random.Generator, low: float, high: float) -> float:
     """A normal draw centred between the limits, which are at two standard deviations, clipped to them."""

@@ -33,17 +33,16 @@ class PolynomialRate(keras.optimizers.schedules.LearningRateSchedule):
     far. Used by CPU recipes only.
     """
 
-    def __init__(self, rate: float, steps: int, warm_restarts: int = 0, power: float = 0.9) -> None:
+    def __init__(self, rate: float, steps: int, warm_restarts: int = 0) -> None:
         self.rate = rate
         self.steps = steps
         self.warm_restarts = warm_restarts
-        self.power = power
 
     def __call__(self, step: Any) -> Any:
         length = -(-self.steps // (self.warm_restarts + 1))
         made = ops.cast(step, "int32")
         left = 1.0 - ops.cast(ops.mod(made, length), "float32") / length
-        return self.rate * ops.where(made < self.steps, ops.power(left, self.power), 0.0)
+        return self.rate * ops.where(made < self.steps, ops.power(left, 0.9), 0.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "steps": self.steps, "warm_restarts": self.warm_restarts, "power": self.power}
+        return {"rate": self.rate, "steps": self.steps, "warm_restarts": self.warm_restarts}

