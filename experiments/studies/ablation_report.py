@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -192,7 +191,6 @@ def curves_csv(runs: Sequence[Run], rows: int = CURVE_ROWS) -> str:
 def draw_curves(runs: Sequence[Run], path: Path, data: str = "") -> None:
     """The arms' curves against updates: a thin line a seed, a thick one for their mean; `data` says on what."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (column, title) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
         for arm in dict.fromkeys(run.arm for run in runs):
             own = [run for run in runs if run.arm == arm]

@@ -121,10 +121,9 @@ def near_distance_mm(mask: Volume) -> np.ndarray:
     """
     spacing = mask.spacing_mm[::-1]
     box = bounding_box(mask.array, [int(np.ceil(20 / s)) + 1 for s in spacing])
-    if box is None:
-        return np.full(mask.array.shape, -20.0, np.float32)
     distance = np.full(mask.array.shape, -20.0, np.float32)
-    distance[box] = np.clip(signed_distance_mm(mask.array[box], spacing), -20.0, 20.0)
+    if box is not None:
+        distance[box] = np.clip(signed_distance_mm(mask.array[box], spacing), -20.0, 20.0)
     return distance
 
 

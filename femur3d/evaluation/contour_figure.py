@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -165,7 +164,6 @@ def _row_of_slices(
     inches = PANEL_INCHES / max(tall, deep, wide)  # per millimetre: one scale for all panels
     size = (len(panels) * (wide * inches + 0.1), max(tall, deep) * inches + 1.0)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (axis, index) in zip(grid, panels, strict=True):
         cut = [(mask.take(index, axis), colour) for mask, colour in outlines]

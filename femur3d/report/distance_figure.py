@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
@@ -81,7 +80,6 @@ def colour_limit_mm(surfaces: Sequence[Surface]) -> float:
 def _figure(image: Volume | None, reference: Volume, prediction: Volume, surfaces: Sequence[Surface]) -> Figure:
     columns = len(VIEWS) + (0 if image is None else len(TITLES))
     figure = Figure(figsize=(INCHES_HIGH * 1.3 * columns + 1, INCHES_HIGH), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, columns)
     if image is not None:
         _draw_slices(axes[: len(TITLES)], image, reference, prediction)

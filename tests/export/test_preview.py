@@ -98,7 +98,7 @@ def close_to(picture: np.ndarray, colour: tuple[float, float, float]) -> np.ndar
 
 def test_the_picture_shows_both_femurs_in_rows(phantom, tmp_path: Path) -> None:
     scan, labels = phantom
-    preview_figure(scan, labels, tmp_path / "case_preview.png")
+    preview_figure(scan, labels, tmp_path / "case_preview.png", title="case", labels="sides")
     picture = imread(tmp_path / "case_preview.png")
     height, width = picture.shape[:2]
     assert 1000 < width <= 2600
@@ -140,19 +140,20 @@ def test_surfaces_are_seen_from_the_front_and_from_behind(tmp_path: Path) -> Non
 
 def test_a_label_map_without_femur_is_shown_as_well(phantom, tmp_path: Path) -> None:
     scan, labels = phantom
-    preview_figure(scan, labels.with_array(np.zeros_like(labels.array)), tmp_path / "a.png")
+    empty = labels.with_array(np.zeros_like(labels.array))
+    preview_figure(scan, empty, tmp_path / "a.png", title="case", labels="sides")
     assert imread(tmp_path / "a.png")[..., :3].max() > 0.9
     constant = scan.with_array(np.full_like(scan.array, 7))
-    preview_figure(constant, labels.with_array(np.zeros_like(labels.array)), tmp_path / "b.png")
+    preview_figure(constant, empty, tmp_path / "b.png", title="case", labels="sides")
     assert (tmp_path / "b.png").exists()
 
 
 def test_another_grid_is_refused_and_nothing_written(tmp_path: Path) -> None:
     scan, labels = bumped()
     with pytest.raises(ValueError, match="spacing_mm"):
-        preview_figure(scan, Volume(labels.array), tmp_path / "a.png")
+        preview_figure(scan, Volume(labels.array), tmp_path / "a.png", title="case", labels="femur")
     with pytest.raises(ValueError, match=r"Received: \[3\]"):
-        preview_figure(scan, labels.with_array(3 * labels.array), tmp_path / "a.png")
+        preview_figure(scan, labels.with_array(3 * labels.array), tmp_path / "a.png", title="case", labels="sides")
     assert list(tmp_path.iterdir()) == []
 
 

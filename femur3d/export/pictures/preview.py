@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from femur3d.evaluation.contour_figure import RIM, draw_slice, windowed
@@ -79,12 +77,7 @@ class _Panel:
 
 
 def preview_figure(
-    scan: Volume,
-    label_map: Volume,
-    path: str | os.PathLike[str],
-    *,
-    title: str | None = None,
-    labels: Labels | None = None,
+    scan: Volume, label_map: Volume, path: str | os.PathLike[str], *, title: str, labels: Labels
 ) -> None:
     """Writes a PNG to see at a glance whether a segmentation is right.
 
@@ -98,19 +91,18 @@ def preview_figure(
         scan: axes (z, y, x), on any grid.
         label_map: integers on the scan's grid; 0 is background. Where it is empty, slices through the middle are shown.
         path: the PNG to write or replace.
-        title: name of the case; None for the file's name without '_preview'.
-        labels: 'femur' (1 is any femur), 'sides' (1 left, 2 right); None for what the values suggest.
+        title: name of the case.
+        labels: 'femur' (1 is any femur) or 'sides' (1 left, 2 right).
 
     Raises:
         ValueError: the label map does not lie on the scan's grid, or holds values without a meaning.
     """
     if difference := scan.geometry_difference(label_map):
         raise ValueError(f"Expected a label map on the scan's grid. Received: {difference}")
-    femurs = femurs_of(label_map, labels or ("sides" if label_map.array.max() > 1 else "femur"))
+    femurs = femurs_of(label_map, labels)
     rows = [_slices(scan, femurs, femur) + _surfaces(femur) for femur in femurs] or [_slices(scan, [], None)]
     captions = [(femur.caption, femur.colour) for femur in femurs] or [("no femur found", _WHITE)]
-    case = title or Path(path).stem.removesuffix("_preview")
-    figure = _figure(f"{case}: {', '.join(text for text, _ in captions)}", rows, captions)
+    figure = _figure(f"{title}: {', '.join(text for text, _ in captions)}", rows, captions)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", facecolor="black", pil_kwargs={"compress_level": 3})
 
@@ -271,7 +263,6 @@ def _figure(heading: str, rows: Sequence[Sequence[_Panel]], captions: Sequence[t
     tall = sum(row[0].size_mm[1] + CAPTION_MM + GAP_MM for row in rows) + HEADING_MM
     scale = min(PIXELS_PER_MM, WIDEST_PIXELS / wide) / _DPI
     figure = Figure(figsize=(wide * scale, tall * scale), dpi=_DPI)
-    FigureCanvasAgg(figure)
     style: dict[str, Any] = {"va": "center", "parse_math": False}  # a case may be called $x$
     figure.text(0.5, 1 - 0.5 * HEADING_MM / tall, heading, color="white", fontsize=14, ha="center", **style)
     top = tall - HEADING_MM
