@@ -1,4 +1,4 @@
-"""Processes of a benchmark: each library computes in a process of its own, and they take turns.
+"""What benchmarks share: a network of any width; and each library in a process of its own, which take turns.
 
 So their thread pools never compete, and what else the machine does in the meantime slows both alike.
 """
@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from femur3d.config import Network
 from femur3d.errors import EXIT_INTERNAL, FemurError
 
 BUSY_LOAD = 0.5  # load average
@@ -35,6 +36,15 @@ class BenchmarkError(FemurError):
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def scaled_network(width: float, initialisation: str = "he") -> Network:
+    """The paper's network with its filters times `width`."""
+    paper = Network()
+    encoder, decoder = (
+        tuple(max(1, round(width * f)) for f in filters) for filters in (paper.encoder_filters, paper.decoder_filters)
+    )
+    return Network(encoder, decoder, initialisation)
 
 
 @dataclasses.dataclass(frozen=True)

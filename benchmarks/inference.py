@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import Tasks, cores, machine, start_process
+from benchmarks.benchmark_process import Tasks, cores, machine, scaled_network, start_process
 from femur3d import cli
 from femur3d.config import Network, Preprocessing
 from femur3d.data.patches import make_normalise
@@ -46,16 +46,6 @@ SHIPPED = Path(__file__).parents[1] / "femur3d" / "models" / "hip_t1"
 RANDOM = "random"
 PATCHES = Preprocessing(patch_size=(64, 64, 64))  # of random weights; the phantom then fills the field of view
 GOALS = "Goals at full width, 300,200,100: at least 1.6 and 8 times as fast as MONAI; at most 0.01% of voxels differ."
-
-
-def scaled_network(width: float) -> Network:
-    """The paper's filters times `width`, He's initialisation."""
-
-    def scaled(filters: Sequence[int]) -> tuple[int, ...]:
-        return tuple(max(1, round(width * f)) for f in filters)
-
-    paper = Network()
-    return Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters), initialisation="he")
 
 
 @dataclasses.dataclass(frozen=True)

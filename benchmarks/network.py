@@ -20,9 +20,17 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import BenchmarkError, BenchmarkProcess, Tasks, cores, machine, start_process
+from benchmarks.benchmark_process import (
+    BenchmarkError,
+    BenchmarkProcess,
+    Tasks,
+    cores,
+    machine,
+    scaled_network,
+    start_process,
+)
 from femur3d import cli
-from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Network, Preprocessing, Training
+from femur3d.config import DOWNSAMPLING, HEADS, Experiment, Preprocessing, Training
 from femur3d.errors import UsageError
 
 WIDTH = flags.DEFINE_float("width", 1.0, "Filters as a part of the paper's.", lower_bound=1 / 64, upper_bound=4)
@@ -41,15 +49,10 @@ LAYOUTS = ("channels first", "channels last")  # as torch_peer knows them
 
 def make_experiment(width: float, patch: int, batch: int) -> Experiment:
     """The paper's experiment with scaled filters. Raises UsageError for a patch or a batch that cannot be."""
-
-    def scaled(filters: Sequence[int]) -> tuple[int, ...]:
-        return tuple(max(1, round(width * f)) for f in filters)
-
-    paper = Network()
     return Experiment(
         name="bench",
         preprocessing=Preprocessing(patch_size=(patch, patch, patch)),
-        network=Network(scaled(paper.encoder_filters), scaled(paper.decoder_filters)),
+        network=scaled_network(width, "normal"),
         training=Training(batch_size=batch),
     )
 

@@ -23,9 +23,9 @@ import h5py
 import numpy as np
 from absl import flags
 
-from benchmarks.benchmark_process import machine
+from benchmarks.benchmark_process import machine, scaled_network
 from femur3d import cli
-from femur3d.config import Loss, Network, Preprocessing, Training
+from femur3d.config import Loss, Preprocessing, Training
 from femur3d.data.augmentation import VARIANTS, variant
 from femur3d.data.packed_dataset import Entry, PackedDataset, create_packed_file
 from femur3d.data.patches import random_origin
@@ -200,11 +200,7 @@ def _quick_train_step(training: Training, width: float) -> Any:
     from femur3d.network.unet import build_network
     from femur3d.training.optimizer import make_optimizer
 
-    paper = Network()
-    encoder, decoder = (
-        tuple(max(1, round(width * f)) for f in filters) for filters in (paper.encoder_filters, paper.decoder_filters)
-    )
-    network = build_network(Network(encoder, decoder, initialisation="he"))
+    network = build_network(scaled_network(width))
     return ENGINE.make_train_step(network, make_optimizer(training, network), Loss())
 
 
