@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,6 +35,11 @@ class Volume:
             raise ValueError(f"A volume has three axes (z, y, x). Received: array of shape {self.array.shape}")
         if len(self.direction) != 9:
             raise ValueError(f"A direction is a row-major 3×3 matrix. Received: {self.direction}")
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel, millilitres."""
+        return math.prod(self.spacing_mm) / 1000
 
     @property
     def affine(self) -> np.ndarray:

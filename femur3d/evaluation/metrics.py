@@ -132,11 +132,10 @@ def measure_femur(case: str, label: str, reference: Volume, prediction: Volume) 
     }
     if counts.tp + counts.fp + counts.fn == 0:
         measured = dict.fromkeys(measured, math.nan)
-    voxel_ml = math.prod(reference.spacing_mm) / 1000
     return FemurMetrics(
         case,
         label,
-        reference_ml=(counts.tp + counts.fn) * voxel_ml,
-        prediction_ml=(counts.tp + counts.fp) * voxel_ml,
+        reference_ml=(counts.tp + counts.fn) * reference.voxel_ml,
+        prediction_ml=(counts.tp + counts.fp) * reference.voxel_ml,
         **measured,
     )

@@ -129,7 +129,7 @@ def removed(labels: Volume, probability: Volume) -> tuple[float, int]:
     if not count:
         return 0.0, 0
     sizes = component_sizes(*ndimage.label(gone))
-    return np.count_nonzero(gone) / count, int(np.count_nonzero(sizes * _voxel_ml(labels) >= FRAGMENT_ML))
+    return np.count_nonzero(gone) / count, int(np.count_nonzero(sizes * labels.voxel_ml >= FRAGMENT_ML))
 
 
 def border_contact_cm2(labels: Volume) -> float:
@@ -160,7 +160,7 @@ def shape(labels: Volume, femurs: Sequence[Femur]) -> dict[str, float]:
     """
     if not femurs:
         return {}
-    volumes = [femur.voxels * _voxel_ml(labels) for femur in femurs]
+    volumes = [femur.voxels * labels.voxel_ml for femur in femurs]
     sides = {}
     if len(femurs) == 2:
         sides = {
@@ -179,10 +179,6 @@ def head_medial_mm(femurs: Sequence[np.ndarray]) -> float:
     middle = np.mean([points[:, 0].mean() for points in femurs])
     sides = [1 if points[:, 0].mean() > middle else -1 for points in femurs]  # +x is the patient's left
     return min(-side * head_offset_mm(points) for side, points in zip(sides, femurs, strict=True))
-
-
-def _voxel_ml(volume: Volume) -> float:
-    return math.prod(volume.spacing_mm) / 1000
 
 
 def _inferior_face(volume: Volume) -> tuple[int, int]:

@@ -90,9 +90,9 @@ class Segmentation:
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Millilitres of every label that there is, by its name: 'left' and 'right', or 'femur'."""
-        voxel_ml = math.prod(self.labels.spacing_mm) / 1000
         values, counts = np.unique(self.labels.array, return_counts=True)
-        return {self.names[int(v)]: round(float(n) * voxel_ml, 3) for v, n in zip(values, counts, strict=True) if v}
+        found = zip(values.tolist(), (counts * self.labels.voxel_ml).tolist(), strict=True)
+        return {self.names[value]: round(ml, 3) for value, ml in found if value}
 
     @property
     def needs_a_look(self) -> bool:

@@ -234,14 +234,13 @@ def _femurs(labels: Volume, names: Mapping[int, str]) -> Iterator[tuple[str, Sid
 
     What a piece encloses is bone: marrow that is not labelled would put a second wall beside the neck's.
     """
-    voxel_ml = math.prod(labels.spacing_mm) / 1000
     for value, name in names.items():
         mask = labels.array == value
         box = bounding_box(mask)
         if box is None:
             continue
         pieces, _ = ndimage.label(mask[box], np.ones((3, 3, 3)))
-        sizes = np.bincount(pieces.ravel())[1:] * voxel_ml
+        sizes = np.bincount(pieces.ravel())[1:] * labels.voxel_ml
         side: Side | None = "left" if name == "left" else "right" if name == "right" else None
         chosen = [int(sizes.argmax())] if side else np.flatnonzero(sizes > LEAST_ML).tolist()
         for piece in chosen:

@@ -80,8 +80,7 @@ def place_and_size(mask: Volume) -> dict[str, float]:
     points = mask.world_mm(indices)
     voxel_mm = np.abs(mask.affine[:3, :3]).sum(axis=1)  # of a voxel, along the world's axes
     values = [*points.mean(axis=0), *(np.ptp(points, axis=0) + voxel_mm)]
-    volume_ml = len(indices) * float(np.prod(mask.spacing_mm)) / 1000
-    return {"volume_ml": round(volume_ml, 3)} | {
+    return {"volume_ml": round(len(indices) * mask.voxel_ml, 3)} | {
         name: round(float(value), 2) for name, value in zip(FEMUR_COLUMNS[3:9], values, strict=True)
     }
 

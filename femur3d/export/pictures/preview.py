@@ -43,8 +43,7 @@ class Femur:
 
     @property
     def caption(self) -> str:
-        millilitres = np.count_nonzero(self.mask.array) * float(np.prod(self.mask.spacing_mm)) / 1000
-        return f"{self.name} {millilitres:.1f} ml"
+        return f"{self.name} {np.count_nonzero(self.mask.array) * self.mask.voxel_ml:.1f} ml"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
