@@ -6,6 +6,7 @@ The text of an attribute is what the file says, several values joined by backsla
 from __future__ import annotations
 
 import io
+import math
 import sys
 import warnings
 import zlib
@@ -90,6 +91,15 @@ def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """An attribute as printable text, '' where it is missing; '�' stands for what would upset a terminal."""
     found = printable(_text(dataset, keyword).strip(" \0"))
     return sys.intern(found)  # most are the same in all slices of a series
+
+
+def numbers(value: str) -> list[float]:
+    """The numbers of a DICOM text of several parts; none where one of the parts is no finite number."""
+    try:
+        found = [float(part) for part in value.split("\\")]
+    except ValueError:
+        return []
+    return found if all(map(math.isfinite, found)) else []
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> UID:

@@ -15,7 +15,7 @@ import pydicom
 from pydicom.datadict import dictionary_description, keyword_for_tag
 
 from femur3d.io.dicom.contrast import is_number
-from femur3d.io.dicom.headers import ATTRIBUTES, text
+from femur3d.io.dicom.headers import ATTRIBUTES, numbers, text
 
 Frame = Mapping[str, str]  # its attributes, text by keyword
 Position = tuple[float, ...]
@@ -90,7 +90,7 @@ def volumes_of(frames: Sequence[Frame]) -> list[tuple[str, list[int]]]:
     Stacks are distinguished by their number and orientation; within a stack volumes lie at the same place and differ in
     an echo time, a time point, a b-value, …: the fewest of these that tell frames at one place apart.
     """
-    positions = [tuple(round(mm, 2) for mm in _numbers(frame["ImagePositionPatient"])) for frame in frames]
+    positions = [tuple(round(mm, 2) for mm in numbers(frame["ImagePositionPatient"])) for frame in frames]
     return _split(positions, list(range(len(frames))), [*_stacks(frames), *_dimensions(frames)])
 
 
@@ -140,7 +140,7 @@ def _stacks(frames: Sequence[Frame]) -> list[_Division]:
     stacks = [frame.get("StackID", "") for frame in frames]
     if len(set(stacks)) == len(frames):  # counts slices
         stacks = [""] * len(frames)
-    directions = _alike([_numbers(frame.get("ImageOrientationPatient", "")) for frame in frames])
+    directions = _alike([numbers(frame.get("ImageOrientationPatient", "")) for frame in frames])
     return [_Division(stacks, "stack {}", always=True), _Division(directions, "direction {}", always=True)]
 
 
@@ -186,11 +186,6 @@ def _alike(vectors: Sequence[Sequence[float]], tolerance: float = 0.01) -> list[
             kinds.append(vector)
         found.append(float(number + 1))
     return found
-
-
-def _numbers(value: str) -> list[float]:
-    parts = value.split("\\")
-    return [float(part) for part in parts] if all(map(is_number, parts)) else []
 
 
 def _value(value: str) -> float | str:

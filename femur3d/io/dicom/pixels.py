@@ -18,7 +18,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import iter_pixels
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from femur3d.io.dicom.slices import Slice, numbers
+from femur3d.io.dicom.headers import numbers
+from femur3d.io.dicom.slices import Slice
 from femur3d.io.integrity import damaged, itk_error, quiet_itk, reading
 
 _WORD_CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grey-value secondary capture: pixels and nothing else

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from femur3d.io.dicom.headers import ATTRIBUTES, GEOMETRY, read_header, text, transfer_syntax
+from femur3d.io.dicom.headers import ATTRIBUTES, GEOMETRY, numbers, read_header, text, transfer_syntax
 from femur3d.io.dicom.multiframe import PER_FRAME, SHARED, frames_of
 from femur3d.io.geometry import shear
 from femur3d.io.integrity import damaged, whole_number
@@ -82,15 +82,6 @@ def read_slices(path: Path) -> list[Slice]:
         return _slices(path, dataset)
     except Exception as error:  # a damaged file makes pydicom stumble in any way
         raise damaged(path, f"{type(error).__name__}: {error}"[:100]) from error
-
-
-def numbers(value: str) -> list[float]:
-    """The numbers of a DICOM text of several parts; none where one of the parts is no finite number."""
-    try:
-        found = [float(part) for part in value.split("\\")]
-    except ValueError:
-        return []
-    return found if np.isfinite(found).all() else []
 
 
 def _slices(path: Path, dataset: pydicom.Dataset) -> list[Slice]:
