@@ -20,7 +20,7 @@ import numpy as np
 from femur3d.errors import InputError
 from femur3d.io.channels import numbered
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import listed, read_json
 from femur3d.volume import Volume
 
 GEOMETRY_TOLERANCE = 1e-3  # mm of spacing and origin, and direction cosines
@@ -157,7 +157,7 @@ def _label_values(paths: CasePaths, array: np.ndarray, labels: dict[str, int]) -
     found = np.unique(array)
     unknown = found[~np.isin(found, list(labels.values()))]
     if unknown.size:
-        values = ", ".join(f"{value:g}" for value in unknown[:5].tolist()) + (", …" if unknown.size > 5 else "")
+        values = listed([f"{value:g}" for value in unknown.tolist()], 5)
         known = ", ".join(f"{value} ({name})" for name, value in labels.items())
         message = f"case {paths.name}: {paths.label} holds the unknown label values {values}"
         raise InputError(f"{message}.\ndataset.json knows {known}: correct the label map or dataset.json.")

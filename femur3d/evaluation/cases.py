@@ -20,7 +20,7 @@ from femur3d.config import IGNORED
 from femur3d.errors import InputError
 from femur3d.evaluation.label_roles import LabelRoles, roles_of_references
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, read_volume, scan_extension
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import listed, read_json
 from femur3d.volume import Volume
 
 FIRST, SECOND = 1, 2  # left and right femur; or FIRST alone for any femur
@@ -46,8 +46,8 @@ def find_cases(references: Path, predictions: Path, images: Path | None = None) 
     cases = [Case(name, path, found[1].get(name), found[2].get(name)) for name, path in found[0].items()]
     if all(case.prediction is None for case in cases):
         raise InputError(
-            f"No prediction has the name of a reference. Received: {predictions} with {_some(found[1])}.\n"
-            f"Expected names as in {references}: {_some(found[0])}."
+            f"No prediction has the name of a reference. Received: {predictions} with {listed(list(found[1]))}.\n"
+            f"Expected names as in {references}: {listed(list(found[0]))}."
         )
     return cases
 
@@ -70,10 +70,6 @@ def scans_by_case(folder: Path) -> dict[str, Path]:
     if not scans:
         raise InputError(f"{folder}: no scans in this folder.\nExpected {', '.join(SCAN_EXTENSIONS)} files.")
     return scans
-
-
-def _some(names: dict[str, Path]) -> str:
-    return ", ".join(list(names)[:3]) + (", …" if len(names) > 3 else "")
 
 
 def roles_beside(references: Path) -> LabelRoles | None:

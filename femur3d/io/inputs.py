@@ -22,7 +22,7 @@ from femur3d.io.case_names import Wish, distinct
 from femur3d.io.channels import further_channels
 from femur3d.io.formats.archives import unpacked
 from femur3d.io.images import SCAN_EXTENSIONS, case_name, scan_extension
-from femur3d.io.integrity import printable
+from femur3d.io.integrity import listed, printable
 from femur3d.io.search import FOLDER_DEPTH, Files, ResultsIn, Search
 
 if TYPE_CHECKING:  # pydicom takes half a second, of which other files need nothing
@@ -266,8 +266,7 @@ def _check_choice(scan: Scan) -> None:
 
 def _links_said(place: _Place) -> str:
     """That links were passed over, which ones, and what follows them."""
-    names = ", ".join(printable(str(link.relative_to(place.top))) for link in place.links[:3])
-    names += ", …" if len(place.links) > 3 else ""
+    names = listed([printable(str(link.relative_to(place.top))) for link in place.links])
     count = "a link leads" if len(place.links) == 1 else f"{len(place.links)} links lead"
     return f"{place.given}: {count} out of this folder, passed over without --follow_links ({names})"
 
@@ -276,8 +275,7 @@ def _nothing_in(place: _Place) -> InputError:
     """The error for a folder or zip without scans: what it holds instead."""
     if place.links:
         return InputError(f"{_links_said(place)}; no scans in it.\nFollow links with --follow_links.")
-    names = list(itertools.islice(_visible_files(place.top), 4))
-    holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
+    holds = listed(list(itertools.islice(_visible_files(place.top), 4))) or "no files"
     accepted = f"{', '.join(SCAN_EXTENSIONS)} (lower case) and folders of DICOM slices, {FOLDER_DEPTH} folders deep"
     return InputError(
         f"{place.given}: no scans in this {'folder' if place.top == place.given else 'zip'} (it holds {holds}).\n"

@@ -46,6 +46,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names for a message, and '…' where there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def whole_number(text: str) -> int:
     """The number that a text of 1 to 18 digits stands for; −1 for any other, such as '²', which `isdigit` lets pass."""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else -1

@@ -16,10 +16,12 @@ import numpy as np
 
 from femur3d.errors import InputError
 from femur3d.io.dicom.files import counted, files_by_folder, files_in, read_all
+from femur3d.io.dicom.headers import numbers
 from femur3d.io.dicom.multiframe import volumes_of
 from femur3d.io.dicom.pixels import read_voxels
-from femur3d.io.dicom.slices import Slice, numbers, read_slices
+from femur3d.io.dicom.slices import Slice, read_slices
 from femur3d.io.dicom.stack import check_alike, slice_spacing_mm
+from femur3d.io.integrity import listed
 from femur3d.volume import Volume
 
 
@@ -168,8 +170,7 @@ def _of_one_file(path: Path) -> SeriesFolder:
 
 
 def _no_images(folder: Path) -> InputError:
-    names = [path.name for path in files_in(folder)]
-    holds = ", ".join(names[:3]) + (", …" if len(names) > 3 else "") or "no files"
+    holds = listed([path.name for path in files_in(folder)]) or "no files"
     message = f"{folder}: no DICOM images in this folder (it holds {holds})"
     return InputError(f"{message}.\nGive one scan file, or the folder that itself holds the slices of a series.")
 
