@@ -9,7 +9,6 @@ DIR/CASE.json, a picture DIR/CASE_morphometry.png, and DIR/femurs.csv. For resea
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -26,10 +25,9 @@ from femur3d.export.femur_measures import write_femurs
 from femur3d.export.mesh import MESH_EXTENSIONS, read_mesh
 from femur3d.export.pictures.morphometry import morphometry_figure
 from femur3d.inference.postprocessing import LABEL_NAMES
-from femur3d.io.atomic import replacing
 from femur3d.io.case_names import Wish, distinct
 from femur3d.io.images import case_name, read_volume
-from femur3d.io.integrity import read_json, valid_json
+from femur3d.io.integrity import read_json, write_json
 from femur3d.morphometry.error_bars import Boundary
 from femur3d.morphometry.measure import Morphometry, as_json, measure_labels, measure_surface, only_femur
 from femur3d.morphometry.surface import Surface
@@ -64,10 +62,8 @@ def _attempt(path: Path, folder: Path, case: str) -> bool:
     print(path, flush=True)
     for name, one in found.items():
         print(one if isinstance(one, Morphometry) else f"{name}: {one}", flush=True)
-    summary = valid_json({"input": str(path.absolute()), **earlier, "morphometry": as_json(found)}, lambda _: None)
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    with replacing(folder / f"{case}.json") as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+    summary = {"input": str(path.absolute()), **earlier, "morphometry": as_json(found)}
+    write_json(folder / f"{case}.json", summary, lambda _: None)
     whole = [one for one in found.values() if isinstance(one, Morphometry)]
     if whole:
         morphometry_figure(whole, folder / f"{case}_morphometry.png", case)

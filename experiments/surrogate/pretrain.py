@@ -11,7 +11,6 @@ called `surrogate-…`, and so is every file and table that it gets into. Stop i
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from femur3d import cli
 from femur3d.config import Network
 from femur3d.errors import UsageError
 from femur3d.io.atomic import replacing
+from femur3d.io.integrity import write_json
 from femur3d.io.read_ahead import read_ahead
 from tools.c3d.caffe_reader import CONVOLUTION3D, INNER_PRODUCT, write_net
 
@@ -128,8 +128,7 @@ def caffe_layers(model: keras.Model) -> dict[str, tuple[int, np.ndarray, np.ndar
 
 def write_report(path: Path, values: Mapping[str, object]) -> None:
     """What the surrogate was trained on and how well it does it, as JSON beside the weights."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(path, values)
 
 
 def check_output(output: str | None) -> Path:

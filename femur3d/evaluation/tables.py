@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from femur3d.evaluation.metrics import METRICS, FemurMetrics
 from femur3d.evaluation.summary import ALL, WITHOUT_FAILURES, by_label, means, summarise, volume_agreement
 from femur3d.io.atomic import replacing
 from femur3d.io.formats import csv_table
-from femur3d.io.integrity import valid_json
+from femur3d.io.integrity import write_json
 
 # Metric → heading of its column and decimals, in the order of the paper's Table 1, which has no HD95.
 COLUMNS = {
@@ -118,9 +117,7 @@ def summary_json(rows: Sequence[FemurMetrics], origin: Mapping[str, Any]) -> dic
 
 def write_summary(rows: Sequence[FemurMetrics], path: str | os.PathLike[str], origin: Mapping[str, Any]) -> None:
     """Writes `summary_json` as valid JSON, which knows no infinite number: it is "inf", and NaN is null."""
-    text = json.dumps(valid_json(summary_json(rows, origin)), indent=2, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, summary_json(rows, origin))
 
 
 def write_report(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -28,7 +27,7 @@ from femur3d.inference.quality_limits import KINDS, RED, Limit, flags
 from femur3d.inference.segmenter import Segmentation
 from femur3d.io.atomic import flush, locked, replacing
 from femur3d.io.images import ScanFile
-from femur3d.io.integrity import part, read_json, valid_json
+from femur3d.io.integrity import part, read_json, write_json
 
 MAX_BYTES = 1 << 20  # a summary has some kilobytes
 LIBRARIES = ("numpy", "scipy", "SimpleITK")  # of the versions in a summary
@@ -220,9 +219,7 @@ def write_case(
                 from femur3d.morphometry.measure import as_json  # here: only some want it
 
                 summary["morphometry"] = as_json(found)
-            with replacing(folder / case.json.name) as temporary:
-                text = json.dumps(valid_json(summary, lambda _: None), indent=2, allow_nan=False)
-                temporary.write_text(f"{text}\n", encoding="utf-8")
+            write_json(folder / case.json.name, summary, lambda _: None)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from femur3d.errors import InputError
-from femur3d.io.atomic import replacing
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import read_json, write_json
 
 QUALITY = "quality.json"
 FORMAT = "femur3d-quality-1"
@@ -165,10 +164,7 @@ def write_limits(folder: Path, limits: Mapping[str, Limit], learnt_on: str) -> N
     """
     values = {name: dataclasses.asdict(limit) for name, limit in limits.items()}
     content = {"format": FORMAT, "learnt_on": learnt_on, "limits": values, "limits_sha256": _digest(values)}
-    text = json.dumps(content, indent=2)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / QUALITY) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / QUALITY, content)
 
 
 def read_limits(folder: Path) -> dict[str, Limit]:

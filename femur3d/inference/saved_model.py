@@ -25,7 +25,7 @@ from femur3d.errors import InputError, UsageError
 from femur3d.inference.quality_limits import Limit, read_limits
 from femur3d.io.atomic import replacing
 from femur3d.io.formats.hdf5 import check_space, open_hdf5, plain_datasets, reading_hdf5, store_as_half, writing_hdf5
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import read_json, write_json
 from femur3d.io.settings import Section, current_name, from_dict, to_dict
 from femur3d.network.weights import layers_with_weights
 
@@ -109,8 +109,7 @@ def save_model(
             "weights_sha256": _sha256(new / WEIGHTS),
         }
         config["config_sha256"] = _meaning_sha256(config)
-        with replacing(new / CONFIG) as temporary:
-            temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json(new / CONFIG, config)
         new.chmod(0o755)
         _swap(new, folder)
     except BaseException:

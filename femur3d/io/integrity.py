@@ -188,6 +188,13 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES, advice: str = "Correct th
         raise InputError(f"{path}: not JSON that can be read ({what}).\n{advice}") from error
 
 
+def write_json(path: str | os.PathLike[str], value: Any, infinite: Callable[[float], str | None] = str) -> None:
+    """Writes a JSON file, whole or not at all, with what `valid_json` makes of a value."""
+    text = json.dumps(valid_json(value, infinite), indent=2, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
 def part(content: Any, name: str) -> dict[str, Any]:
     """An object by its name within JSON that anybody may have written; {} where there is none."""
     found = content.get(name) if isinstance(content, dict) else None

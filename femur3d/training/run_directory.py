@@ -20,7 +20,7 @@ from femur3d.config import Experiment
 from femur3d.errors import InputError, UsageError
 from femur3d.inference.saved_model import recover_model
 from femur3d.io.atomic import naming, remove_leftovers, replacing
-from femur3d.io.integrity import read_json
+from femur3d.io.integrity import read_json, write_json
 from femur3d.io.settings import from_dict, to_dict
 
 # What may be changed when a run goes on: how often, not what is learnt; and how far, where the rate does not ask.
@@ -115,8 +115,7 @@ class RunDirectory:
         if initial_model:
             content["initial_model"] = dict(initial_model)
         content["config_sha256"] = _digest(content)
-        with replacing(self._config) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(self._config, content)
 
     def _read(self) -> dict[str, Any]:
         stored = read_json(self._config, advice="Choose another --run.")
