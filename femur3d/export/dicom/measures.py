@@ -17,12 +17,10 @@ import pydicom
 import femur3d
 from femur3d.errors import InputError
 from femur3d.export.dicom.source import (
-    MAY_BE_EMPTY,
-    NEEDED,
     SERIES_OFFSET,
-    UTF_8,
     check_can_be_referred_to,
     concept,
+    identifiers_of,
     patient_and_study,
     require_highdicom,
 )
@@ -84,13 +82,7 @@ def _evidence(slices: Sequence[Slice]) -> list[pydicom.Dataset]:
     found = []
     for one in {one.path: one for one in slices}.values():
         check_can_be_referred_to(one)
-        source = pydicom.Dataset()
-        for name in MAY_BE_EMPTY:
-            setattr(source, name, "")
-        for name in NEEDED:
-            setattr(source, name, one.header[name])
-        source.Modality, source.SpecificCharacterSet = "MR", UTF_8
-        found.append(source)
+        found.append(identifiers_of(one))
     found[0].update(patient_and_study(slices[0].path))
     return found
 

@@ -15,12 +15,10 @@ from pydicom.uid import MRImageStorage, generate_uid
 import femur3d
 from femur3d.errors import InputError, no_femur
 from femur3d.export.dicom.source import (
-    MAY_BE_EMPTY,
-    NEEDED,
     SERIES_OFFSET,
-    UTF_8,
     concept,
     decimal,
+    identifiers_of,
     in_slice_order,
     patient_and_study,
     require_highdicom,
@@ -81,14 +79,9 @@ def _source(one: Slice, label_map: Volume, first: Slice) -> pydicom.Dataset:
 
     The frames of one file pass for files of one slice here; `_refer_to_frames` puts the true identifiers back.
     """
-    source = pydicom.Dataset()
-    for name in NEEDED:
-        setattr(source, name, one.header[name])
+    source = identifiers_of(one)
     if one.frame is not None:
         source.SOPClassUID, source.SOPInstanceUID = MRImageStorage, generate_uid()
-    for name in MAY_BE_EMPTY:
-        setattr(source, name, "")
-    source.Modality, source.SpecificCharacterSet = "MR", UTF_8
     source.Columns, source.Rows = one.size
     source.PixelSpacing = [decimal(mm) for mm in one.spacing_mm[::-1]]
     source.ImagePositionPatient = [decimal(mm) for mm in one.position_mm]

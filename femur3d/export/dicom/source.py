@@ -114,6 +114,17 @@ def _other_grid(name: Path | str, what: str) -> InputError:
     return InputError(f"{name}: {what}.\nGive exactly the files of the series that was segmented.")
 
 
+def identifiers_of(one: Slice) -> pydicom.Dataset:
+    """What highdicom wants to know of every slice; `patient_and_study` is left empty."""
+    found = pydicom.Dataset()
+    for name in MAY_BE_EMPTY:
+        setattr(found, name, "")
+    for name in NEEDED:
+        setattr(found, name, one.header[name])
+    found.Modality, found.SpecificCharacterSet = "MR", UTF_8
+    return found
+
+
 def patient_and_study(path: Path) -> pydicom.Dataset:
     """What a file says of its patient and study, without what DICOM does not allow. InputError where it is gone."""
     try:
