@@ -53,7 +53,6 @@ class ScanFile:
         nifti: header of a NIfTI file as stored, for `write_volume(…, like=…)`; None for other files.
         dicom: the DICOM series, with its files and headers; None for other files.
         sha256: hexadecimal digest of the bytes that were read, of all files; '' for what was never a file.
-        files: the scan file and those of its voxels, or the slices of the series by position.
     """
 
     volume: Volume
@@ -61,7 +60,6 @@ class ScanFile:
     nifti: Nifti1Header | None = None
     dicom: Series | None = None
     sha256: str = ""
-    files: tuple[Path, ...] = ()
 
 
 def scan_extension(path: str | os.PathLike[str]) -> str:
@@ -228,7 +226,7 @@ def _read_series(folder: SeriesFolder, number: int | None) -> ScanFile:
     sha256 = sha256_of(chosen.files)
     if [file_state(file) for file in chosen.files] != before:
         raise InputError(f"{chosen.path}: its files were changed while they were read.\nTry again when they are whole.")
-    return ScanFile(volume, notes, dicom=chosen, sha256=sha256, files=chosen.files)
+    return ScanFile(volume, notes, dicom=chosen, sha256=sha256)
 
 
 def _read_file(path: Path) -> ScanFile:
@@ -244,7 +242,7 @@ def _read_file(path: Path) -> ScanFile:
         volume, notes = read_text_headed(path, kind, files)
     if kind != expected:
         notes += (f"its name is that of a {expected} file, but it holds {kind}: it was read as that",)
-    return ScanFile(volume, notes, header, sha256=files.sha256, files=tuple(files.paths))
+    return ScanFile(volume, notes, header, sha256=files.sha256)
 
 
 def _unknown_extension(path: Path) -> InputError:

@@ -303,7 +303,7 @@ def test_control_characters_of_an_attribute_do_not_reach_the_terminal(tmp_path: 
 def test_files_of_a_series_in_slice_order(tmp_path: Path) -> None:
     names = ["d", "a", "f", "b", "e", "c"]
     write_series(tmp_path / "scan", make_scan(), names=names)
-    assert [path.name for path in read_scan(tmp_path / "scan").files] == names
+    assert [path.name for path in read_scan(tmp_path / "scan").dicom.files] == names
 
 
 def test_files_called_by_their_uid_are_found_and_missed(tmp_path: Path) -> None:

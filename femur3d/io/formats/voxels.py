@@ -62,14 +62,9 @@ class Layout:
 
 
 class Files:
-    """The files of one scan, each read once.
-
-    Attributes:
-        paths: those that were read, in that order.
-    """
+    """The files of one scan, each read once."""
 
     def __init__(self) -> None:
-        self.paths: list[Path] = []
         self._contents: dict[Path, bytes] = {}
         self._digest = hashlib.sha256()
 
@@ -78,7 +73,6 @@ class Files:
         if path not in self._contents:
             self._contents[path] = read_bytes(path)
             self._digest.update(self._contents[path])
-            self.paths.append(path)
         return self._contents[path]
 
     @property
