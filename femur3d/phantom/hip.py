@@ -15,7 +15,7 @@ from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.patient import Anatomy, BodyShape, FemurShape, sample_anatomy
 from femur3d.phantom.shapes import Grid, crop
 from femur3d.phantom.tissue import T1, Contrast, Textures, femur_window, render
-from femur3d.volume import Volume
+from femur3d.volume import Volume, triple
 
 SIDES = ("left", "right", "both")
 LABELS = {"left": 1, "right": 2}
@@ -66,7 +66,7 @@ def make_phantom(
     axes = [o + s * np.arange(n) for o, s, n in zip(origin, spacing, size, strict=True)]
     signal, label = _scan(patient_anatomy(seed), axes, spacing, smooth_textures(seed, axes, texture), contrast)
     image = _acquire(signal, seed, axes, noise, bias)
-    geometry = Volume(image, tuple(spacing.tolist()), tuple(origin.tolist()))
+    geometry = Volume(image, triple(spacing), triple(origin))
     if side == "right":
         geometry, label = _mirrored(geometry), np.array([0, 2, 1], np.uint8)[label[:, :, ::-1]]
     return geometry, geometry.with_array(label)

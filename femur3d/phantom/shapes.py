@@ -34,8 +34,8 @@ def sphere(grid: Grid, centre: Point, radius: float) -> np.ndarray:
 def ellipsoid(grid: Grid, centre: Point, radii: Point, axes: np.ndarray | None = None) -> np.ndarray:
     """First-order signed distance to an ellipsoid whose radii lie along the rows of `axes` (default: the hip frame)."""
     axes = np.eye(3) if axes is None else axes
-    squares = np.float32(0)
-    slopes = np.float32(0)
+    squares: np.ndarray = np.zeros((), np.float32)
+    slopes: np.ndarray = np.zeros((), np.float32)
     for radius, axis in zip(radii, axes, strict=True):
         scaled = np.square(along(grid, centre, axis / radius))
         squares = squares + scaled
