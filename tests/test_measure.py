@@ -137,7 +137,8 @@ def test_surfaces_whose_triangles_face_different_ways_are_refused(tmp_path: Path
 def test_infer_and_python_measure_what_they_segment(threshold_model: Path, tmp_path: Path) -> None:
     """Two femurs that mirror each other, as a DICOM series: the same numbers, the heads 190 mm apart."""
     labels = both_femurs()
-    write_scan(tmp_path / "hip", labels.with_array((labels.array > 0).astype(np.int16) * 100))
+    body = np.indices(labels.array.shape).sum(axis=0) % 2  # nothing around the femurs is empty
+    write_scan(tmp_path / "hip", labels.with_array(((labels.array > 0) * 100 + body).astype(np.int16)))
     arguments = ["-i", str(tmp_path / "hip"), "-o", str(tmp_path / "out"), "--model", str(threshold_model)]
     done = subprocess.run(
         [sys.executable, "-m", "femur3d.infer", *arguments, "--morphometry"], capture_output=True, encoding="utf-8"

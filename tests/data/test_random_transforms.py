@@ -218,7 +218,7 @@ def test_how_far_inside_the_femur_is_in_millimetres():
         np.moveaxis(label, axis, 0)[6:] = 1
         image = np.zeros(label.shape, np.float32)
         reference = transforms.reference_of(image, label, spacing)
-        found = transforms._together(image, label, np.zeros(3), spacing, reference, 0.0, 1.0)
+        found = transforms._together(image, label, np.zeros(3), spacing, reference)
         femur = np.moveaxis(found.femur[: image.size].reshape(image.shape), axis, 0)
         assert femur[6, 6, 6] == pytest.approx(expected, abs=2e-3)
         assert not femur[:6].any()

@@ -167,7 +167,7 @@ def test_a_patch_is_transformed_as_its_place_in_its_volume_is(packed, tiny_exper
     sampler = PatchSampler(packed, training, SIZE, drawn)
     numbers = []
     for step in (0, 5, 9):
-        number, origin = sampler.volume_of(step, 1), sampler.origins_of(step)[1]
+        number, origin = sampler.volume_of(step, 1), origins_of(sampler, step)[1]
         image, label = packed.read_volume(number)
         spacing = np.asarray(image.spacing_mm[::-1])
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(training.seed, spawn_key=(4, step, 1))))
