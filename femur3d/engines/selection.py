@@ -32,12 +32,12 @@ def inference_engine(name: str = AUTO, fast: bool = False) -> Engine:
         fast: whether it is for the fast mode, which tells what is best.
 
     Raises:
-        UsageError: it is not installed, or the process has begun with another one of Keras's.
+        UsageError: it is not installed, or the process has begun with another one of Keras's than was asked for.
     """
     if name not in (AUTO, *NAMES):
         raise UsageError(f"Engine {name!r}: there is none of that name.\nExpected {', '.join((AUTO, *NAMES))}.")
-    if name == AUTO:
-        name = _keras_backend() or _best(fast)
+    asked = name if name != AUTO else _keras_backend()
+    name = asked or _best(fast)
     if name == "openvino":
         from femur3d.engines import openvino_engine
 
@@ -47,7 +47,7 @@ def inference_engine(name: str = AUTO, fast: bool = False) -> Engine:
     with _asking_for(name):
         from femur3d.engines.backend import ENGINE
 
-    if ENGINE.name != name:
+    if asked and ENGINE.name != name:  # who asked for none takes the one that this process has
         raise UsageError(f"Engine {name}: this process computes with {ENGINE.name} already.\nStart another process.")
     return ENGINE
 

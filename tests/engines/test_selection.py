@@ -70,6 +70,21 @@ def test_one_engine_that_was_asked_for_decides_nothing_for_later_calls(monkeypat
     assert os.environ["KERAS_BACKEND"] == "jax"
 
 
+def test_where_nothing_is_asked_for_a_process_goes_on_with_the_keras_that_it_has(monkeypatch):
+    """After `segment(a, engine="jax")`, `segment(b)` cannot have TensorFlow any more."""
+    engine = SimpleNamespace(name="jax")
+    monkeypatch.setitem(sys.modules, "femur3d.engines.backend", SimpleNamespace(ENGINE=engine))
+    monkeypatch.setattr(selection, "has_gpu", lambda: False)
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: True)
+    monkeypatch.setenv("KERAS_HOME", "nowhere")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    for name in ("jax", "auto"):
+        assert selection.inference_engine(name) is engine
+    assert selection.inference_engine(fast=True).name == "openvino"
+    with pytest.raises(UsageError, match="already"):
+        selection.inference_engine("tensorflow")
+
+
 def test_a_file_of_keras_that_cannot_be_looked_at_says_nothing(monkeypatch):
     """As in a home that belongs to another user; here its path is too long."""
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
