@@ -15,6 +15,7 @@ from typing import Any
 from femur3d.cluster.connection import connected
 from femur3d.errors import FemurError
 from femur3d.export import case_results, claims
+from femur3d.export.batch import say
 from femur3d.export.case_files import Case
 from femur3d.io.inputs import Scan
 
@@ -51,14 +52,14 @@ def segment_all(
                     i, ended = running[future], ended + 1
                     half_done = ended + (len(running) - 1) / 2
                     seconds = (time.monotonic() - start) / half_done * (len(todo) - half_done)
-                    print(f"[{ended}/{len(todo)}, {_rounded(seconds)} left] {scans[i].source}", flush=True)
+                    say(f"[{ended}/{len(todo)}, {_rounded(seconds)} left] {scans[i].source}")
                     has_failed, was_tried = _report(future, scans[i], cases[i])
                     failed, tried = failed + has_failed, tried + was_tried
                     del running[future]  # not before: without a scheduler there is no report
         except (OSError, CancelledError) as error:
             left = len(waiting) + len(running)
-            print(f"--cluster {where}: the scheduler is gone ({error}); {left} scans are not done.", file=sys.stderr)
-            print("Start it again and give the same command with --continue.", file=sys.stderr, flush=True)
+            say(f"--cluster {where}: the scheduler is gone ({error}); {left} scans are not done.", sys.stderr)
+            say("Start it again and give the same command with --continue.", sys.stderr)
             failed, tried = failed + left, tried + left
     case_results.tidy(cases)  # of killed workers
     claims.tidy(cases)
@@ -98,10 +99,11 @@ def _report(future: Any, scan: Scan, case: Case) -> tuple[int, int]:
         message = f"{case.path}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
         message += "\nThis scan was left out."
     else:
-        print(outcome.said, end="", flush=True)
-        print(outcome.complained, end="", file=sys.stderr, flush=True)
+        for text, stream in ((outcome.said, sys.stdout), (outcome.complained, sys.stderr)):
+            if text:
+                say(text.removesuffix("\n"), stream)
         return outcome.failed, outcome.tried
-    print(scan.with_given_paths(message), file=sys.stderr, flush=True)
+    say(scan.with_given_paths(message), sys.stderr)
     return 1, 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,6 +80,29 @@ def test_scans_that_are_not_done_are_counted_where_the_scheduler_is_lost(hand_ou
     monkeypatch.setattr(hand_out, "_report", lost)
     assert hand_out_names("local:1", ["a", "b", "c"]) == (3, 3)
     assert "3 scans are not done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [("  written\n", ""), ("", "one\ntwo\n")])
+def test_scans_are_not_lost_where_nobody_reads_what_is_said(monkeypatch, tmp_path, said):
+    """As behind `| head`: a pipe without a reader is no scheduler that is gone."""
+
+    def submit(*_):
+        ended = Future()
+        ended.set_result(worker.Outcome(0, 1, *said))
+        return ended
+
+    client = SimpleNamespace(nthreads=lambda: {"one": 1})
+    monkeypatch.setattr(hand_out, "connected", lambda where: contextlib.nullcontext(client))
+    monkeypatch.setattr(hand_out, "_submit", submit)
+    monkeypatch.setattr(hand_out, "_ended", list)
+    scans = [Scan(name, tmp_path / name, None, name) for name in "abc"]
+    cases = [Case(name, tmp_path / name, None, tmp_path) for name in "abc"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as deaf:
+        monkeypatch.setattr(sys, "stderr" if said[1] else "stdout", deaf)
+        assert hand_out.segment_all("local:1", [], scans, cases, range(3)) == (0, 3)
+        deaf.flush()  # as Python does at its end
 
 
 @pytest.mark.slow
