@@ -125,6 +125,8 @@ def is_of_another(earlier: dict[str, Any], source: str, series: int | None, dige
     """
     if not earlier.get("input_sha256") or (earlier.get("input"), earlier.get("series")) == (source, series):
         return False
+    if earlier.get("input") == source and None not in (earlier.get("series"), series):
+        return True  # a multi-frame file holds both: their bytes are the same
     return digest() not in ("", earlier["input_sha256"])
 
 

@@ -311,6 +311,7 @@ def test_a_summary_of_another_scan_or_series_is_told_apart(tmp_path: Path) -> No
 
     assert not is_of_another("scan.mha", 2, "changed")  # the same scan, which has changed
     assert is_of_another("scan.mha", 1, "other")
+    assert is_of_another("scan.mha", 1, "ab12")  # another series of the same multi-frame file
     assert not is_of_another("scan.mha", None, "ab12")  # the same bytes, chosen in another way
     assert not is_of_another("elsewhere.mha", 2, "ab12")
     assert not is_of_another("elsewhere.mha", 2, "")  # it cannot be read: said in its turn
