@@ -38,6 +38,7 @@ from femur3d.export.output_folder import (
     check_results_replace_nothing,
     check_tables_replace_nothing,
     digest,
+    report_files,
     too_long,
 )
 from femur3d.inference.choice import AUTO, Chooser, find_models
@@ -101,7 +102,9 @@ def main(argv: Sequence[str]) -> int:
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
         scans = list(map(_with_name_that_fits, scans, cases))
         check_results_replace_nothing(scans, cases, [_wanted(scan) for scan in scans])
-        check_tables_replace_nothing(cases, ["femurs.csv"] * FLAGS.morphometry + ["report.html"] * FLAGS.report)
+        check_tables_replace_nothing(
+            cases, ["femurs.csv"] * FLAGS.morphometry + report_files(len(cases)) * FLAGS.report
+        )
         check_folder(folder)
         case_results.tidy(cases)
         claims.tidy(cases)

@@ -18,7 +18,9 @@ from femur3d.io.formats.voxels import sha256_of
 from femur3d.io.inputs import Scan
 from femur3d.io.integrity import check_name, check_regular
 
-_TABLES = {"femurs.csv": b"case,side,", "report.html": b'id="report-data"'}  # what they are known by
+CASES_IN_ONE_REPORT = 100  # of `femur3d.infer`; the page of more is a folder
+_PAGE = b'id="report-data"'
+_TABLES = {"femurs.csv": b"case,side,", "report.html": _PAGE, "report/index.html": _PAGE}  # what they are known by
 TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
 
@@ -79,7 +81,7 @@ def check_tables_replace_nothing(cases: Sequence[Case], names: Sequence[str]) ->
 
     Args:
         cases: of one folder.
-        names: of the files that are to be written.
+        names: of the files that are to be written, of `_TABLES`.
 
     Raises:
         UsageError: one would replace another file beside a scan.
@@ -87,9 +89,15 @@ def check_tables_replace_nothing(cases: Sequence[Case], names: Sequence[str]) ->
     folder = cases[0].folder
     if folder.resolve() not in {case.path.resolve().parent for case in cases}:
         return
-    for file in (folder / name for name in names):
-        if file.exists() and not (file.is_file() and _TABLES[file.name] in file.read_bytes()):
+    for name in names:
+        file = folder / name
+        if file.exists() and not (file.is_file() and _TABLES[name] in file.read_bytes()):
             raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
+
+
+def report_files(count: int) -> list[str]:
+    """Which file the page of up to `count` cases may be: of some of many cases there may be no results."""
+    return ["report.html"] + ["report/index.html"] * (count > CASES_IN_ONE_REPORT)
 
 
 def cases_by_input(folder: Path) -> dict[str, list[str]]:

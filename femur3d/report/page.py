@@ -24,6 +24,7 @@ from femur3d.export.batch import say
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
 from femur3d.export.femur_measures import columns_of, in_words
+from femur3d.export.output_folder import CASES_IN_ONE_REPORT
 from femur3d.io.atomic import replacing
 from femur3d.io.integrity import part, valid_json
 from femur3d.report.cohort import cohort_of
@@ -34,7 +35,6 @@ from femur3d.report.tables import side_of
 
 TEMPLATE = Path(__file__).with_name("template")
 SCRIPTS = ("page.js", "charts.js", "slices.js", "surface.js", "marks.js", "table.js", "app.js")
-CASES_IN_ONE_FILE = 100  # of `femur3d.infer`; the page of more is a folder
 INDEX, CASES = "index.html", "cases"  # of the folder form
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -46,7 +46,7 @@ def write_report_of(cases: Iterable[Case], folder: Path) -> None:
     found = [(case, read_summary(case.json)) for case in cases]
     results = [result_of(case.folder, case.name, summary, case.path) for case, summary in found if summary]
     if results:
-        say(str(write_report(results, folder / ("report.html" if len(results) <= CASES_IN_ONE_FILE else "report"))))
+        say(str(write_report(results, folder / ("report.html" if len(results) <= CASES_IN_ONE_REPORT else "report"))))
 
 
 def write_report(

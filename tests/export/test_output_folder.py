@@ -10,7 +10,7 @@ import pytest
 
 from femur3d.errors import UsageError
 from femur3d.export.case_files import Case
-from femur3d.export.output_folder import check_tables_replace_nothing, digest
+from femur3d.export.output_folder import check_tables_replace_nothing, digest, report_files
 from femur3d.io.inputs import Scan, open_sources
 from tests.support.dicom_series import make_scan, write_series
 
@@ -34,12 +34,16 @@ def test_the_digest_of_a_series_is_that_of_its_slices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "ours"),
-    [("femurs.csv", "case,side,head_centre_x_mm\na,left,1\n"), ("report.html", '<script id="report-data">')],
+    [
+        ("femurs.csv", "case,side,head_centre_x_mm\na,left,1\n"),
+        ("report.html", '<script id="report-data">'),
+        ("report/index.html", '<script id="report-data">'),
+    ],
 )
 def test_tables_of_all_results_replace_none_that_lies_beside_a_scan(tmp_path: Path, name: str, ours: str) -> None:
     cases = [Case("a", tmp_path / "scans" / "a.mha", None, tmp_path / folder) for folder in ("scans", "out")]
     for case in cases:
-        case.folder.mkdir()
+        (case.folder / name).parent.mkdir(parents=True)
         check_tables_replace_nothing([case], [name])
         (case.folder / name).write_text("patient,age\nthe user's own")
     check_tables_replace_nothing(cases[1:], [name])  # no scan lies there
@@ -48,3 +52,8 @@ def test_tables_of_all_results_replace_none_that_lies_beside_a_scan(tmp_path: Pa
         check_tables_replace_nothing(cases[:1], [name])
     (cases[0].folder / name).write_text(ours)
     check_tables_replace_nothing(cases[:1], [name])
+
+
+def test_of_many_cases_the_page_may_be_a_file_or_a_folder() -> None:
+    assert report_files(100) == ["report.html"]
+    assert report_files(101) == ["report.html", "report/index.html"]
