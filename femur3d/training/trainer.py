@@ -15,8 +15,8 @@ from tqdm import tqdm
 from femur3d.config import Experiment, Loss
 from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.sampler import PatchSampler
-from femur3d.errors import EXIT_INTERNAL, FemurError, UsageError
-from femur3d.inference.saved_model import find_model, save_model, start_from
+from femur3d.errors import EXIT_INTERNAL, FemurError, InputError, UsageError
+from femur3d.inference.saved_model import find_model, load_model, save_model, start_from
 from femur3d.inference.sliding_window import Predict
 from femur3d.network.encoder_weights import encoder_provenance, load_encoder_weights
 from femur3d.network.unet import build_network
@@ -76,7 +76,7 @@ class Trainer:
         self._encoder_source = self._fill_encoder()
         self._initial_model = self._start_from_model()
         run.check_data(packed.content)
-        self.step = restore_latest(run.checkpoints, self.network, self.optimizer, run.say)
+        self.step = self._restored = restore_latest(run.checkpoints, self.network, self.optimizer, run.say)
         if self.step > training.steps:
             raise UsageError(
                 f"{run.path}: {self.step:,} updates are made already; choose another --run for fewer.\n"
@@ -209,12 +209,20 @@ class Trainer:
         save_model(self.run.model, self.network, self.experiment.network, self.experiment.preprocessing, origin)
 
     def _finish(self) -> bool:
-        self._save_checkpoint()
-        self._save_model()
+        if not self._is_saved():
+            self._save_checkpoint()
+            self._save_model()
         finished = self.step >= self.experiment.training.steps
         again = "" if finished else " The same command goes on from here."
         self.run.say(f"Stopped after step {self.step}: model in {self.run.model}.{again}")
         return finished
+
+    def _is_saved(self) -> bool:
+        """Whether no update was made and its model is there and sound: it may have been given quality limits since."""
+        try:
+            return self.step == self._restored and load_model(self.run.model).provenance.get("step") == self.step
+        except InputError:
+            return False
 
     @contextlib.contextmanager
     def _naming_failures(self, step: int) -> Iterator[None]:

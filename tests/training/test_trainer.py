@@ -16,6 +16,7 @@ from femur3d.data.packed_dataset import PackedDataset
 from femur3d.data.packing import pack_dataset
 from femur3d.engines.backend import ENGINE
 from femur3d.errors import InputError, UsageError
+from femur3d.inference.quality_limits import Limit, write_limits
 from femur3d.inference.saved_model import SHIPPED, check_fits, find_model, load_model
 from femur3d.io.settings import with_settings
 from femur3d.network.unet import build_network
@@ -114,6 +115,21 @@ def test_finished_run_has_nothing_left_to_do(finished_run, tiny_experiment, pack
     assert finished
     for a, b in zip(before.network.get_weights(), trainer.network.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_finished_run_that_is_started_again_keeps_its_models_limits(
+    stand_in_run, tiny_experiment, packed_file, tmp_path
+):
+    """Nothing is written anew that is there and whole; a damaged model is."""
+    path = shutil.copytree(stand_in_run[0], tmp_path / "r")
+    write_limits(path / "model", {"fragments": Limit(0.0, 1.0, 2.0)}, "imagination")
+    files = [*path.glob("checkpoints/*"), *path.glob("model/*")]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    assert train(tiny_experiment, packed_file, path, engine=StandIn())[1]
+    assert {file: file.stat().st_mtime_ns for file in files if file.exists()} == before
+    (path / "model" / "model.weights.h5").write_bytes(b"nothing")
+    assert train(tiny_experiment, packed_file, path, engine=StandIn())[1]
+    assert load_model(path / "model").provenance["step"] == 6
 
 
 def test_fewer_updates_than_are_made_already_are_refused(stand_in_run, tiny_experiment, packed_file, tmp_path):
