@@ -2,8 +2,8 @@
 
     make train-scratch DATASET=DIR RUN=runs/scratch
 
-Score: not measured at full width, where 14,000 updates take 26 to 45 hours on two CPU cores. At a sixteenth of it: mean
-Dice 0.883 on scans of one hip, see docs/results.md.
+Score: not measured at full width, where 14,000 updates take 26 to 45 hours on two CPU cores. At a quarter of it: mean
+Dice 0.898 on scans of one hip, see docs/results.md.
 """
 
 from femur3d.config import Experiment
