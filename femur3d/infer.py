@@ -94,9 +94,11 @@ def main(argv: Sequence[str]) -> int:
         results_in=case_results.results_in,
         follow_links=FLAGS.follow_links,
         pattern=FLAGS.name,
-        say=lambda message: print(f"Note: {message}", flush=True),
+        say=lambda message: say(f"Note: {message}"),
     ) as all_scans:
         scans = claims.part_of(all_scans, FLAGS.part)
+        if FLAGS.part:
+            say(f"Part {FLAGS.part.replace('/', ' of ')}: {len(scans)} of {len(all_scans)} scans")
         if not scans:
             return 0
         cases = [Case(scan.name, scan.path, scan.series, folder) for scan in scans]
@@ -110,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
         claims.tidy(cases)
         folders = find_models(FLAGS.model)
         run = _run(folders) if FLAGS.cluster else _load(folders)
-        print(f"Model {', or '.join(one.name for one in folders)} on {run.device or FLAGS.cluster}", flush=True)
+        say(f"Model {', or '.join(one.name for one in folders)} on {run.device or FLAGS.cluster}")
         if FLAGS["continue"].value:
             done = run.done(scans, cases)
             cases = [one or case for one, case in zip(done, cases, strict=True)]
@@ -118,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
             done = [None] * len(cases)
         todo = [i for i, one in enumerate(done) if one is None]
         if len(todo) < len(scans):
-            print(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped", flush=True)
+            say(f"{len(scans) - len(todo)} of {len(scans)} scans are done already: skipped")
         if FLAGS.cluster and todo:
             failed, tried = hand_out.segment_all(FLAGS.cluster, sys.argv, scans, cases, todo)
         else:

@@ -731,3 +731,18 @@ def test_worker_of_a_cluster_loads_a_model_again_that_was_trained_anew(monkeypat
     weights[0] = "second"
     assert segment_one(None, None) == (0, 1)
     assert loaded == ["first", "second"]
+
+
+def test_scans_are_segmented_where_nobody_reads_from_the_start(infer_main, tmp_path, monkeypatch):
+    """The notes on the folder, the part, the model, what is skipped: the pipe has no reader when they are said."""
+    scan, _ = scan_and_label()
+    for name in ("a", "b"):
+        write_volume(scan, tmp_path / f"in/{name}.nii.gz")
+    for options in ([], ["--continue"], ["--part", "1/1"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w", encoding="utf-8") as deaf:
+            monkeypatch.setattr(sys, "stdout", deaf)
+            assert infer_main("-i", tmp_path / "in", *options) == 0
+            deaf.flush()
+    assert {"a.nii.gz", "a.json", "b.nii.gz", "b.json"} <= set(os.listdir(tmp_path / "out"))

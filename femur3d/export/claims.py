@@ -43,13 +43,11 @@ def state(case: Case) -> State:
 
 
 def part_of(scans: list[Scan], part: str) -> list[Scan]:
-    """The scans of a part, 'k/n'; all of them for ''. Says how many. Raises UsageError where it is no part."""
+    """The scans of a part, 'k/n'; all of them for ''. Raises UsageError where it is no part."""
     if not part:
         return scans
     number, count = parse_part(part)
-    mine = [scan for scan in scans if is_in_part(scan.name, number, count)]
-    print(f"Part {number} of {count}: {len(mine)} of {len(scans)} scans", flush=True)
-    return mine
+    return [scan for scan in scans if is_in_part(scan.name, number, count)]
 
 
 def parse_part(part: str) -> tuple[int, int]:
