@@ -277,7 +277,7 @@ def main(argv: Sequence[str]) -> int:
             raise InputError(f"{FLAGS.dataset}: packed for another experiment.\nExpected a file packed with this one.")
         run = open_run_directory(Path(FLAGS.run))
         run.check_experiment(experiment)
-        run.write_config(experiment, {}, packed.content)
+        run.write_config(experiment, {}, packed.data)
         checkpoint = run.checkpoints / "peer.pt"
         peer = make_peer(preprocessing, plan, experiment.training.seed)
         restore_peer(peer, checkpoint)

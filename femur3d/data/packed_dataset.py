@@ -133,7 +133,8 @@ class PackedDataset:
         path: of the file.
         dataset: name of the source dataset.
         source: fingerprint of the dataset folder's files, '' where it was not given.
-        content: SHA-256 of all images and labels: what a training that goes on must find again.
+        content: SHA-256 of all images and labels.
+        data: this and, after a hyphen, a checksum of which volumes train: what a training that goes on must find again.
         fold: of the dataset's splits_final.json.
         femur_labels: names of the labels that are learnt; () in files of earlier versions.
         preprocessing: the configuration it was prepared with, as a dict.
@@ -176,6 +177,8 @@ class PackedDataset:
         )
         self._volumes = list(self._file["volumes"].values())
         self.entries = [_entry(v) for v in self._volumes]
+        splits = ",".join(entry.split for entry in self.entries)
+        self.data = f"{self.content}-{hashlib.sha256(splits.encode()).hexdigest()[:16]}"
         self._femur_voxels = [v["femur_voxels"][...] for v in self._volumes]
         self._images = [v["image"] for v in self._volumes]
         self._labels = [v["label"] for v in self._volumes]

@@ -98,12 +98,18 @@ class RunDirectory:
             )
 
     def check_data(self, data: str) -> None:
-        """Raises InputError where the run was begun with other data (SHA-256 of the volumes)."""
-        before = self.stored().get("data", data)
-        if before != data:
+        """Raises InputError where the run was begun with other data (`PackedDataset.data`)."""
+        before = str(self.stored().get("data", data))
+        volumes = data.partition("-")[0]
+        if before.partition("-")[0] != volumes:
             raise InputError(
-                f"{self.path}: begun with data {str(before)[:16]}…, now {data[:16]}….\n"
+                f"{self.path}: begun with data {before[:16]}…, now {data[:16]}….\n"
                 "Expected the same dataset; choose another --run for another one."
+            )
+        if before not in (data, volumes):  # runs of earlier versions have stored the volumes alone
+            raise InputError(
+                f"{self.path}: begun with other cases to train on and to validate with.\n"
+                "Expected the same splits_final.json and --fold; choose another --run for others."
             )
 
     def write_config(

@@ -75,14 +75,14 @@ class Trainer:
         self.optimizer = make_optimizer(training, self.network)
         self._encoder_source = self._fill_encoder()
         self._initial_model = self._start_from_model()
-        run.check_data(packed.content)
+        run.check_data(packed.data)
         self.step = self._restored = restore_latest(run.checkpoints, self.network, self.optimizer, run.say)
         if self.step > training.steps:
             raise UsageError(
                 f"{run.path}: {self.step:,} updates are made already; choose another --run for fewer.\n"
                 f"Expected training.steps of {self.step:,} or more. Received: {training.steps:,}"
             )
-        run.write_config(experiment, self._encoder_source, packed.content, self._initial_model)
+        run.write_config(experiment, self._encoder_source, packed.data, self._initial_model)
         self.train_step = engine.make_train_step(self.network, self.optimizer, experiment.loss)
         self.predict = engine.make_predict(self.network)
         self._window = Window()

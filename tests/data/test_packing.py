@@ -319,6 +319,21 @@ def test_a_dataset_is_packed_once_for_all_trainings(tmp_path, tiny_experiment, m
     assert pack()[2] == 5
 
 
+def test_a_case_that_moves_to_the_other_side_of_the_split_is_other_data(tmp_path, tiny_experiment):
+    """Without turned variants the volumes are the same ones in the same order."""
+    folder, found = write_dataset(tmp_path / "d"), []
+    experiment = with_settings(tiny_experiment, ["training.variants=(0,)"])
+    for train in (["case_0", "case_1"], ["case_0"], ["case_0", "case_1"]):
+        split = {"train": train, "val": [name for name in ("case_1", "case_2") if name not in train]}
+        (folder / "splits_final.json").write_text(json.dumps([split]))
+        pack_dataset(folder, tmp_path / "p.h5", experiment, lambda name: None)
+        with PackedDataset(tmp_path / "p.h5") as packed:
+            found.append((packed.content, packed.data))
+    assert found[0] == found[2]
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions of POSIX, which root has not")
 def test_a_cache_that_cannot_be_written(tmp_path, dataset_dir, tiny_experiment):
     (tmp_path / "cache").mkdir(mode=0o500)

@@ -14,6 +14,23 @@ def test_two_trainings_in_one_run_are_refused(tmp_path):
     run.close()
 
 
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [("aa-1", None), ("aa", None), ("aa-2", "other cases to train on"), ("bb-1", "data bb"), ("bb", "data bb")],
+)
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with(tiny_experiment, tmp_path, before, said):
+    """Of which runs of earlier versions have stored only the volumes, not who validates."""
+    with open_run_directory(tmp_path / "r") as run:
+        run.write_config(tiny_experiment, {}, before)
+        if said is None:
+            run.write_config(tiny_experiment, {}, "aa-1")
+            assert run.stored()["data"] == "aa-1"
+        else:
+            with pytest.raises(InputError, match=f"begun with {said}.*\n.*choose another --run"):
+                run.write_config(tiny_experiment, {}, "aa-1")
+            assert run.stored()["data"] == before
+
+
 @pytest.mark.parametrize(("schedule", "allowed"), [("halving", True), ("polynomial", False)])
 def test_steps_may_change_only_where_the_rate_does_not_depend_on_them(tiny_experiment, tmp_path, schedule, allowed):
     before = with_settings(tiny_experiment, [f"training.schedule={schedule}"])

@@ -236,6 +236,17 @@ def test_other_data_in_the_same_run_is_refused(finished_run, dataset_dir, tiny_e
         train(tiny_experiment, tmp_path / "other.h5", finished_run[0])
 
 
+def test_a_case_that_was_trained_on_does_not_come_to_validate(tiny_experiment, tmp_path):
+    experiment = with_settings(tiny_experiment, ["training.variants=(0,)"])
+    dataset, packed = write_dataset(tmp_path / "d"), tmp_path / "p.h5"
+    pack_dataset(dataset, packed, experiment, lambda name: None)
+    train(experiment, packed, tmp_path / "r", stop_after=1, engine=StandIn())
+    (dataset / "splits_final.json").write_text('[{"train": ["case_0"], "val": ["case_1", "case_2"]}]')
+    pack_dataset(dataset, packed, experiment, lambda name: None)
+    with pytest.raises(InputError, match="begun with other cases to train on"):
+        train(experiment, packed, tmp_path / "r", engine=StandIn())
+
+
 def test_transfer_is_done_once(tiny_experiment, packed_file, tmp_path):
     """A run that goes on keeps what it began with: the file may be gone, or another one."""
     network = build_network(tiny_experiment.network)

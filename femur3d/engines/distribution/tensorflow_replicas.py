@@ -71,7 +71,7 @@ class TensorFlowReplicas(TensorFlowEngine):
 
     def patch_stream(self, sampler: PatchSampler, first_step: int, steps: int) -> tf.data.Dataset:
         """See `KerasEngine.patch_stream`; of every batch only the patches of this process."""
-        drawn = (sampler.packed.content, sampler.training, sampler.patch_size, sampler.transforms, first_step, steps)
+        drawn = (sampler.packed.data, sampler.training, sampler.patch_size, sampler.transforms, first_step, steps)
         self._check_alike("data, settings or steps", repr(drawn).encode())
         mine = share(sampler.training.batch_size, len(self._cluster.workers), self._cluster.index)
         return super().patch_stream(dataclasses.replace(sampler, elements=mine), first_step, steps)
