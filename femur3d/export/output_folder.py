@@ -20,6 +20,7 @@ from femur3d.io.integrity import check_name, check_regular
 
 CASES_IN_ONE_REPORT = 100  # of `femur3d.infer`; the page of more is a folder
 _PAGE = b'id="report-data"'
+_CASE = b"femur3dCase("  # how the script of a case begins
 _TABLES = {"femurs.csv": b"case,side,", "report.html": _PAGE, "report/index.html": _PAGE}  # what they are known by
 TEMPORARY_BYTES = len(TEMPORARY) + 9  # and a hyphen: what `io.atomic.replacing` puts before a name
 
@@ -89,10 +90,19 @@ def check_tables_replace_nothing(cases: Sequence[Case], names: Sequence[str]) ->
     folder = cases[0].folder
     if folder.resolve() not in {case.path.resolve().parent for case in cases}:
         return
-    for name in names:
-        file = folder / name
-        if file.exists() and not (file.is_file() and _TABLES[name] in file.read_bytes()):
-            raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
+    tables = {folder / name: _TABLES[name] for name in names if (folder / name).exists()}
+    others = [file for file, mark in tables.items() if not (file.is_file() and mark in file.read_bytes())]
+    first = folder / "report" / "cases" / "0.js"  # which every report has that has others
+    if "report/index.html" in names and not (first.is_file() and first.read_bytes().startswith(_CASE)):
+        others += report_case_files(first.parent)
+    for file in others:
+        raise UsageError(f"{file}: lies beside a scan and is no result.\nExpected another folder for -o.")
+
+
+def report_case_files(folder: Path) -> list[Path]:
+    """What is called like the script or the picture of a case in a report's folder of cases: 0.js, 0.webp, 1.js, …"""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.suffix in (".js", ".webp") and file.stem.isdecimal())
 
 
 def report_files(count: int) -> list[str]:

@@ -24,7 +24,7 @@ from femur3d.export.batch import say
 from femur3d.export.case_files import Case
 from femur3d.export.case_results import read_summary
 from femur3d.export.femur_measures import columns_of, in_words
-from femur3d.export.output_folder import CASES_IN_ONE_REPORT
+from femur3d.export.output_folder import CASES_IN_ONE_REPORT, report_case_files
 from femur3d.io.atomic import replacing
 from femur3d.io.integrity import part, valid_json
 from femur3d.report.cohort import cohort_of
@@ -172,8 +172,8 @@ def _write_case(folder: Path, index: int, picture: bytes, content: Content) -> s
 
 def _remove_others(folder: Path, count: int) -> None:
     """Removes the cases of an earlier report that had more than `count`."""
-    for file in folder.iterdir():
-        if file.suffix in (".js", ".webp") and file.stem.isdecimal() and int(file.stem) >= count:
+    for file in report_case_files(folder):
+        if int(file.stem) >= count:
             file.unlink()
 
 

@@ -54,6 +54,22 @@ def test_tables_of_all_results_replace_none_that_lies_beside_a_scan(tmp_path: Pa
     check_tables_replace_nothing(cases[:1], [name])
 
 
+@pytest.mark.parametrize("name", ["0.js", "7.js", "0.webp", "100.webp"])
+def test_a_report_of_many_cases_replaces_or_removes_none_of_the_users_numbered_files(tmp_path: Path, name: str) -> None:
+    beside, elsewhere = (Case("a", tmp_path / "scans" / "a.mha", None, tmp_path / to) for to in ("scans", "out"))
+    for case in (beside, elsewhere):
+        (case.folder / "report" / "cases").mkdir(parents=True)
+        (case.folder / "report" / "cases" / "notes.js").touch()
+        check_tables_replace_nothing([case], report_files(101))
+        (case.folder / "report" / "cases" / name).write_text("the user's own")
+    check_tables_replace_nothing([elsewhere], report_files(101))  # no scan lies there
+    check_tables_replace_nothing([beside], report_files(100))  # no such folder will be written
+    with pytest.raises(UsageError, match=rf"scans/report/cases/{name}: lies beside a scan and is no result\.\n"):
+        check_tables_replace_nothing([beside], report_files(101))
+    (beside.folder / "report" / "cases" / "0.js").write_text("femur3dCase(0, {});\n")  # all are of a report
+    check_tables_replace_nothing([beside], report_files(101))
+
+
 def test_of_many_cases_the_page_may_be_a_file_or_a_folder() -> None:
     assert report_files(100) == ["report.html"]
     assert report_files(101) == ["report.html", "report/index.html"]
