@@ -4,10 +4,11 @@
         [--split val --fold 0] [--present-only] [--figures] [--report]
 
 Files are matched by case name. A reference without prediction is a failure: its distances are inf and its Dice is 0,
-and the command ends with code 4; --present-only leaves such cases out. A femur that is neither in the reference nor in
-the prediction is not applicable: it is counted and in no average. Writes metrics.csv, summary.json (averages over all
-and of each side, agreement of the volumes, command, versions, models), table.txt, and a picture per case with --images;
-with --figures CASE_distance.png, the surface coloured by its distance to the reference; with --report a page of all.
+and the command ends with code 4; --present-only leaves such cases out. A reference that cannot be used is told and left
+out, with code 4 too. A femur that is neither in the reference nor in the prediction is not applicable: it is counted
+and in no average. Writes metrics.csv, summary.json (averages over all and of each side, agreement of the volumes,
+command, versions, models), table.txt, and a picture per case with --images; with --figures CASE_distance.png, the
+surface coloured by its distance to the reference; with --report a page of all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ LIBRARIES = ("numpy", "scipy", "SimpleITK", "libigl")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluates every case, prints the table and the files written; 0, or 4 where a prediction or image was no use."""
+    """Evaluates every case, prints the table and the files written; 0, or 4 where a file of a case was no use."""
     cli.no_arguments(argv)
     output, references = Path(FLAGS.output), Path(FLAGS.references)
     if output.exists() and not output.is_dir():
@@ -79,9 +80,10 @@ def main(argv: Sequence[str]) -> int:
     if roles and roles.left_out:
         print(f"No femur by dataset.json, so left out: {', '.join(roles.left_out)}")
     missing = [case.name for case in cases if case.prediction is None]
-    present = [case for case in cases if case.prediction]
-    cases = present if FLAGS.present_only else cases
+    if FLAGS.present_only:
+        cases = [case for case in cases if case.prediction]
     rows: list[FemurMetrics] = []
+    not_compared: dict[str, InputError] = {}  # by the case's name: its reference is no use
     unusable: list[InputError] = []
     pictures: list[Path] = []
     no_pictures: list[InputError] = []
@@ -92,21 +94,29 @@ def main(argv: Sequence[str]) -> int:
 
     loading = tqdm(read_ahead(load, cases), "evaluate", len(cases), unit="case", disable=None)
     for case, loaded in zip(cases, loading, strict=True):
-        reference, prediction, problem = loaded.result()
+        try:
+            reference, prediction, problem = loaded.result()
+        except InputError as error:
+            not_compared[case.name] = error
+            continue
         unusable += [problem] if problem else []
         rows += measure_case(case.name, reference, prediction, FLAGS.labels, evaluation.label_names(roles))
         image, problem = _load_image(case, reference)
         no_pictures += [problem] if problem else []
         pictures += _draw(case, image, reference, prediction, output)
-    if unusable and len(unusable) == len(present):
-        raise unusable[0]
+    cases = [case for case in cases if case.name not in not_compared]
+    missing = [name for name in missing if name not in not_compared]
+    problems = [*not_compared.values(), *unusable]
+    if problems and len(unusable) == sum(case.prediction is not None for case in cases):
+        raise problems[0]
     print(format_table(rows))
-    print(*write_report(rows, output, _origin(cases, missing, pictures)), *pictures, sep="\n")
+    print(*write_report(rows, output, _origin(cases, missing, list(not_compared), pictures)), *pictures, sep="\n")
     if FLAGS.report:
         from femur3d.report.page import write_report as write_page  # here: pictures take a second to import
 
         print(write_page([_result(case) for case in cases], output / "report.html", rows))
-    return _report_failures(missing, unusable, no_pictures, [case.name for case in cases if case.image is None])
+    said = {"Not compared": list(not_compared.values()), "Counted as a failure": unusable, "No picture": no_pictures}
+    return _report_failures(said, missing, [case.name for case in cases if case.image is None])
 
 
 def _cases(references: Path) -> list[evaluation.Case]:
@@ -165,7 +175,9 @@ def _result(case: evaluation.Case) -> Result:
     return Result(case.name, summary, case.prediction, case.image, case.reference)
 
 
-def _origin(cases: Sequence[evaluation.Case], missing: Sequence[str], pictures: Sequence[Path]) -> dict[str, Any]:
+def _origin(
+    cases: Sequence[evaluation.Case], missing: Sequence[str], not_compared: Sequence[str], pictures: Sequence[Path]
+) -> dict[str, Any]:
     """What the numbers come from, for summary.json; models as the CASE.json beside each prediction names them."""
     models = Counter(_model_hash(case.prediction) for case in cases if case.prediction)
     unknown = models.pop("", 0)
@@ -182,6 +194,7 @@ def _origin(cases: Sequence[evaluation.Case], missing: Sequence[str], pictures: 
         "cases": [case.name for case in cases],
         "without_prediction": list(missing),
         "without_prediction_left_out": FLAGS.present_only,
+        "unusable_references": list(not_compared),
         "pictures": [path.name for path in pictures],
     }
 
@@ -197,19 +210,18 @@ def _summary(prediction: Path) -> dict[str, Any]:
 
 
 def _report_failures(
-    missing: Sequence[str], unusable: Sequence[InputError], no_pictures: Sequence[InputError], no_image: Sequence[str]
+    problems: Mapping[str, Collection[InputError]], missing: Sequence[str], no_image: Sequence[str]
 ) -> int:
-    """Says on stderr which predictions counted as failures and which pictures are lacking; returns the exit code."""
-    for error in unusable:
-        print(f"Counted as a failure: {error}", file=sys.stderr)
-    for error in no_pictures:
-        print(f"No picture: {error}", file=sys.stderr)
+    """Says on stderr what was no use, and what came of it, and what was not there; returns the exit code."""
+    for outcome, errors in problems.items():
+        for error in errors:
+            print(f"{outcome}: {error}", file=sys.stderr)
     if missing:
         said = "Left out" if FLAGS.present_only else "Counted as failures"
         print(f"{said}, no prediction: {', '.join(missing)}", file=sys.stderr)
     if FLAGS.images and no_image:
         print(f"No picture, no image: {', '.join(no_image)}", file=sys.stderr)
-    return EXIT_SOME_FAILED if unusable or no_pictures or (missing and not FLAGS.present_only) else 0
+    return EXIT_SOME_FAILED if any(problems.values()) or (missing and not FLAGS.present_only) else 0
 
 
 if __name__ == "__main__":

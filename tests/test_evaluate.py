@@ -91,6 +91,30 @@ def test_command_line_counts_a_bad_prediction_as_a_failure(tmp_path: Path) -> No
     assert "Traceback" not in ended.stderr
 
 
+def test_a_reference_that_is_no_use_costs_its_case_alone(tmp_path: Path) -> None:
+    """One is empty, one has a label that nobody named; of the latter there is no prediction either."""
+    for name in ("a", "b", "c"):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", label_volume(l3=[LEFT]) if name == "c" else BOTH)
+    for name in ("a", "b"):
+        write(tmp_path / "predictions" / f"{name}.nii.gz", BOTH)
+    (tmp_path / "labelsTr" / "b.nii.gz").write_bytes(b"")
+    ended = evaluate(tmp_path, "--report")
+    assert ended.returncode == 4, ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if line.startswith(("Not compared", "Counted", "Left"))]
+    assert [line.partition(".nii.gz")[0] for line in lines] == [
+        f"Not compared: {tmp_path / 'labelsTr' / name}" for name in "bc"
+    ]
+    assert "Failures: 0 of 2" in ended.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["cases"], summary["without_prediction"], summary["unusable_references"]) == (["a"], [], ["b", "c"])
+    assert '"name":"a"' in (page := (tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert '"name":"b"' not in page
+    (tmp_path / "labelsTr" / "a.nii.gz").write_bytes(b"")
+    ended = evaluate(tmp_path)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert str(tmp_path / "labelsTr" / "a.nii.gz") in ended.stderr
+
+
 def test_an_image_that_is_no_use_costs_its_picture_alone(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write(tmp_path / "labelsTr" / f"{name}.nii.gz", BOTH)
