@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import keras
+import numpy as np
 
 from femur3d.errors import InputError
 from femur3d.io.atomic import check_seal
@@ -45,8 +46,8 @@ def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> 
         The names of the layers that were filled.
 
     Raises:
-        InputError: a missing or damaged file, one of a surrogate that is not called so, or arrays that do not fit the
-            network.
+        InputError: a missing or damaged file, one of a surrogate that is not called so, or arrays that are not finite
+            or do not fit the network.
     """
     check_encoder_weights(path)
     if not check_seal(path):
@@ -63,9 +64,13 @@ def load_encoder_weights(path: str | os.PathLike[str], network: keras.Model) -> 
                         f"{path}: {name}/{part} is {shape}, but the network's is {tuple(expected.shape)}.\n"
                         "Expected C3D's widths: network.encoder_filters=(64, 128, 256, 512)."
                     )
-        for name in names:
-            network.get_layer(name).kernel.assign(file[f"{name}/kernel"][...])
-            network.get_layer(name).bias.assign(file[f"{name}/bias"][...])
+        arrays = {place: file[place][...] for name in names for place in (f"{name}/kernel", f"{name}/bias")}
+        for place, array in arrays.items():
+            if not (np.abs(array) <= np.finfo(np.float32).max).all():  # a training would end at its first update
+                raise InputError(f"{path}: {place} holds NaN or infinity.\nCopy or make the file again.")
+    for name in names:
+        network.get_layer(name).kernel.assign(arrays[f"{name}/kernel"])
+        network.get_layer(name).bias.assign(arrays[f"{name}/bias"])
     return names
 
 

@@ -241,3 +241,17 @@ def test_encoder_weights_that_do_not_fit(tmp_path):
         load_encoder_weights(tmp_path / "c3d.h5", wider)
     for a, b in zip(before, wider.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf, 1e300])
+def test_encoder_weights_that_are_not_finite_are_refused_before_any_is_taken(tmp_path, number):
+    """The last one is finite in the file and not in the network, whose weights are float32."""
+    network = build_network(CONFIG)
+    ported(tmp_path / "c3d.h5", network)
+    with h5py.File(tmp_path / "c3d.h5", "r+") as file:
+        file["conv4b/bias"][1] = number
+    before = network.get_weights()
+    with pytest.raises(InputError, match=r"c3d\.h5: conv4b/bias holds NaN or infinity\.\n.*again\.$"):
+        load_encoder_weights(tmp_path / "c3d.h5", network)
+    for a, b in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
