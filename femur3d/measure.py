@@ -20,7 +20,8 @@ from absl import flags
 
 from femur3d import cli
 from femur3d.errors import EXIT_INPUT, EXIT_SOME_FAILED, InputError, UsageError
-from femur3d.export.case_results import read_summary
+from femur3d.export.case_files import Case
+from femur3d.export.case_results import locked_case, read_summary
 from femur3d.export.femur_measures import write_femurs
 from femur3d.export.mesh import MESH_EXTENSIONS, read_mesh
 from femur3d.export.pictures.morphometry import morphometry_figure
@@ -54,11 +55,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _attempt(path: Path, folder: Path, case: str) -> bool:
     try:
-        earlier = _earlier(folder / f"{case}.json", path)
-        found = _measure(path)
+        with locked_case(Case(case, path, None, folder)):  # femur3d.infer may be writing to this folder
+            return _measure_case(path, folder, case)
     except InputError as error:
         print(error if str(path) in str(error) else f"{path}: {error}", file=sys.stderr, flush=True)
         return False
+
+
+def _measure_case(path: Path, folder: Path, case: str) -> bool:
+    """Writes what is measured into the summary and the picture; returns whether there is any. Raises InputError."""
+    earlier = _earlier(folder / f"{case}.json", path)
+    found = _measure(path)
     print(path, flush=True)
     for name, one in found.items():
         print(one if isinstance(one, Morphometry) else f"{name}: {one}", flush=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -84,6 +85,36 @@ def test_a_summary_that_is_of_another_file_or_damaged_stays(tmp_path: Path) -> N
     assert ours.items() < merged.items()
     assert merged["x"] is None
     assert list(merged["morphometry"]) == ["left"]
+
+
+LOOKED_AT = """
+from femur3d import cli, measure
+from femur3d.export import case_results
+from femur3d.io.atomic import take_lock
+inner, case_results.LOCK_SECONDS = measure._measure, 0
+def looked_at(path):
+    print(path.name, "is free" if take_lock(path.with_name(f".{path.name.partition('.')[0]}.lock")) else "is locked")
+    return inner(path)
+measure._measure = looked_at
+cli.run(measure.main)
+"""
+
+
+def test_a_case_that_infer_is_writing_is_left_and_one_that_is_measured_is_not_written(tmp_path: Path) -> None:
+    """Else the summary that infer writes meanwhile would be replaced by the one that was read before."""
+    for name in ("busy", "ours"):
+        write_volume(BLOCK, tmp_path / f"{name}.nii.gz")
+    summary = json.dumps({"model": {}, "files": ["busy.nii.gz"], "input": "scan.mha"})
+    (tmp_path / "busy.json").write_text(summary)
+    command = [sys.executable, "-c", LOOKED_AT, "-i", tmp_path / "busy.nii.gz", tmp_path / "ours.nii.gz"]
+    with filelock.FileLock(tmp_path / ".busy.lock"):
+        done = subprocess.run([*map(str, command), "-o", str(tmp_path)], capture_output=True, encoding="utf-8")
+    assert done.stdout.splitlines()[0] == "ours.nii.gz is locked", done
+    assert f"{tmp_path / 'busy.json'}: another femur3d.infer" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert (tmp_path / "busy.json").read_text() == summary
+    assert "no femur is" in json.loads((tmp_path / "ours.json").read_text())["morphometry"]["left"]["error"]
+    assert not (tmp_path / ".ours.lock").exists()
 
 
 def test_voxels_that_are_no_lengths_are_refused(tmp_path: Path) -> None:

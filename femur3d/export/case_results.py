@@ -148,6 +148,18 @@ def has_red_flag(case: Case) -> bool:
 # ---- writing
 
 
+def locked_case(case: Case, seconds: float | None = None) -> contextlib.AbstractContextManager[None]:
+    """The case is this process's alone within the block.
+
+    Raises:
+        InputError: another process has it for so long; by default LOCK_SECONDS.
+    """
+    seconds = LOCK_SECONDS if seconds is None else seconds
+    message = f"{case.json}: another femur3d.infer or femur3d.measure has been writing this case for {seconds:.0f} s"
+    busy = InputError(f"{message}.\nWait for it to end, or give another folder for -o.")
+    return locked(_lock_file(case), busy, seconds)
+
+
 def summary_of(
     made_with: MadeWith,
     result: Segmentation,
@@ -205,7 +217,7 @@ def write_case(
         InputError: the label map cannot be written, or another process is writing this case.
     """
     case.folder.mkdir(parents=True, exist_ok=True)
-    with _locked(case, LOCK_SECONDS):
+    with locked_case(case):
         folder = _writing(case)
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -238,7 +250,7 @@ def tidy(cases: Iterable[Case]) -> None:
         left |= {name for name in hidden[case.folder] if _is_temporary_of(case, name)}
         if not left:
             continue
-        with contextlib.suppress(InputError, OSError), _locked(case, seconds=0):  # what cannot be moved stays
+        with contextlib.suppress(InputError, OSError), locked_case(case, seconds=0):  # what cannot be moved stays
             if read_summary(_writing(case) / case.json.name):
                 _move_into_place(case)
             shutil.rmtree(_writing(case), ignore_errors=True)
@@ -277,13 +289,6 @@ def _move(source: Path, final: Path) -> None:
     if final.exists():
         source.chmod(final.stat().st_mode & 0o777)
     os.replace(source, final)
-
-
-def _locked(case: Case, seconds: float) -> contextlib.AbstractContextManager[None]:
-    """The case is this process's alone within the block. InputError where another one has it for so long."""
-    message = f"{case.json}: another femur3d.infer has been writing this case for {seconds:.0f} s"
-    busy = InputError(f"{message}.\nWait for it to end, or give another folder for -o.")
-    return locked(_lock_file(case), busy, seconds)
 
 
 def _writing(case: Case) -> Path:
