@@ -289,6 +289,9 @@ def written(tmp_path: Path, change: Callable[[pydicom.Dataset], None]) -> pydico
         ("SeriesNumber", "-3000", 1000),
         ("SeriesNumber", "three", 1000),
         ("SeriesNumber", "²", 1000),
+        ("SeriesNumber", "2147482645", 2**31 - 3),  # that of the contours is two more
+        ("SeriesNumber", "2147482646", 1000),
+        ("SeriesNumber", "99999999999", 1000),
     ],
 )
 def test_values_that_dicom_does_not_allow_are_left_out(

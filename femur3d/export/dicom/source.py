@@ -41,6 +41,7 @@ _OWN = (*NEEDED, "Modality", "SpecificCharacterSet")  # what the source of a seg
 _SEXES = ("M", "F", "O")
 UTF_8 = "ISO_IR 192"
 SERIES_OFFSET = 1000  # (ours) series number of the segmentation: that of the scan and this
+_MAX_SERIES_NUMBER = 2**31 - 1 - (SERIES_OFFSET + 2)  # two more have the contours; DICOM's IS ends at 2³¹ − 1
 _POSITION_VOXELS = 0.5  # a slice of the series may lie this far off the label map's: its direction may be a rounded one
 _COSINES = 0.02
 
@@ -132,7 +133,8 @@ def patient_and_study(path: Path) -> pydicom.Dataset:
     except Exception as error:  # a file that was sound when it was read
         raise InputError(f"{path}: cannot be read ({error}).\nCopy the file again.") from error
     found = pydicom.Dataset()
-    found.SeriesNumber = max(whole_number(text(header, "SeriesNumber")), 0)
+    number = whole_number(text(header, "SeriesNumber"))
+    found.SeriesNumber = number if 0 <= number <= _MAX_SERIES_NUMBER else 0
     for tag in list(header.keys()):
         with contextlib.suppress(Exception):  # whatever pydicom makes of an invalid value
             if (tag.group in _GROUPS and header[tag].keyword not in _OWN) or tag == _STUDY_ID:
