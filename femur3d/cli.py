@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import io
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from absl import flags
 from femur3d.config import Experiment
 from femur3d.engines import selection
 from femur3d.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_USAGE, FemurError, UsageError
+from femur3d.io.atomic import TEMPORARY
 from femur3d.io.formats.optional import without
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+_UNFINISHED = f"{TEMPORARY}dataset-"  # how folders begin in which datasets are made
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -93,13 +96,32 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 
 
 def empty_folder(path: str | None) -> Path:
-    """The folder of a dataset to be made. Raises UsageError where the flag is missing or something is in the way."""
+    """A hidden folder to make a dataset in, inside the one of the flag; `finish_folder` takes it.
+
+    So a command that was stopped can be given again.
+
+    Raises:
+        UsageError: the flag is missing, or something is in the way.
+    """
     if not path:
         raise UsageError("-o: no folder received.\nExpected where to write the dataset, as in -o data/phantom.")
     folder = Path(path)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if folder.is_file() or (folder.is_dir() and not all(one.name.startswith(_UNFINISHED) for one in folder.iterdir())):
         raise UsageError(f"-o: {folder} exists and is not an empty folder.\nName another folder or remove this one.")
     folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder))
+
+
+def finish_folder(made: Path) -> Path:
+    """Moves what was made in an `empty_folder` to where it was wanted, and returns that folder.
+
+    What commands that were stopped have left there is removed.
+    """
+    folder = made.parent
+    for one in made.iterdir():
+        one.rename(folder / one.name)
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left)
     return folder
 
 

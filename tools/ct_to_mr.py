@@ -236,6 +236,7 @@ def main(argv: Sequence[str]) -> int:
     count = {"numTraining": len(known)}
     for file, contents in (("dataset.json", {**dataset, **count}), ("splits_final.json", splits)):
         (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    cli.finish_folder(folder)
     return 0
 
 

@@ -88,7 +88,7 @@ def write_case(folder: Path, name: str, seed: int, size: tuple[int, int, int], s
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks the flags, writes the cases, then the JSON files: a folder with them is complete."""
+    """Checks the flags, writes the cases and the JSON files."""
     cli.no_arguments(argv)
     size, val_cases = parse_size(SIZE.value), validation_count(CASES.value, VAL_CASES.value)
     if min(SEED.value, NOISE.value, BIAS.value) < 0:
@@ -102,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
         write_case(folder, name, SEED.value + number, size, SIDE.value)
     for file, contents in describe(names, val_cases).items():
         (folder / file).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    folder = cli.finish_folder(folder)
     print(f"{len(names)} synthetic cases in {folder}: {len(names) - val_cases} to train, {val_cases} to validate")
     return 0
 

@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
     if folds := [read_split(source, fold) for fold in range(count_folds(source))]:
         splits = [{"train": _all(hips, fold.train), "val": _all(hips, fold.val)} for fold in folds]
         _write(folder / "splits_final.json", splits)
+    cli.finish_folder(folder)
     return 0
 
 

@@ -115,6 +115,7 @@ def test_command_writes_a_dataset_and_compares_the_label(ct, tmp_path):
         write_volume(truth, patients / "labelsTr" / f"{name}.nii.gz")
     (patients / "dataset.json").write_text(json.dumps({"labels": ct_to_mr.LABELS}))
     heads = ",".join(str(number) for point in heads_mm(volume) for number in point)
+    (tmp_path / "out" / ".writing-dataset-abc" / "imagesTr").mkdir(parents=True)  # of a command that was killed
     done = run("--ct", str(tmp_path / "ct.nii.gz"), f"--heads={heads}", "-o", str(tmp_path / "out"), "--cases", "1",
                "--seed", "23", "--all_contrasts", "--extend_mm", "10", "--check", str(tmp_path / "truth.nii.gz"),
                "--patients", str(patients), "--validate", "hip_b")  # fmt: skip
@@ -126,6 +127,9 @@ def test_command_writes_a_dataset_and_compares_the_label(ct, tmp_path):
     assert json.loads((tmp_path / "out" / "splits_final.json").read_text()) == [
         {"train": ["ct_00", "hip_a"], "val": ["hip_b"]}
     ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "dataset.json", "imagesTr", "labelsTr", "splits_final.json"
+    }  # fmt: skip
     assert read_volume(tmp_path / "out" / "labelsTr" / "hip_a.nii.gz").array.max() == 2
     image = read_volume(tmp_path / "out" / "imagesTr" / "ct_00_0000.nii.gz")
     label = read_volume(tmp_path / "out" / "labelsTr" / "ct_00.nii.gz")

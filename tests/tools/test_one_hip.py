@@ -87,6 +87,23 @@ def test_command_writes_a_dataset_with_the_same_folds(tmp_path):
         assert {femurs[name].name for name in hips} == set(patients)
 
 
+def test_what_stopped_halfway_is_done_by_the_same_command(tmp_path):
+    source = write_dataset(tmp_path / "both", cases=2, validation=1)
+    label = source / "labelsTr" / "case_1.nii.gz"
+    whole = label.read_bytes()
+    label.write_bytes(whole[:100])
+    command = [sys.executable, "-m", "tools.one_hip", "--dataset", str(source), "-o", str(tmp_path / "one")]
+    stopped = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert (stopped.returncode, len(stopped.stdout.splitlines())) == (3, 2)  # the first patient's hips were written
+    label.write_bytes(whole)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {
+        "dataset.json", "imagesTr", "labelsTr", "splits_final.json"
+    }  # fmt: skip
+    assert len(find_cases(tmp_path / "one")) == 4
+
+
 def test_no_dataset_is_two_lines(tmp_path):
     words = ["--dataset", tmp_path / "none", "-o", tmp_path / "one"]
     done = subprocess.run(
