@@ -222,7 +222,9 @@ class _Run:
         if len(self.models) == 1 or not done:
             return done
         summary = case_results.read_summary(case.json)  # of a choice, or of the first model, which would be kept
-        return "choice" in summary or (summary["model"] == self.models[0] and not case_results.has_red_flag(case))
+        if "choice" in summary:  # between these models
+            return {model["weights_sha256"] for model in self.models}.issuperset(summary["choice"].get("tried", ()))
+        return summary["model"] == self.models[0] and not case_results.has_red_flag(case)
 
     def steps(self) -> Steps:
         """What `segment_all` does with a scan."""

@@ -532,6 +532,10 @@ def test_where_the_first_models_flags_are_red_the_second_is_taken_and_it_is_said
     assert summary["choice"]["taken"] == summary["model"]["provenance"]["made"] == "second"
     assert infer_main(*words, "--continue") == 0
     assert "1 of 1 scans are done already" in capsys.readouterr().out
+    summary["choice"]["tried"][0] = "0" * 64  # the model that lost has been replaced since
+    (tmp_path / "out" / "a.json").write_text(json.dumps(summary))
+    assert infer_main(*words, "--continue") == 0
+    assert "are done already" not in capsys.readouterr().out
     assert infer_main("-i", tmp_path / "a.mha", "--model", "first", "--continue") == 0
     summary = json.loads((tmp_path / "out" / "a.json").read_text())
     assert (summary["model"]["provenance"]["made"], summary.get("choice")) == ("first", None)

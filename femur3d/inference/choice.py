@@ -42,24 +42,28 @@ class Chooser:
     def __call__(
         self, scan: Volume, labels: Literal["femur", "sides"] = "sides", progress: Progress | None = None
     ) -> Segmentation:
-        """As `Segmenter`; `choice` of the result says which model was taken and why, where there was a choice."""
+        """As `Segmenter`; `choice` of the result says which model was taken and why, where there was a choice.
+
+        'tried' in it are the SHA-256 of the weights of all that segmented.
+        """
         name, best = self._folders[0].name, self._load(self._folders[0])(scan, labels, progress)
         if len(self._folders) == 1:
             return best
-        tried, seconds = [f"{name} {_told(best)}"], best.seconds
+        said, tried, seconds = [f"{name} {_told(best)}"], [best.model["weights_sha256"]], best.seconds
         for folder in self._folders[1:]:
             if not best.needs_a_look:
                 break
             try:
                 other = self._load(folder)(scan, labels, progress)
             except (InputError, MemoryError) as error:
-                tried.append(f"{folder.name} failed ({str(error).partition(chr(10))[0] or 'memory'})")
+                said.append(f"{folder.name} failed ({str(error).partition(chr(10))[0] or 'memory'})")
                 continue
-            tried.append(f"{folder.name} {_told(other)}")
+            said.append(f"{folder.name} {_told(other)}")
+            tried.append(other.model["weights_sha256"])
             seconds = {stage: round(s + other.seconds[stage], 3) for stage, s in seconds.items()}
             if concern(other.quality) < concern(best.quality):
                 name, best = folder.name, other
-        return dataclasses.replace(best, seconds=seconds, choice={"taken": name, "why": "; ".join(tried)})
+        return dataclasses.replace(best, seconds=seconds, choice={"taken": name, "why": "; ".join(said), "tried": tried})
 
 
 def concern(quality: Mapping[str, Flag]) -> tuple[float, int, int]:

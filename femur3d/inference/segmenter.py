@@ -47,7 +47,7 @@ class Segmentation:
         names: of the labels, by their values: left and right, or femur.
         nifti: geometry of the NIfTI file that the scan came from, where it came from one.
         model: 'weights_sha256' and 'provenance' of the model.
-        choice: 'taken', its name, and 'why', where there was more than one; see `inference.choice`.
+        choice: 'taken', its name, 'why' and 'tried', where there was more than one; see `inference.choice`.
     """
 
     labels: Volume
@@ -59,7 +59,7 @@ class Segmentation:
     engine: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
-    choice: dict[str, str] = dataclasses.field(default_factory=dict)
+    choice: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {ml:.1f} ml" for name, ml in self.volumes_ml.items()) or "no femur found"

@@ -57,7 +57,8 @@ def test_without_a_red_flag_no_other_model_is_loaded(levels):
     models = Models(first=found(levels), second=found("g"))
     result = models.choose()
     assert (models.loaded, result.model["weights_sha256"]) == (["first"], levels)
-    assert result.choice == {"taken": "first", "why": f"first has 0 red and {levels.count('y')} yellow flags"}
+    why = f"first has 0 red and {levels.count('y')} yellow flags"
+    assert result.choice == {"taken": "first", "why": why, "tried": [levels]}
     assert result.seconds["network"] == 1.0
 
 
@@ -76,6 +77,8 @@ def test_without_a_red_flag_no_other_model_is_loaded(levels):
 def test_the_better_flags_win_and_the_first_one_a_draw(first, second, taken):
     result = Models(first=first, second=second).choose()
     assert result.choice["taken"] == taken
+    segmented = [one for one in (first, second) if not isinstance(one, Exception)]
+    assert result.choice["tried"] == [one.model["weights_sha256"] for one in segmented]
     expected = {"first": first, "second": second}[taken]
     assert result.labels is expected.labels
     assert result.model == expected.model
