@@ -38,7 +38,7 @@ from femur3d.phantom.patient import FemurShape
 from femur3d.volume import Volume
 
 FLAGS = flags.FLAGS
-SPACINGS_MM = {1.0: (1.0, 1.0, 1.0), 5.2: (0.9, 5.2, 0.9)}
+SPACINGS_MM = {1.0: (1.0, 1.0, 1.0), 2.0: (2.0, 2.0, 2.0), 5.2: (0.9, 5.2, 0.9)}
 MEASURES = [*DEFINITIONS, "head_centre_mm"]
 LOW_MM, HIGH_MM = np.array([-35.0, -45.0, -130.0]), np.array([85.0, 50.0, 40.0])
 BEYOND = 1.7  # head radii: as far as rays go
@@ -84,7 +84,8 @@ def reach_mm(shape: FemurShape, start: np.ndarray, rays: np.ndarray, most: float
     first = np.maximum(out.argmax(axis=1), 1)
     rows = np.arange(len(out))
     before, after = distances[rows, first - 1], distances[rows, first]
-    found = np.where(out.any(axis=1), steps[first - 1] + 0.25 * before / (before - after), most)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of rays that do not leave
+        found = np.where(out.any(axis=1), steps[first - 1] + 0.25 * before / (before - after), most)
     return found.reshape(rays.shape[:-1])
 
 

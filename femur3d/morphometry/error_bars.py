@@ -3,7 +3,7 @@
 Each time the surface is moved along its normals by a smooth random field, by an eighth of a voxel's extent along the
 normal (standard deviation), or as far as a probability map leaves the boundary open; and what the definitions leave
 open (how much of the head is articular, where the shaft begins, …) is varied. How far the measures then reach is turned
-into half widths that were calibrated on phantoms, once for voxels of 1 mm and once for slices of 5.2 mm: the 90%
+into half widths that were calibrated on phantoms, for cubes of 1 mm and of 2 mm and for slices of 5.2 mm: the 90%
 interval is to hold the truth in 85 to 95% of cases (`experiments/studies/morphometry_accuracy.py`).
 """
 
@@ -28,23 +28,23 @@ COMMON = 0.3  # of the amplitude: the same all over the femur
 _WAVES = 32
 _OPEN_MM = 3.0  # a probability map that leaves the boundary more open than this is taken so
 
-GRIDS_MM = (1.0, 5.2)  # longest edge of the voxels that BARS was calibrated in
+GRIDS_MM = (1.0, 2.0, 5.2)  # longest edge of the voxels that BARS was calibrated in
 # By measure and grid: (a, b) of a half width a · reach + b, where reach is how far resampling reaches to that side.
-BARS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "head_radius_mm": ((0.574, 0.0512), (0.41, 0.0919)),
-    "neck_diameter_mm": ((0.238, 0.043), (0.429, 0.2198)),
-    "head_neck_offset_mm": ((0.573, 0.1028), (0.668, 0.4548)),
-    "head_neck_offset_ratio": ((0.564, 0.0022), (0.662, 0.0099)),
-    "neck_shaft_angle_deg": ((1.094, 0.2141), (0.544, 0.2921)),
-    "femoral_offset_mm": ((1.372, 0.2616), (0.72, 0.3561)),
-    "alpha_max_deg": ((0.469, 1.2515), (0.655, 10.2257)),
-    "alpha_max_hour": ((0.335, 0.1387), (0.531, 1.1492)),
-    "alpha_anterior_deg": ((1.548, 3.204), (1.188, 7.2505)),
-    "alpha_anterosuperior_deg": ((0.656, 1.406), (0.216, 1.4617)),
-    "cam_height_mm": ((2.155, 0.3937), (1.4, 0.6351)),
-    "cam_area_mm2": ((2.759, 42.7361), (0.575, 45.8579)),
-    "cam_volume_mm3": ((1.833, 48.0425), (0.538, 49.8427)),
-    "head_centre_mm": ((1.11, 0.0842), (0.298, 0.0807)),
+BARS: dict[str, tuple[tuple[float, float], ...]] = {
+    "head_radius_mm": ((0.579, 0.0515), (0.315, 0.049), (0.468, 0.1062)),
+    "neck_diameter_mm": ((0.171, 0.0302), (0.332, 0.1568), (0.455, 0.2327)),
+    "head_neck_offset_mm": ((0.666, 0.1218), (0.395, 0.1493), (0.72, 0.5098)),
+    "head_neck_offset_ratio": ((0.626, 0.0024), (0.399, 0.0033), (0.691, 0.0104)),
+    "neck_shaft_angle_deg": ((1.176, 0.2269), (0.424, 0.2911), (0.509, 0.2769)),
+    "femoral_offset_mm": ((1.439, 0.2614), (0.554, 0.4172), (0.619, 0.3588)),
+    "alpha_max_deg": ((0.452, 1.2366), (0.196, 1.2347), (0.66, 10.2813)),
+    "alpha_max_hour": ((0.35, 0.1424), (0.146, 0.1792), (0.287, 0.6165)),
+    "alpha_anterior_deg": ((1.613, 3.3136), (0.586, 2.5149), (0.865, 5.3145)),
+    "alpha_anterosuperior_deg": ((0.653, 1.3816), (0.435, 2.1482), (0.194, 1.387)),
+    "cam_height_mm": ((2.156, 0.3909), (1.02, 0.4593), (1.398, 0.6576)),
+    "cam_area_mm2": ((2.362, 35.2121), (0.465, 37.3727), (0.572, 46.5503)),
+    "cam_volume_mm3": ((1.752, 41.5798), (0.314, 37.0708), (0.646, 60.1976)),
+    "head_centre_mm": ((1.063, 0.0811), (0.427, 0.1202), (0.365, 0.0992)),
 }
 
 
@@ -117,9 +117,9 @@ class Spread:
 
 def half_width(name: str, reach: float, grid_mm: float) -> float:
     """The calibrated half width, to one side, of a measure whose resamplings reach so far; linear between the grids."""
-    fine, thick = BARS.get(name, ((1.0, 0.0), (1.0, 0.0)))
-    slope, least = (np.interp(grid_mm, GRIDS_MM, pair) for pair in zip(fine, thick, strict=True))
-    return float(slope * reach + least * max(grid_mm / GRIDS_MM[1], 1.0))
+    slopes, leasts = zip(*BARS[name], strict=True)
+    slope, least = (np.interp(grid_mm, GRIDS_MM, numbers) for numbers in (slopes, leasts))
+    return float(slope * reach + least * max(grid_mm / GRIDS_MM[-1], 1.0))
 
 
 def interval(name: str, value: float, tails: tuple[float, float], grid_mm: float) -> tuple[float, float]:

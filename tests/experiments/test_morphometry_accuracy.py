@@ -62,7 +62,7 @@ def test_bars_hold_nine_of_ten_and_what_is_refused_does_not_count(monkeypatch: p
     bars = calibrated(found)
     # Nine of ten errors are at most 0.91 (the next one up); half of it is resampling's reach, half is the same for all.
     assert set(bars) == set(error_bars.BARS)
-    assert bars["head_radius_mm"] == [(0.455, 0.455)] * 2
+    assert bars["head_radius_mm"] == [(0.455, 0.455)] * 3
     monkeypatch.setattr(error_bars, "BARS", bars)
     assert column(found, "head_radius_mm", 5.2).held.mean() == pytest.approx(0.91)
     assert "91.0%  100        0" in table(found, "command").splitlines()[5]

@@ -106,12 +106,12 @@ def test_gate_knows_a_femur_that_is_called_the_other_one(femur: Femur) -> None:
 def test_every_measure_has_a_calibrated_bar_that_grows_with_the_slices() -> None:
     assert set(BARS) == {*DEFINITIONS, "head_centre_mm"}
     assert all(slope > 0 and least >= 0 for pairs in BARS.values() for slope, least in pairs)
-    (slope, least), (thick_slope, thick_least) = BARS["head_radius_mm"]
+    (slope, least), (next_slope, next_least), (thick_slope, thick_least) = BARS["head_radius_mm"]
     assert half_width("head_radius_mm", 0.5, GRIDS_MM[0]) == pytest.approx(slope * 0.5 + least)
-    assert half_width("head_radius_mm", 0.5, GRIDS_MM[1]) == pytest.approx(thick_slope * 0.5 + thick_least)
-    middle = (slope + thick_slope) / 2 * 0.5 + (least + thick_least) / 2
-    assert half_width("head_radius_mm", 0.5, sum(GRIDS_MM) / 2) == pytest.approx(middle)
-    assert half_width("head_radius_mm", 0.0, 2 * GRIDS_MM[1]) == pytest.approx(2 * thick_least)
+    assert half_width("head_radius_mm", 0.5, GRIDS_MM[2]) == pytest.approx(thick_slope * 0.5 + thick_least)
+    middle = (slope + next_slope) / 2 * 0.5 + (least + next_least) / 2
+    assert half_width("head_radius_mm", 0.5, (GRIDS_MM[0] + GRIDS_MM[1]) / 2) == pytest.approx(middle)
+    assert half_width("head_radius_mm", 0.0, 2 * GRIDS_MM[2]) == pytest.approx(2 * thick_least)
     low, high = interval("cam_height_mm", 0.1, (-1.0, 1.0), 1.0)
     assert low == 0
     assert high == pytest.approx(0.1 + half_width("cam_height_mm", 1.0, 1.0))
