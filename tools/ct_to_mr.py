@@ -1,12 +1,12 @@
 """Makes MR-like scans with femur labels from a CT of both hips, in nnU-Net's layout: examples of any contrast.
 
     python -m tools.ct_to_mr --ct ct.nii.gz --heads=-96,-5,82,96,-2,83 -o data/ct_mr --cases 10
-        [--patients hips --validate hip_07,hip_19] [--check label.nii.gz]
+        [--patients hips --patients phantoms --validate hip_07,hip_19] [--check label.nii.gz]
 
 The label is made from the CT: a watershed between the femoral heads, whose centres `--heads` names roughly, and the
 pelvis. Every case is bent and scaled another way, gives air, fat, muscle, fluid, marrow and cortex a random intensity,
 the CT's texture, a direction and thickness of its slices. Below the CT the thighs go on as its lowest slices, mirrored,
-to a random end. --patients links the cases of a dataset beside them, to be trained on together.
+to a random end. --patients links the cases of other datasets beside them, to be trained on together.
 """
 
 from __future__ import annotations
@@ -208,10 +208,12 @@ def main(argv: Sequence[str]) -> int:
     except ValueError:
         raise UsageError(f"--heads: received {','.join(FLAGS.heads)}.\nExpected six numbers (LPS, mm).") from None
     names = [f"ct_{number:02d}" for number in range(FLAGS.cases)]
-    patients = _cases_of(Path(FLAGS.patients)) if FLAGS.patients else []
+    patients = [case for dataset in FLAGS.patients for case in _cases_of(Path(dataset))]
     known = names + [case.name for case in patients]
     if unknown := sorted(set(FLAGS.validate) - set(known)):
         raise UsageError(f"--validate: no case {', '.join(unknown)}.\nExpected some of {', '.join(known)}.")
+    if twice := sorted({name for name in known if known.count(name) > 1}):
+        raise UsageError(f"--patients: two cases are called {', '.join(twice)}.\nExpected another name for each.")
     folder = cli.empty_folder(FLAGS.output)
     ct = resample_image(orient(read_volume(FLAGS.ct), "LPS"), GRID_MM)
     label = label_femurs(ct, heads)
@@ -262,7 +264,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("cases", 8, "how many contrasts", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "of the first case; the next ones count on from it", lower_bound=0)
     flags.DEFINE_float("extend_mm", 100.0, "how far the thighs go on below the CT, at most", lower_bound=0)
-    flags.DEFINE_string("patients", None, "dataset in nnU-Net's layout, with the same labels, to link beside the cases")
+    flags.DEFINE_multi_string("patients", [], "dataset in nnU-Net's layout, with the same labels, to link beside them")
     flags.DEFINE_list("validate", [], "cases that are not trained on but validate")
     flags.DEFINE_bool("held_out", False, "the contrast and voxels that are kept out of training, to test with")
     flags.DEFINE_bool("all_contrasts", False, "keep no contrast out: for a model that is not measured on that one")

@@ -24,7 +24,8 @@ KNOTS = (3, 7)  # of a random curve, from and below
 DARK = (0.06, 0.2)  # shares: below the first everything stays as dark as it is, above the second the curve alone counts
 MARROW_DARK = (0.15, 0.35)  # the same for the femur's inside: its cortex stays dark
 FAT = (0.25, 0.60)  # where the bright mode begins, from and to: dark marrow is fat, too
-FAT_RAMP = (0.05, 0.30)  # over how much it is pressed down
+FAT_RAMP = (0.01, 0.30)  # over how much it is pressed down
+FAT_GRAIN = 0.1  # noise of what is pressed down, at most: marrow half as bright as fat comes out speckled
 WAVES_MM = (80.0, 300.0)  # lengths of the waves that regions and bias fields consist of
 MAX_BIAS = 0.8  # standard deviation of the bias field's logarithm, at most
 SLICES_MM = (1.0, 6.0)
@@ -164,9 +165,10 @@ def new_marrow(shares: np.ndarray, femur: np.ndarray, rng: np.random.Generator) 
 
 
 def suppress_fat(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shares in which the bright mode is pressed down."""
+    """Shares in which the bright mode is pressed down, voxel by voxel a little earlier or later."""
     start, ramp, strength = rng.uniform(*FAT), rng.uniform(*FAT_RAMP), rng.uniform(0.6, 0.97)
-    return shares * (1 - np.float32(strength) * smooth_step(shares, start, start + ramp))
+    grainy = shares + np.float32(rng.uniform(0, FAT_GRAIN)) * rng.standard_normal(shares.shape, np.float32)
+    return shares * (1 - np.float32(strength) * smooth_step(grainy, start, start + ramp))
 
 
 def smooth_field(position_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -35,10 +35,17 @@ AXIAL_T2 = Contrast(
     muscle=0.22, fluid=1.0, organ=0.6, cartilage=0.5, yellow_marrow=0.5, red_marrow=0.42, pelvic_marrow=0.45
 )
 
+GREY = 1 / 3
+
 
 def random_contrast(rng: np.random.Generator) -> Contrast:
-    """Any order of fat, muscle, fluid and marrow; cortex, tendon, fascia and flowing blood stay dark."""
+    """Any order of fat, muscle, fluid and marrow; cortex, tendon, fascia and flowing blood stay dark.
+
+    Marrow is about as grey as the body's mean in one of three.
+    """
     fat, muscle, fluid, organ, cartilage, yellow = rng.uniform(0.1, 1.0, 6).tolist()
+    if rng.random() < GREY:
+        yellow = float((fat + muscle) / 2 * rng.uniform(0.8, 1.2))
     red, pelvic = (yellow + rng.uniform(0.2, 0.8, 2) * (muscle - yellow)).tolist()
     marrow = {"yellow_marrow": yellow, "red_marrow": red, "pelvic_marrow": pelvic}
     return Contrast(fat=fat, muscle=muscle, fluid=fluid, organ=organ, cartilage=cartilage, **marrow)

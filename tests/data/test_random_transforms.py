@@ -60,9 +60,21 @@ def test_only_the_femur_is_changed_where_only_the_femur_is_drawn():
 
 def test_fat_suppression_presses_the_bright_mode_below_muscle():
     for seed in range(20):
-        air, muscle, fat = transforms.suppress_fat(np.float32([0, 0.25, 1]), generator(seed))
-        assert (air, muscle) == (0, np.float32(0.25))
-        assert 0.03 <= fat <= 0.4 + 1e-6
+        shares = np.repeat(np.float32([0, 0.1, 1]), 1000)
+        air, muscle, fat = transforms.suppress_fat(shares, generator(seed)).reshape(3, 1000)
+        assert not air.any()
+        assert np.median(muscle) == np.float32(0.1)
+        assert fat.min() >= 0.03 - 1e-6
+        assert np.median(fat) <= 0.4 + 1e-6
+
+
+def test_fat_suppression_speckles_marrow_that_is_about_as_bright_as_where_it_begins():
+    grey = np.full(1000, 0.5, np.float32)
+    spread = {}
+    for seed in range(30):
+        spread[generator(seed).uniform(*transforms.FAT)] = np.std(transforms.suppress_fat(grey, generator(seed)))
+    assert max(deviation for start, deviation in spread.items() if 0.35 < start < 0.5) > 0.1
+    assert max(deviation for start, deviation in spread.items() if start < 0.26 or start > 0.59) < 0.05
 
 
 def test_bias_is_smooth_and_positive():
@@ -197,8 +209,9 @@ def test_noise_takes_its_own_part_of_the_deviation(scan):
 
 
 @pytest.mark.parametrize("names", [("remap", "regions"), ("fat_suppression",), ("bias",), ("bright_air",)])
-def test_a_patch_is_changed_as_its_place_in_the_whole_volume_is(scan, names):
+def test_a_patch_is_changed_as_its_place_in_the_whole_volume_is(scan, names, monkeypatch):
     """Wherever it is cut: in millimetres from the volume's centre, and by the statistics of the whole volume."""
+    monkeypatch.setattr(transforms, "FAT_GRAIN", 0.0)  # grain is noise, another one each time
     image, label = scan
     spacing, origin, size = np.array([2.0, 3.0, 4.0]), np.array([1, 6, 9]), np.array([8, 6, 4])
     box = tuple(slice(o, o + s) for o, s in zip(origin, size, strict=True))

@@ -217,4 +217,6 @@ def test_random_contrasts_keep_cortex_dark():
     assert {c.cortex for c in contrasts} == {0.10}
     assert any(c.yellow_marrow < c.muscle for c in contrasts)
     assert any(c.yellow_marrow > c.muscle for c in contrasts)
+    grey = [abs(c.yellow_marrow / ((c.fat + c.muscle) / 2) - 1) <= 0.2 for c in contrasts]
+    assert 8 <= sum(grey) <= 16  # a third by intent, others by chance
     assert all(min(c.muscle, c.yellow_marrow) <= c.red_marrow <= max(c.muscle, c.yellow_marrow) for c in contrasts)

@@ -110,22 +110,23 @@ def test_command_writes_a_dataset_and_compares_the_label(ct, tmp_path):
     write_volume(volume, tmp_path / "ct.nii.gz")
     write_volume(truth, tmp_path / "truth.nii.gz")
     patients = tmp_path / "patients"
-    for name in ("hip_a", "hip_b"):
-        write_volume(truth, patients / "imagesTr" / f"{name}_0000.nii.gz")
-        write_volume(truth, patients / "labelsTr" / f"{name}.nii.gz")
-    (patients / "dataset.json").write_text(json.dumps({"labels": ct_to_mr.LABELS}))
+    phantoms = tmp_path / "phantoms"
+    for folder, name in ((patients, "hip_a"), (patients, "hip_b"), (phantoms, "phantom_000")):
+        write_volume(truth, folder / "imagesTr" / f"{name}_0000.nii.gz")
+        write_volume(truth, folder / "labelsTr" / f"{name}.nii.gz")
+        (folder / "dataset.json").write_text(json.dumps({"labels": ct_to_mr.LABELS}))
     heads = ",".join(str(number) for point in heads_mm(volume) for number in point)
     (tmp_path / "out" / ".writing-dataset-abc" / "imagesTr").mkdir(parents=True)  # of a command that was killed
     done = run("--ct", str(tmp_path / "ct.nii.gz"), f"--heads={heads}", "-o", str(tmp_path / "out"), "--cases", "1",
                "--seed", "23", "--all_contrasts", "--extend_mm", "10", "--check", str(tmp_path / "truth.nii.gz"),
-               "--patients", str(patients), "--validate", "hip_b")  # fmt: skip
+               "--patients", str(patients), "--patients", str(phantoms), "--validate", "hip_b")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "left: Dice with" in done.stdout
     drawn = ct_to_mr.random_contrast(np.random.Generator(np.random.Philox(23)), like_held_out=True)
     assert ct_to_mr.is_held_out(drawn.fat, drawn.muscle, drawn.marrow)
     assert str(drawn) in done.stdout
     assert json.loads((tmp_path / "out" / "splits_final.json").read_text()) == [
-        {"train": ["ct_00", "hip_a"], "val": ["hip_b"]}
+        {"train": ["ct_00", "hip_a", "phantom_000"], "val": ["hip_b"]}
     ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "dataset.json", "imagesTr", "labelsTr", "splits_final.json"
@@ -151,6 +152,8 @@ def test_a_dataset_is_not_filled_with_links_to_itself(ct, tmp_path):
     assert {path: path.read_bytes() for path in patients.rglob("*.*")} == before
     done = run(*words, "-o", str(tmp_path / "out"), "--validate", "hip_b")
     assert "--validate: no case hip_b" in done.stderr
+    done = run(*words, "--patients", str(patients), "-o", str(tmp_path / "out"))
+    assert "--patients: two cases are called hip_a" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
