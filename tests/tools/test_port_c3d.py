@@ -209,8 +209,14 @@ def test_proof_fails_for_a_tampered_layer(ported, source, tmp_path, name, part, 
     assert not any(different[: ENCODER.index(name)])  # the layers before it are as they were
 
 
-@pytest.mark.parametrize("value", [0.5, np.nan])
-def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypatch, value):
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0.5, port_c3d.ProofError, r"conv3a.*\n.*0\.0001"),
+        (np.nan, InputError, "conv3a/kernel holds NaN or infinity"),
+    ],
+)
+def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypatch, value, error, message):
     convert = port_c3d.to_keras
 
     def wrong(found, target):
@@ -219,9 +225,9 @@ def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypat
         return array
 
     monkeypatch.setattr(port_c3d, "to_keras", wrong)
-    with pytest.raises(port_c3d.ProofError, match=r"conv3a.*\n.*0\.0001") as caught:
+    with pytest.raises(error, match=message):
         port_c3d.port(source, tmp_path / "encoder.h5")
-    assert caught.value.exit_code == 1
+    assert port_c3d.ProofError.exit_code == 1
     assert not list(tmp_path.iterdir())
 
 
