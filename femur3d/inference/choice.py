@@ -63,7 +63,9 @@ class Chooser:
             seconds = {stage: round(s + other.seconds[stage], 3) for stage, s in seconds.items()}
             if concern(other.quality) < concern(best.quality):
                 name, best = folder.name, other
-        return dataclasses.replace(best, seconds=seconds, choice={"taken": name, "why": "; ".join(said), "tried": tried})
+        return dataclasses.replace(
+            best, seconds=seconds, choice={"taken": name, "why": "; ".join(said), "tried": tried}
+        )
 
 
 def concern(quality: Mapping[str, Flag]) -> tuple[float, int, int]:
