@@ -222,8 +222,8 @@ class _Run:
         if len(self.models) == 1 or not done:
             return done
         summary = case_results.read_summary(case.json)  # of a choice, or of the first model, which would be kept
-        if "choice" in summary:  # between these models
-            return {model["weights_sha256"] for model in self.models}.issuperset(summary["choice"].get("tried", ()))
+        if "choice" in summary:
+            return case_results.is_choice_between(case, [str(model["weights_sha256"]) for model in self.models])
         return summary["model"] == self.models[0] and not case_results.has_red_flag(case)
 
     def steps(self) -> Steps:

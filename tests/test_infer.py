@@ -536,6 +536,10 @@ def test_where_the_first_models_flags_are_red_the_second_is_taken_and_it_is_said
     (tmp_path / "out" / "a.json").write_text(json.dumps(summary))
     assert infer_main(*words, "--continue") == 0
     assert "are done already" not in capsys.readouterr().out
+    for choice in ("words", {"tried": 5}, {"tried": [["a list"]]}):  # whatever somebody has written there
+        (tmp_path / "out" / "a.json").write_text(json.dumps({**summary, "choice": choice}))
+        assert infer_main(*words, "--continue") == 0
+        assert "are done already" not in capsys.readouterr().out
     assert infer_main("-i", tmp_path / "a.mha", "--model", "first", "--continue") == 0
     summary = json.loads((tmp_path / "out" / "a.json").read_text())
     assert (summary["model"]["provenance"]["made"], summary.get("choice")) == ("first", None)

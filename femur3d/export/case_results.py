@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,13 @@ def is_of_another(earlier: dict[str, Any], source: str, series: int | None, dige
     if earlier.get("input") == source and None not in (earlier.get("series"), series):
         return True  # a multi-frame file holds both: their bytes are the same
     return digest() not in ("", earlier["input_sha256"])
+
+
+def is_choice_between(case: Case, weights: Collection[str]) -> bool:
+    """Whether all models that were tried for the summary have one of these SHA-256; earlier versions name none."""
+    choice = read_summary(case.json).get("choice")
+    tried = choice.get("tried", []) if isinstance(choice, dict) else None
+    return isinstance(tried, list) and all(one in weights for one in tried)
 
 
 def found_no_femur(case: Case) -> bool:

@@ -14,7 +14,7 @@ from vtkmodules.vtkIOPLY import vtkPLYReader
 from femur3d.errors import InputError, UsageError
 from femur3d.evaluation.surface_distance import mesh_from_mask, point_distances
 from femur3d.export.mesh import write_mesh
-from femur3d.morphometry.implicit_surface import femur_mesh, implicit_surface
+from femur3d.morphometry.implicit_surface import _smoothed, femur_mesh, implicit_surface
 from femur3d.phantom.anatomy import femur_distance
 from femur3d.phantom.hip import patient_anatomy
 from femur3d.volume import Volume
@@ -296,3 +296,14 @@ def test_mesh_files_that_cannot_be_written(tmp_path: Path) -> None:
         assert str(caught.value).startswith(str(tmp_path / path))
         assert len(str(caught.value).splitlines()) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (2.0, 1.0, 2.0)])
+def test_smoothing_leaves_curvature_and_short_waists(spacing_mm):
+    """A Gaussian of variance v makes x⁴ + 6v·x² + 3v² of x⁴; one less its double's leaves -6v², 96 and more here."""
+    axes = np.ogrid[-40:41, -40:41, -40:41]
+    for axis, step in zip(axes, spacing_mm, strict=True):
+        quartic = np.broadcast_to((axis * step) ** 4.0, (81, 81, 81))
+        smooth = _smoothed(quartic, np.array(spacing_mm))
+        middle = (slice(36, 45),) * 3
+        np.testing.assert_allclose(smooth[middle], quartic[middle], atol=6 * max(spacing_mm) ** 4)

@@ -210,13 +210,13 @@ def test_proof_fails_for_a_tampered_layer(ported, source, tmp_path, name, part, 
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "message"),
+    ("value", "error", "exit_code", "message"),
     [
-        (0.5, port_c3d.ProofError, r"conv3a.*\n.*0\.0001"),
-        (np.nan, InputError, "conv3a/kernel holds NaN or infinity"),
+        (0.5, port_c3d.ProofError, 1, r"conv3a.*\n.*0\.0001"),
+        (np.nan, InputError, 3, "conv3a/kernel holds NaN or infinity"),
     ],
 )
-def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypatch, value, error, message):
+def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypatch, value, error, exit_code, message):
     convert = port_c3d.to_keras
 
     def wrong(found, target):
@@ -225,9 +225,9 @@ def test_failed_proof_is_an_error_and_leaves_no_file(source, tmp_path, monkeypat
         return array
 
     monkeypatch.setattr(port_c3d, "to_keras", wrong)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         port_c3d.port(source, tmp_path / "encoder.h5")
-    assert port_c3d.ProofError.exit_code == 1
+    assert caught.value.exit_code == exit_code
     assert not list(tmp_path.iterdir())
 
 
